@@ -1,0 +1,68 @@
+# make run: set up, then do the main job.  make test: set up, then the tests.  See README.md.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+CC ?= cc
+CORE := $(filter-out dgmp/_core/module.c,$(wildcard dgmp/_core/*.c))
+SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
+CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
+CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
+
+.PHONY: run test ctest tsan mutants wheel lint bench soak clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.ready: $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dgmp needs Python 3.11 or newer; say make PYTHON=...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+run: $(VENV)/.ready
+	@$(BIN)/dgmp run examples/stdlib_index.py
+
+test: $(VENV)/.ready-test ctest
+	@$(BIN)/python -m pytest
+
+# The C core without Python, each concept a program of its own.
+build/ctest/%: tests/core/%.c tests/core/check.h $(CORE) dgmp/_core/core.h
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS_TEST) $< $(CORE) -o $@
+
+ctest: $(addprefix build/ctest/,$(CTESTS))
+	@for t in $^; do $$t || exit 1; done
+
+build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) dgmp/_core/core.h
+	@mkdir -p $(@D)
+	@$(CC) $(CFLAGS_TEST) -fsanitize=thread $< $(CORE) -o $@
+
+tsan: $(addprefix build/tsan/,$(CTESTS))
+	@for t in $^; do TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
+
+mutants:
+	@$(PYTHON) tests/core/mutants.py
+
+wheel: $(VENV)/.ready
+	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w dist .
+	@ls dist/*.whl
+
+lint: $(VENV)/.ready
+	@$(BIN)/pip install -q --disable-pip-version-check -e '.[lint]'
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+# dgmp beside its peers, side by side in one run; minutes.  The table goes to docs/performance.md by hand.
+bench: $(VENV)/.ready
+	@$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
+	@cd benchmarks && ../$(BIN)/python -m bench --systems dgmp,mp_pool,ppe,loky,pebble,ray \
+	    --workloads startup,latency,noop_submit,fine,skewed_submit,nested,crash,idle --out results/heart.json
+
+# A million spawn/park cycles with random pauses; and kills; minutes.
+soak: $(VENV)/.ready-test
+	@DGMP_SOAK=1 $(BIN)/python -m pytest tests/test_stress.py tests/test_kill.py
+
+clean:
+	@rm -rf build dist .venv *.egg-info

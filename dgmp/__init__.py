@@ -1,0 +1,20 @@
+"""dgmp: Go's GMP scheduler for Python, with operating-system processes for Ms."""
+
+from .api.future import Future
+from .api.runtime import Runtime, current, gather, go, goid, gomaxprocs, gosched, num_g, spawn, stats
+from .errors import (
+    CoordinatorDied,
+    DgmpError,
+    EncodingError,
+    RemoteTraceback,
+    RuntimeClosed,
+    TooManyGs,
+    WorkerDied,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "TooManyGs",
+    "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g", "spawn", "stats",
+]

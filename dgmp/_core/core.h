@@ -1,0 +1,343 @@
+/* core.h: everything that lies in the shared segment, in one place (Go: runtime2.go).
+ *
+ * One memfd segment is mapped by every process of a node: clients, the coordinator, the Ms.  Mappings differ, so
+ * nothing in here is a pointer: a G is named by a word {index, generation}, a block by its offset.  Each field says
+ * who may write it.  A process may be killed, or stopped, between any two instructions; so every change of ownership
+ * is one atomic store or compare-and-swap, or it is announced beforehand in the mover's intent record, or it is made
+ * under a robust mutex whose protected state is consistent after every single store.
+ *
+ * "Owner" of a ring below is whoever holds the P (DESIGN.md, rule 2).  Memory orders are explained where they stand;
+ * atomics without a comment are seq_cst.
+ */
+#ifndef DGMP_CORE_H
+#define DGMP_CORE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
+_Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
+
+typedef _Atomic uint64_t au64;
+typedef _Atomic uint32_t au32;
+
+#define CACHELINE 64
+#define ALIGNED __attribute__((aligned(CACHELINE)))
+#define load_rlx(x) atomic_load_explicit(x, memory_order_relaxed)
+#define load_acq(x) atomic_load_explicit(x, memory_order_acquire)
+#define store_rlx(x, v) atomic_store_explicit(x, v, memory_order_relaxed)
+#define store_rel(x, v) atomic_store_explicit(x, v, memory_order_release)
+
+/* The two fences of GMP-SPEC 2.0 (StoreLoad).  ThreadSanitizer does not model bare fences: under it a seq_cst
+ * read-modify-write of a word both sides share takes the fence's place. */
+#ifdef __SANITIZE_THREAD__
+#define fence_sc(word) ((void)atomic_fetch_add(word, 0))
+#else
+#define fence_sc(word) ((void)(word), atomic_thread_fence(memory_order_seq_cst))
+#endif
+
+/* ------------------------------------------------------------------------------------------------- words
+ * A queue entry: {full:1, token:1, index:22, generation:40}.  0 is "no G".  A token names an M instead of a G: that M
+ * has started Gs that are ready, and whoever pops the token hands its P over (globrunq only). */
+#define GWORD_FULL (1ull << 63)
+#define GWORD_TOKEN (1ull << 62)
+#define GEN_BITS 40
+#define GEN_MASK ((1ull << GEN_BITS) - 1)
+#define INDEX_MASK ((1u << 22) - 1)
+static inline uint64_t gword(uint32_t index, uint64_t gen) {
+    return GWORD_FULL | (uint64_t)index << GEN_BITS | (gen & GEN_MASK);
+}
+static inline uint32_t gword_index(uint64_t w) { return (uint32_t)(w >> GEN_BITS) & INDEX_MASK; }
+static inline uint64_t gword_gen(uint64_t w) { return w & GEN_MASK; }
+static inline uint64_t token(uint32_t m) { return GWORD_FULL | GWORD_TOKEN | m; }
+
+/* ------------------------------------------------------------------------------------------------- P */
+#define RUNQ_CAP 256
+#define NONE 0xffffu
+
+/* P.own = {state:8, m:16, seq:40}: a P's ownership is this one word; only whoever won it may touch tail and runnext. */
+enum { P_IDLE, P_RUNNING, P_CLIENT };
+#define OWN(state, m, seq) ((uint64_t)(state) << 56 | (uint64_t)((m) & 0xffffu) << 40 | ((seq) & GEN_MASK))
+#define OWN_STATE(w) ((uint32_t)((w) >> 56))
+#define OWN_M(w) ((uint32_t)((w) >> 40) & 0xffffu)
+#define OWN_SEQ(w) ((w) & GEN_MASK)
+
+struct p {
+    ALIGNED au64 head;                /* anybody: CAS */
+    ALIGNED au64 tail;                /* owner: store-release */
+    au64 runnext;                     /* owner: exchange; a thief may only CAS it to 0 */
+    ALIGNED au64 own;                 /* CAS; see idle.c */
+    au64 schedtick;                   /* owner: counts executes that did not inherit their time slice */
+    ALIGNED au64 runq[RUNQ_CAP];      /* owner writes beyond tail; stale thieves may read at any time, so atomic */
+};
+
+/* ------------------------------------------------------------------------------------------------- inbox
+ * Many producers, one consumer.  A cell holds a word, or (bit 63 clear) the lap at which it is free: a producer that
+ * was stopped for a whole lap cannot write into the wrong one. */
+struct inbox {
+    ALIGNED au64 tail;                /* producers: CAS, after their cell */
+    ALIGNED au64 head;                /* consumer */
+    ALIGNED au32 seq;                 /* futex: bumped to wake sleeping threads */
+    au32 waiters;                     /* threads of the consumer's process that sleep on seq */
+    au64 want;                        /* the word that is awaited; ANY_WORD: every one wakes */
+    au64 wake_at;                     /* or: wake when tail has come this far */
+    uint64_t cells;                   /* offset of the ring; constant */
+};
+#define ANY_WORD 1ull
+
+/* ------------------------------------------------------------------------------------------------- M
+ * An attached process: an M, or a client, which is an M that runs no Gs.  The coordinator attaches as a client of its
+ * own.  Unless said otherwise a field is written by the process itself, and by the coordinator once it is dead. */
+enum { M_FREE, M_STARTING, M_RUNNING, M_IDLE, M_WANTED, M_DEAD };
+#define MSTATE(s) ((s) & 0xffu)
+#define MWAKER(s) ((s) >> 8)          /* m + 1 */
+enum { KIND_M = 1, KIND_CLIENT };
+enum { INTENT_NONE, INTENT_RANGE };
+
+struct m {
+    ALIGNED au32 state;               /* self; IDLE -> WANTED and FREE -> STARTING by CAS; WANTED and STARTING carry
+                                         the waker, m + 1, in the upper bits: if it dies half-way, repair finishes */
+    au32 kind;
+    au32 pid;                         /* the coordinator, at start */
+    au32 nextp;                       /* p + 1 handed over by the waker, before notewakeup */
+    au32 p;                           /* p + 1 held, 0 none */
+    au32 note;                        /* futex: notesleep/notewakeup */
+    au32 token_queued;                /* 1 while a token for this M is on the global queue */
+    au64 popping;                     /* the word being popped; cleared once its G is claimed */
+    au64 curg;                        /* the word of the running G, 0 none; for people */
+    /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
+     * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
+     * as only one state CAS can win. */
+    au32 intent;
+    au32 intent_p;
+    au64 intent_start;
+    au64 intent_n;
+    au64 intent_extra;
+    /* statistics: self only, relaxed */
+    au64 n_executed, n_steals, n_stolen, n_parks, n_global, n_spawned, n_collected;
+    struct inbox inbox;
+};
+
+/* ------------------------------------------------------------------------------------------------- G
+ * state = {status:4, m:12, attempt:8, generation:40}. A queue's copy of a G is worth something only while generation
+ * and status agree: whoever wins the CAS from G_RUNNABLE runs it. */
+enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETING, G_DONE };
+#define NO_M 0xfffu
+#define GSTATE(status, m, attempt, gen) \
+    ((uint64_t)(status) << 60 | (uint64_t)((m) & 0xfffu) << 48 | (uint64_t)((attempt) & 0xffu) << 40 | ((gen) & GEN_MASK))
+#define GSTATUS(w) ((uint32_t)((w) >> 60))
+#define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
+#define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
+#define GGEN(w) ((w) & GEN_MASK)
+#define INLINE_ARGS 104
+#define INLINE_RESULT 80
+
+struct g {
+    au64 state;
+    uint64_t goid;                    /* owner, at spawn */
+    au32 owner;                       /* m index of the process that awaits it; NONE while on the global free list */
+    uint32_t fn;                      /* function table entry */
+    uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
+    uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
+    uint32_t result_kind;
+    au32 flags;
+    au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
+    uint64_t deps;                    /* offset of its own struct deps block; 0: it waits for nothing */
+    char inline_args[INLINE_ARGS];
+    char inline_result[INLINE_RESULT];
+};
+_Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
+
+/* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
+ * whether all are, so a completer that dies half-way is finished by walking the same list again. */
+/* What the result bytes are. */
+enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE };
+
+#define DEPS_CLOSED 1ull
+struct dep {
+    uint64_t next;                    /* offset of the next dependent of the same G, 0 none */
+    uint64_t target;                  /* word of the G that waits */
+    uint32_t on;                      /* index of the G it waits for */
+    au32 done;
+};
+struct deps {
+    uint64_t n;
+    struct dep dep[];
+};
+
+/* ------------------------------------------------------------------------------------------------- locked rings */
+struct lring {                        /* globrunq, and the global part of gFree */
+    ALIGNED pthread_mutex_t lock;     /* robust, process-shared */
+    au32 holder;                      /* m + 1 of the holder, for the coordinator's 100 ms look */
+    ALIGNED au64 head;                /* under lock; read without it for emptiness */
+    au64 tail;
+    uint64_t cells;                   /* offset; constant */
+    uint64_t cap;
+};
+
+struct fn_entry {
+    au64 hash;                        /* 0: free; written last, under the heap's lock */
+    uint64_t off, len;
+};
+
+#define NCLASSES 40
+struct heap {
+    ALIGNED pthread_mutex_t lock;
+    uint64_t base, size;              /* constant */
+    au64 bump;                        /* under lock */
+    au64 free[NCLASSES];              /* under lock: offset of the first free block of the class */
+    au64 allocated;                   /* bytes handed out, for stats */
+};
+
+/* ------------------------------------------------------------------------------------------------- sched */
+#define IDLE_WORDS 64                 /* 4,096 bits: an upper bound for Ps and for Ms */
+/* npidle and nmspinning are no counters but the number of bits set in masks: what a dead process contributed is then
+ * exactly its own bit, and nothing needs guessing (GMP-SPEC 2.17-1). */
+struct sched {
+    ALIGNED au64 pidle[IDLE_WORDS];   /* bit set: the P is idle and free to take */
+    ALIGNED au64 mspinning[IDLE_WORDS]; /* bit set: the M holds a P and looks for work */
+    ALIGNED au64 midle[IDLE_WORDS];   /* hint: the M is parked; its state word decides */
+    ALIGNED au32 needspinning;
+    ALIGNED au64 goidgen;
+    au64 g_next;                      /* slots never used yet start here */
+    au32 closing;                     /* 1: no new work; 2: the coordinator is gone */
+    au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS wakes it */
+    au32 throws;                      /* broken invariants met; the first message is kept */
+    char throw_text[160];
+};
+
+#define MAGIC 0x31706d6764ull         /* "dgmp1" */
+#define VERSION 1
+struct segment {
+    uint64_t magic, version, size, header_size;
+    uint32_t nprocs;                  /* Ps that run Gs: allp[0 .. nprocs) */
+    uint32_t nps;                     /* plus client Ps: rings that no M runs and every M may steal from */
+    uint32_t nms, max_ms;             /* slots for Ms: allm[0 .. max_ms); clients: [max_ms .. nms) */
+    uint32_t nslots, nfns;
+    uint64_t allp, allm, allgs, fns;  /* offsets */
+    uint64_t inbox_cap;
+    uint64_t runtime_id;
+    au32 ms_made;                      /* by the coordinator, for stats */
+    struct sched sched;
+    struct lring globrunq, gfree;
+    struct heap heap;
+};
+
+/* A process's view of the segment: process-local, owned by the binding or by a C test. */
+struct view {
+    struct segment *seg;
+    struct p *allp;
+    struct m *allm;
+    struct g *allgs;
+    struct fn_entry *fns;
+    uint32_t self;                    /* index of this process in allm */
+    uint32_t nfree, free_cap;         /* gFree of this process: indices of dead slots it owns */
+    uint32_t *free;
+    uint64_t rng;
+    uint32_t ncached[NCLASSES];       /* heap cache of this process */
+    uint64_t cached[NCLASSES][16];
+    int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
+    int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
+};
+
+/* segment.c */
+_Noreturn void throw(struct view *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+struct config { uint32_t nprocs, max_ms, nclients, nslots; uint64_t heap_size; };
+int segment_create(struct config *c, int *fd_out);              /* -> 0, or errno */
+int segment_map(int fd, struct view *v, uint32_t self, const char **why);
+void segment_unmap(struct view *v);
+int robust_init(pthread_mutex_t *lock);
+int robust_lock(struct view *v, pthread_mutex_t *lock, int ms); /* ms < 0: no limit; 0, or ETIMEDOUT */
+static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
+static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
+
+/* note.c */
+int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns);
+void futex_wake(au32 *word, int n);
+void noteclear(au32 *note);
+void notewakeup(struct view *v, au32 *note);
+int notesleep(au32 *note, int64_t spin_ns, int64_t timeout_ns); /* 1: woken, 0: timed out or a signal came */
+int64_t nanotime(void);
+static inline void procyield(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* runq.c */
+void runqput(struct view *v, struct p *p, uint64_t g, int next);
+uint64_t runqget(struct view *v, struct p *p, int *inherit);
+uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t *count);
+int runqempty(struct p *p);
+uint32_t runqsize(struct p *p);
+
+/* globrunq.c */
+void globrunqput(struct view *v, uint64_t g);
+void globrunqputbatch(struct view *v, const uint64_t *gs, uint32_t n);
+uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count);
+uint64_t globrunqsize(struct view *v);
+uint32_t lring_put(struct view *v, struct lring *r, const uint64_t *ws, uint32_t n);
+uint32_t lring_get(struct view *v, struct lring *r, uint64_t *ws, uint32_t n);
+
+/* gslab.c */
+struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slots are taken */
+void gfput(struct view *v, uint32_t index);
+int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
+int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
+int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
+void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
+void gfinish(struct view *v, uint32_t index);
+int gwait_for(struct view *v, uint64_t w, uint64_t deps_off);   /* G_ALLOCATED -> G_DEPS; 1: ready already */
+void gdiscard(struct view *v, uint32_t index);                  /* the owner has read the result: slot and blocks go */
+static inline const char *gresult(struct view *v, struct g *g) {
+    return g->result ? at(v, g->result) : g->inline_result;
+}
+static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
+static inline uint64_t gready(uint32_t index, uint64_t state) { return gword(index, GGEN(state)); }
+
+/* repair.c: the coordinator's, once a process's death is certain */
+uint32_t repair(struct view *v, uint32_t m, const void *result, uint64_t len);
+uint32_t adopt(struct view *v, uint32_t m);                     /* drains a dead owner's inbox; slots still named by it */
+
+/* idle.c */
+uint32_t npidle(struct view *v);
+uint32_t nmspinning(struct view *v);
+uint32_t nmidle(struct view *v);
+void pidleput(struct view *v, struct p *p);
+struct p *pidleget(struct view *v);
+void acquirep(struct view *v, struct p *p);
+struct p *releasep(struct view *v);
+void mput(struct view *v);
+int munput(struct view *v);                                     /* 1: running again; 0: a waker was faster */
+int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
+int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
+int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+int become_spinning(struct view *v);                            /* 0: enough Ms spin */
+void set_spinning(struct view *v);
+void reset_spinning(struct view *v);
+int is_spinning(struct view *v);
+int work_anywhere(struct view *v);
+void wake_coordinator(struct view *v);
+
+/* inbox.c */
+void inbox_push(struct view *v, uint32_t m, uint64_t w);
+uint64_t inbox_pop(struct view *v);
+uint64_t inbox_pop_of(struct view *v, uint32_t m);
+int inbox_empty(struct view *v, uint32_t m);
+int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns);
+void inbox_kick(struct view *v, uint32_t m);
+
+/* heap.c */
+uint64_t heap_alloc(struct view *v, uint64_t len);              /* offset of the payload, 0: full */
+void heap_free(struct view *v, uint64_t off);
+uint32_t heap_sweep(struct view *v, uint32_t m);
+int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index);
+
+#endif

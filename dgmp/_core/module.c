@@ -1,0 +1,856 @@
+/* module.c: the thin binding.  View is one process's view of a segment; its methods are the core's functions, each a
+ * single call that runs no Python between taking a G or a P and having published where it went.
+ *
+ * Words (names of Gs) travel to Python as plain ints.  The process-local tables live here too: which Future awaits a
+ * slot, and how many Gs of ours still read its result (pins).
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "core.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct slot {                         /* what the owner keeps about a slot, in its own memory */
+    PyObject *future;
+    uint32_t pins;
+    uint32_t drained;
+};
+
+typedef struct View {
+    PyObject_HEAD
+    struct view v;
+    struct slot *slots;
+    uint32_t nslots;
+    int closed;
+    struct View *next;
+} View;
+
+static View *views;                   /* all of this process, for the fork handler; under the GIL */
+
+static void in_forked_child(void) {
+    for (View *s = views; s; s = s->next) s->v.forked = 1;
+}
+
+static int usable(View *self) {
+    if (!self->closed && !self->v.forked) return 1;
+    PyErr_SetString(PyExc_RuntimeError,
+                    self->v.forked ? "this process was forked from a dgmp process and is no member of its runtime; "
+                                     "start one of its own with dgmp.Runtime()"
+                                   : "this dgmp runtime is closed");
+    return 0;
+}
+#define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
+
+static struct slot *slot_of(View *self, uint32_t index) {
+    if (index >= self->nslots) {
+        uint32_t n = self->nslots ? self->nslots : 1024;
+        while (n <= index) n *= 2;
+        struct slot *grown = realloc(self->slots, n * sizeof *grown);
+        if (!grown) return NULL;
+        memset(grown + self->nslots, 0, (n - self->nslots) * sizeof *grown);
+        self->slots = grown, self->nslots = n;
+    }
+    return &self->slots[index];
+}
+
+static struct p *own_p(View *self) {
+    uint32_t p = load_rlx(&self_m(&self->v)->p);
+    if (p) return &self->v.allp[p - 1];
+    PyErr_SetString(PyExc_RuntimeError, "this M holds no P");
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- making and mapping */
+static PyObject *create(PyObject *mod, PyObject *args, PyObject *kw) {
+    (void)mod;
+    static char *names[] = {"nprocs", "max_ms", "nclients", "nslots", "heap_size", NULL};
+    struct config c;
+    unsigned long long heap;
+    int fd;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "IIIIK", names, &c.nprocs, &c.max_ms, &c.nclients, &c.nslots, &heap))
+        return NULL;
+    c.heap_size = heap;
+    int e = segment_create(&c, &fd);
+    if (e) {
+        errno = e;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(fd);
+}
+
+static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
+    static char *names[] = {"fd", "self", "coordinator_fd", NULL};
+    int fd, cfd = -1;
+    unsigned int me;
+    const char *why;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "iI|i", names, &fd, &me, &cfd)) return NULL;
+    allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
+    View *self = (View *)alloc(type, 0);
+    if (!self) return NULL;
+    int e = segment_map(fd, &self->v, me, &why);
+    if (e) {
+        if (why) PyErr_SetString(PyExc_ValueError, why);
+        else {
+            errno = e;
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    self->v.coordinator_fd = cfd;
+    self->next = views;
+    views = self;
+    return (PyObject *)self;
+}
+
+static void drop_futures(View *self) {
+    struct slot *slots = self->slots;
+    uint32_t n = self->nslots;
+    self->slots = NULL, self->nslots = 0;
+    for (uint32_t i = 0; i < n; i++) Py_CLEAR(slots[i].future);
+    free(slots);
+}
+
+static void View_dealloc(View *self) {
+    PyTypeObject *type = Py_TYPE((PyObject *)self);
+    for (View **s = &views; *s; s = &(*s)->next)
+        if (*s == self) {
+            *s = self->next;
+            break;
+        }
+    drop_futures(self);
+    segment_unmap(&self->v);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(self);
+    Py_DECREF(type);
+}
+
+/* No call works any more.  The mapping goes with the object: a thread may still sleep in it. */
+static PyObject *View_close(View *self, PyObject *none) {
+    (void)none;
+    if (!self->closed && self->v.seg && !self->v.forked) inbox_kick(&self->v, self->v.self);
+    self->closed = 1;
+    if (!self->v.forked) drop_futures(self);
+    Py_RETURN_NONE;
+}
+
+/* ---------------------------------------------------------------- spawning and collecting */
+
+/* spawn(future, fn, args, where, deps) -> word, or None when every slot is taken.
+ * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
+ * finds it, and nobody else runs yet). */
+static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct view *v = &self->v;
+    if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    unsigned long fn = PyLong_AsUnsignedLong(a[1]);
+    long where = PyLong_AsLong(a[3]);
+    char *data;
+    Py_ssize_t len, ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    uint64_t off = 0, deps_off = 0;
+    if (len > INLINE_ARGS && !(off = heap_alloc(v, (uint64_t)len)))
+        return PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for arguments of %zd bytes", len);
+    if (ndeps && !(deps_off = heap_alloc(v, sizeof(struct deps) + (uint64_t)ndeps * sizeof(struct dep)))) {
+        if (off) heap_free(v, off);
+        return PyErr_NoMemory();
+    }
+    uint32_t index;
+    struct g *g = gfget(v, &index);
+    struct slot *slot = g ? slot_of(self, index) : NULL;
+    if (!slot) {
+        if (off) heap_free(v, off);
+        if (deps_off) heap_free(v, deps_off);
+        if (g) return PyErr_NoMemory();
+        Py_RETURN_NONE;
+    }
+    memcpy(off ? at(v, off) : g->inline_args, data, (size_t)len);
+    g->args = off, g->args_len = (uint64_t)len, g->fn = (uint32_t)fn;
+    Py_INCREF(a[0]);
+    slot->future = a[0], slot->pins = 0, slot->drained = 0;
+    uint64_t s = load_rlx(&g->state), w = gword(index, GGEN(s));
+    if (ndeps) {
+        struct deps *deps = at(v, deps_off);
+        memset(deps, 0, sizeof *deps + (size_t)ndeps * sizeof(struct dep));
+        deps->n = (uint64_t)ndeps;
+        for (Py_ssize_t i = 0; i < ndeps; i++) {
+            uint32_t on = gword_index(PyLong_AsUnsignedLongLong(PyTuple_GetItem(a[4], i)));
+            deps->dep[i].on = on;
+            self->slots[on].pins++;
+        }
+        if (!gwait_for(v, w, deps_off)) return PyLong_FromUnsignedLongLong(w);
+    } else {
+        atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
+    }
+    struct m *m = self_m(v);
+    uint32_t p = load_rlx(&m->kind) == KIND_CLIENT ? v->self - v->seg->max_ms + v->seg->nprocs + 1 : load_rlx(&m->p);
+    if (where == 0 || where == 3 || !p) globrunqput(v, w);
+    else runqput(v, &v->allp[p - 1], w, where == 2);
+    if (where != 3) wakep(v);
+    return PyLong_FromUnsignedLongLong(w);
+}
+
+static void unpin(View *self, uint32_t on) {
+    struct slot *slot = &self->slots[on];
+    if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, on);
+}
+
+static void discard(View *self, uint32_t index) {
+    struct g *g = &self->v.allgs[index];
+    if (g->deps) {
+        struct deps *deps = at(&self->v, g->deps);
+        for (uint64_t i = 0; i < deps->n; i++) unpin(self, deps->dep[i].on);
+    }
+    self->slots[index].drained = 1;
+    if (self->slots[index].pins == 0) gdiscard(&self->v, index);
+}
+
+static PyObject *result_bytes(struct view *v, struct g *g) {
+    return PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len);
+}
+
+/* drain() -> list of (future, kind, data): the Gs of ours that have finished; their slots are dead again. */
+static PyObject *View_drain(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    PyObject *out = PyList_New(0);
+    for (uint64_t w; out && (w = inbox_pop(v)) != 0;) {
+        uint32_t index = gword_index(w);
+        struct g *g = &v->allgs[index];
+        uint64_t s = load_acq(&g->state);
+        if (w & GWORD_TOKEN || GSTATUS(s) != G_DONE || GGEN(s) != gword_gen(w) || load_acq(&g->owner) != v->self)
+            continue;                                          /* told twice */
+        struct slot *slot = slot_of(self, index);
+        if (!slot || !slot->future || slot->drained) continue;
+        PyObject *data = result_bytes(v, g);
+        PyObject *item = data ? PyTuple_New(3) : NULL;
+        PyObject *kind = item ? PyLong_FromUnsignedLong(g->result_kind) : NULL;
+        if (!kind) {
+            Py_XDECREF(data);
+            Py_XDECREF(item);
+            inbox_push(v, v->self, w);
+            Py_CLEAR(out);
+            break;
+        }
+        PyTuple_SetItem(item, 0, slot->future);
+        PyTuple_SetItem(item, 1, kind);
+        PyTuple_SetItem(item, 2, data);
+        slot->future = NULL;
+        discard(self, index);
+        if (PyList_Append(out, item)) Py_CLEAR(out);
+        Py_DECREF(item);
+    }
+    return out;
+}
+
+/* pending() -> the Futures of ours that have not finished */
+static PyObject *View_pending(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->nslots; i++)
+        if (self->slots[i].future && PyList_Append(out, self->slots[i].future)) Py_CLEAR(out);
+    return out;
+}
+
+static PyObject *View_inbox_empty(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(inbox_empty(&self->v, self->v.self));
+}
+
+/* wait(word, more, spin_ns, timeout_ns): see inbox_wait.  Runs without the GIL. */
+static PyObject *View_wait(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned long long want, more;
+    long long spin, timeout;
+    int e;
+    if (!PyArg_ParseTuple(args, "KKLL", &want, &more, &spin, &timeout)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    e = inbox_wait(&self->v, want, more, spin, timeout);
+    Py_END_ALLOW_THREADS
+    if (e == EINTR && PyErr_CheckSignals()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_kick(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    inbox_kick(&self->v, self->v.self);
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_intern(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned long long hash;
+    const char *data;
+    Py_ssize_t len;
+    uint32_t index;
+    if (!PyArg_ParseTuple(args, "Ky#", &hash, &data, &len)) return NULL;
+    if (!fn_intern(&self->v, hash, data, (uint64_t)len, &index))
+        return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
+    return PyLong_FromUnsignedLong(index);
+}
+
+static PyObject *View_function(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long i = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (i >= self->v.seg->nfns || !load_acq(&self->v.fns[i].hash))
+        return PyErr_Format(PyExc_LookupError, "no function %lu", i);
+    return PyBytes_FromStringAndSize(at(&self->v, self->v.fns[i].off), (Py_ssize_t)self->v.fns[i].len);
+}
+
+/* ---------------------------------------------------------------- running: the M's side */
+static PyObject *word_or_none(uint64_t w) {
+    if (w) return PyLong_FromUnsignedLongLong(w);
+    Py_RETURN_NONE;
+}
+
+/* runqget() -> (word, inherit_time) or None */
+static PyObject *View_runqget(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    int inherit = 0;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    uint64_t w = runqget(&self->v, p, &inherit);
+    if (!w) Py_RETURN_NONE;
+    return Py_BuildValue("(KO)", (unsigned long long)w, inherit ? Py_True : Py_False);
+}
+
+static PyObject *View_runqput(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned long long w;
+    int next;
+    if (!PyArg_ParseTuple(args, "Kp", &w, &next)) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    runqput(&self->v, p, w, next);
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_globrunqget(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long max = PyLong_AsUnsignedLong(arg);
+    uint32_t n;
+    if (PyErr_Occurred()) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    uint64_t w = globrunqget(&self->v, p, (uint32_t)max, &n);
+    struct m *m = self_m(&self->v);
+    store_rlx(&m->n_global, load_rlx(&m->n_global) + n);
+    return word_or_none(w);
+}
+
+static PyObject *View_globrunqput(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    globrunqput(&self->v, w);
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_globrunqsize(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyLong_FromUnsignedLongLong(globrunqsize(&self->v));
+}
+
+/* runqsteal(victim, steal_runnext) -> word or None */
+static PyObject *View_runqsteal(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int victim;
+    int next;
+    uint32_t n;
+    if (!PyArg_ParseTuple(args, "Ip", &victim, &next)) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    if (victim >= self->v.seg->nps) return PyErr_Format(PyExc_IndexError, "no P %u", victim);
+    uint64_t w = runqsteal(&self->v, p, &self->v.allp[victim], next, &n);
+    if (w) {
+        struct m *m = self_m(&self->v);
+        store_rlx(&m->n_steals, load_rlx(&m->n_steals) + 1);
+        store_rlx(&m->n_stolen, load_rlx(&m->n_stolen) + n);
+    }
+    return word_or_none(w);
+}
+
+/* claim(word, inherit_time) -> (fn, goid, args, has_deps), or None: somebody else ran it. */
+static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
+    if (PyErr_Occurred()) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+    struct g *g = &self->v.allgs[gword_index(w)];
+    return Py_BuildValue("(IKy#O)", g->fn, (unsigned long long)g->goid, gargs(&self->v, g), (Py_ssize_t)g->args_len,
+                         g->deps ? Py_True : Py_False);
+}
+
+static PyObject *View_schedtick(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = own_p(self);
+    return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
+}
+
+/* complete(word, kind, data) -> True if this completion won */
+static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    char *data;
+    Py_ssize_t len;
+    if (n != 3) return PyErr_Format(PyExc_TypeError, "complete takes 3 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
+    unsigned long kind = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+}
+
+static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
+    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    if (to == G_WAITING) {
+        struct m *m = self_m(&self->v);
+        store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
+    }
+    Py_RETURN_NONE;
+}
+static PyObject *View_gpark(View *self, PyObject *arg) { return change(self, arg, G_RUNNING, G_WAITING); }
+static PyObject *View_gresume(View *self, PyObject *arg) { return change(self, arg, G_WAITING, G_RUNNING); }
+
+/* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
+static PyObject *View_dep_results(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
+    PyObject *out = PyList_New(0);
+    if (!out || !g->deps) return out;
+    struct deps *deps = at(&self->v, g->deps);
+    for (uint64_t i = 0; i < deps->n; i++) {
+        struct g *on = &self->v.allgs[deps->dep[i].on];
+        PyObject *item = Py_BuildValue("(Iy#)", on->result_kind, gresult(&self->v, on), (Py_ssize_t)on->result_len);
+        if (!item || PyList_Append(out, item)) Py_CLEAR(out);
+        Py_XDECREF(item);
+        if (!out) break;
+    }
+    return out;
+}
+
+/* ---------------------------------------------------------------- Ps and Ms */
+
+/* acquirep() -> whether our maker had left us a P in nextp: how an M begins */
+static PyObject *View_acquirep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct m *m = self_m(&self->v);
+    uint32_t p = atomic_exchange(&m->nextp, 0);
+    atomic_store(&m->state, M_RUNNING);
+    if (p) acquirep(&self->v, &self->v.allp[p - 1]);
+    return PyBool_FromLong(p != 0);
+}
+
+static PyObject *View_releasep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    pidleput(&self->v, releasep(&self->v));
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_pidleget(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = pidleget(&self->v);
+    if (p) acquirep(&self->v, p);
+    return PyBool_FromLong(p != NULL);
+}
+
+/* handoffp(m): our P goes to parked M m, or (m < 0) to any M if there is work, else to the idle list. */
+static PyObject *View_handoffp(View *self, PyObject *arg) {
+    CHECK(self);
+    long m = PyLong_AsLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct view *v = &self->v;
+    struct p *p = releasep(v);
+    if (m >= 0) {
+        if (startm_on(v, p, (uint32_t)m)) Py_RETURN_TRUE;
+        acquirep(v, p);
+        Py_RETURN_FALSE;
+    }
+    if (!runqempty(p) || globrunqsize(v)) return PyBool_FromLong(startm(v, p, 0));
+    if (nmspinning(v) + npidle(v) == 0) return PyBool_FromLong(startm(v, p, 1));
+    pidleput(v, p);
+    fence_sc(&v->seg->sched.pidle[0]);
+    if (work_anywhere(v)) wakep(v);
+    Py_RETURN_TRUE;
+}
+
+/* take_token(word) -> m, whose token it is and which may be queued again from now on */
+static PyObject *View_take_token(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t m = (uint32_t)(w & 0xffffu);
+    atomic_store(&self->v.allm[m].token_queued, 0);
+    return PyLong_FromUnsignedLong(m);
+}
+
+static PyObject *View_wakep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(wakep(&self->v));
+}
+
+static PyObject *View_become_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(become_spinning(&self->v));
+}
+static PyObject *View_set_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    set_spinning(&self->v);
+    Py_RETURN_NONE;
+}
+static PyObject *View_reset_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    reset_spinning(&self->v);
+    Py_RETURN_NONE;
+}
+static PyObject *View_is_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(is_spinning(&self->v));
+}
+static PyObject *View_needspinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong((long)atomic_load(&self->v.seg->sched.needspinning));
+}
+static PyObject *View_work_anywhere(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(work_anywhere(&self->v));
+}
+
+/* spin(ns): looks at every queue and our inbox without taking anything; True as soon as there is something. */
+static PyObject *View_spin(View *self, PyObject *arg) {
+    CHECK(self);
+    long long ns = PyLong_AsLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    int found = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t end = nanotime() + ns; !found && nanotime() < end;)
+        for (int i = 0; i < 32 && !found; i++) {
+            found = work_anywhere(&self->v) || !inbox_empty(&self->v, self->v.self) ||
+                    atomic_load(&self->v.seg->sched.closing);
+            procyield();
+        }
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(found);
+}
+
+/* stopm(want_p): parks this M, which holds no P, until it is handed one: True.  False at once when its inbox has
+ * something or a signal came: it runs again, without a P.  want_p: it has started Gs that are ready, so it takes an idle
+ * P, or leaves a token on the global queue before it sleeps. */
+static PyObject *View_stopm(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    struct m *m = self_m(v);
+    int woken = 0, look = 1;
+    mput(v);
+    if (arg == Py_True) {
+        struct p *p = pidleget(v);
+        if (p && munput(v)) {
+            acquirep(v, p);
+            Py_RETURN_TRUE;
+        }
+        if (p) {
+            pidleput(v, p);
+            fence_sc(&v->seg->sched.pidle[0]);
+            if (work_anywhere(v)) wakep(v);
+        } else if (atomic_exchange(&m->token_queued, 1) == 0) {
+            globrunqput(v, token(v->self));
+            wakep(v);
+        }
+    }
+#ifndef MUTANT_NO_INBOX_RECHECK
+    look = inbox_empty(v, v->self);
+#endif
+    if (look) {
+        Py_BEGIN_ALLOW_THREADS
+        woken = notesleep(&m->note, 0, -1);
+        Py_END_ALLOW_THREADS
+    }
+    if (!woken && munput(v)) {
+        if (PyErr_CheckSignals()) return NULL;
+        Py_RETURN_FALSE;
+    }
+    if (!woken) {                                              /* the waker was faster: its note comes */
+        Py_BEGIN_ALLOW_THREADS
+        while (!notesleep(&m->note, 0, -1)) continue;
+        Py_END_ALLOW_THREADS
+    }
+    uint32_t p = atomic_exchange(&m->nextp, 0);
+    atomic_store(&m->state, M_RUNNING);
+    if (p) acquirep(v, &v->allp[p - 1]);
+    return PyBool_FromLong(p != 0);
+}
+
+/* A thread of an M other than its main one has drained something the scheduler must see. */
+static PyObject *View_wake_self(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    struct m *m = self_m(v);
+    if (MSTATE(atomic_load(&m->state)) == M_IDLE) {
+        struct p *p = pidleget(v);
+        if (p && !startm_on(v, p, v->self)) pidleput(v, p);
+        else if (!p && atomic_exchange(&m->token_queued, 1) == 0) globrunqput(v, token(v->self));
+        if (work_anywhere(v)) wakep(v);
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---------------------------------------------------------------- the coordinator's side */
+
+/* attach(kind, pid) -> False if another process has this slot. */
+static PyObject *View_attach(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int kind, pid;
+    if (!PyArg_ParseTuple(args, "II", &kind, &pid)) return NULL;
+    struct m *m = self_m(&self->v);
+    uint32_t was = 0;
+    if (!atomic_compare_exchange_strong(&m->pid, &was, pid) && was != pid) Py_RETURN_FALSE;
+    store_rlx(&m->kind, kind);
+    if (kind == KIND_CLIENT) atomic_store(&m->state, M_RUNNING);
+    Py_RETURN_TRUE;
+}
+
+/* starting() -> the Ms that were reserved and have no process yet */
+static PyObject *View_starting(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        struct m *m = &self->v.allm[i];
+        if (MSTATE(atomic_load(&m->state)) != M_STARTING || load_acq(&m->pid)) continue;
+        PyObject *x = PyLong_FromUnsignedLong(i);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* m_started(m, pid): a process was made for it. */
+static PyObject *View_m_started(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m, pid;
+    if (!PyArg_ParseTuple(args, "II", &m, &pid)) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    uint32_t was = 0;
+    int ours = atomic_compare_exchange_strong(&self->v.allm[m].pid, &was, pid) || was == pid;
+    if (ours) atomic_fetch_add(&self->v.seg->ms_made, 1);
+    return PyBool_FromLong(ours);
+}
+
+/* pids() -> list of (m, pid) of every M that has a process */
+static PyObject *View_pids(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        uint32_t pid = load_acq(&self->v.allm[i].pid), state = MSTATE(atomic_load(&self->v.allm[i].state));
+        if (!pid || state == M_FREE || state == M_DEAD) continue;
+        PyObject *x = Py_BuildValue("(II)", i, pid);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* start_m0() -> 0: m0 with allp[0], as schedinit leaves them */
+static PyObject *View_start_m0(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    struct p *p = pidleget(v);
+    if (!p || p != v->allp) throw(v, "schedinit: P 0 is not idle");
+    return PyBool_FromLong(startm(v, p, 0));
+}
+
+/* repair(m, result) -> how many Gs ended with it */
+static PyObject *View_repair(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m;
+    const char *data;
+    Py_ssize_t len;
+    if (!PyArg_ParseTuple(args, "Iy#", &m, &data, &len)) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    return PyLong_FromUnsignedLong(repair(&self->v, m, data, (uint64_t)len));
+}
+
+/* adopt(m) -> slots of the dead m that are still in use; 0: its own slot is free again */
+static PyObject *View_adopt(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t live = adopt(&self->v, (uint32_t)m);
+    if (!live) {
+        struct m *dead = &self->v.allm[m];
+        store_rlx(&dead->pid, 0);
+        store_rlx(&dead->n_spawned, 0);
+        store_rlx(&dead->n_collected, 0);
+        atomic_store(&dead->note, 0);
+        atomic_store(&dead->state, M_FREE);
+    }
+    return PyLong_FromUnsignedLong(live);
+}
+
+/* running(m) -> (goid, word) of the G it runs, for messages; None */
+static PyObject *View_running(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint64_t w = load_acq(&self->v.allm[m].curg);
+    if (!w) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(self->v.allgs[gword_index(w)].goid);
+}
+
+static PyObject *View_closing(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct sched *s = &self->v.seg->sched;
+    if (n) {
+        unsigned long to = PyLong_AsUnsignedLong(a[0]);
+        if (PyErr_Occurred()) return NULL;
+        atomic_store(&s->closing, (uint32_t)to);
+        for (uint32_t i = 0; i < self->v.seg->nms; i++) inbox_kick(&self->v, i);
+    }
+    return PyLong_FromUnsignedLong(atomic_load(&s->closing));
+}
+
+static int put(PyObject *d, const char *key, unsigned long long x) {
+    PyObject *o = PyLong_FromUnsignedLongLong(x);
+    int e = o ? PyDict_SetItemString(d, key, o) : -1;
+    Py_XDECREF(o);
+    return e;
+}
+
+/* stats() -> dict of counters, summed over Ms, and the queues' lengths */
+static PyObject *View_stats(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long long gs = 0, steals = 0, stolen = 0, parks = 0, global = 0, spawned = 0, collected = 0, ms = 0;
+    for (uint32_t i = 0; i < v->seg->nms; i++) {
+        struct m *m = &v->allm[i];
+        gs += load_rlx(&m->n_executed), steals += load_rlx(&m->n_steals), stolen += load_rlx(&m->n_stolen);
+        parks += load_rlx(&m->n_parks), global += load_rlx(&m->n_global);
+        spawned += load_rlx(&m->n_spawned), collected += load_rlx(&m->n_collected);
+        uint32_t state = MSTATE(load_rlx(&m->state));
+        ms += i < v->seg->max_ms && state != M_FREE && state != M_DEAD;
+    }
+    PyObject *d = PyDict_New();
+    PyObject *q = PyList_New(0);
+    if (!d || !q || put(d, "gs", gs) || put(d, "steals", steals) || put(d, "stolen", stolen) ||
+        put(d, "parks", parks) || put(d, "globals", global) || put(d, "num_g", spawned - collected) ||
+        put(d, "gomaxprocs", v->seg->nprocs) || put(d, "idleprocs", npidle(v)) || put(d, "threads", ms) ||
+        put(d, "spinningthreads", nmspinning(v)) || put(d, "idlethreads", nmidle(v)) ||
+        put(d, "needspinning", atomic_load(&v->seg->sched.needspinning)) || put(d, "runqueue", globrunqsize(v)) ||
+        put(d, "throws", atomic_load(&v->seg->sched.throws)) ||
+        put(d, "spawned", spawned) || put(d, "ms_made", atomic_load(&v->seg->ms_made))) {
+        Py_XDECREF(d);
+        Py_XDECREF(q);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < v->seg->nprocs; i++) {
+        PyObject *x = PyLong_FromUnsignedLong(runqsize(&v->allp[i]));
+        if (!x || PyList_Append(q, x)) {
+            Py_XDECREF(x);
+            Py_DECREF(d);
+            Py_DECREF(q);
+            return NULL;
+        }
+        Py_DECREF(x);
+    }
+    PyDict_SetItemString(d, "runq", q);
+    Py_DECREF(q);
+    return d;
+}
+
+static PyObject *View_get(View *self, void *what) {
+    CHECK(self);
+    struct view *v = &self->v;
+    struct m *m = self_m(v);
+    switch ((intptr_t)what) {
+    case 0: return PyLong_FromUnsignedLong(v->seg->nprocs);
+    case 1: return PyLong_FromUnsignedLong(v->seg->nps);
+    case 2: return PyLong_FromUnsignedLong(v->seg->max_ms);
+    case 3: return PyLong_FromLong((long)load_rlx(&m->p) - 1);
+    case 4: return PyLong_FromUnsignedLong(v->self);
+    case 5: return PyLong_FromUnsignedLong(v->seg->nslots);
+    case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
+    default: return PyLong_FromUnsignedLong(npidle(v));
+    }
+}
+
+#define NOARGS(name) {#name, (PyCFunction)View_##name, METH_NOARGS, NULL}
+#define ONE(name) {#name, (PyCFunction)View_##name, METH_O, NULL}
+#define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
+static PyMethodDef methods[] = {
+    NOARGS(close), FAST(spawn), NOARGS(drain), NOARGS(pending), NOARGS(inbox_empty), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
+    NOARGS(runqget), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
+    NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(acquirep), NOARGS(releasep),
+    NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
+    NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning), NOARGS(work_anywhere), ONE(spin), ONE(stopm),
+    NOARGS(wake_self), NOARGS(pids), ARGS(attach), NOARGS(starting), ARGS(m_started), NOARGS(start_m0), ARGS(repair), ONE(adopt),
+    ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
+
+#define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
+static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
+                               GET("runtime_id", 6), GET("npidle", 7), {NULL, NULL, NULL, NULL, NULL}};
+
+static PyType_Slot slots[] = {{Py_tp_new, View_new},
+                              {Py_tp_dealloc, View_dealloc},
+                              {Py_tp_methods, methods},
+                              {Py_tp_getset, getset},
+                              {0, NULL}};
+static PyType_Spec spec = {"dgmp._core.native.View", sizeof(View), 0, Py_TPFLAGS_DEFAULT, slots};
+
+static PyMethodDef functions[] = {{"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
+                                  {NULL, NULL, 0, NULL}};
+static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
+                                 NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_native(void) {
+    static int registered;
+    PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
+    if (!type || PyModule_AddObject(mod, "View", type) ||
+        PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||
+        PyModule_AddIntConstant(mod, "RESULT_ERROR", RESULT_ERROR) ||
+        PyModule_AddIntConstant(mod, "RESULT_WORKER_DIED", RESULT_WORKER_DIED) ||
+        PyModule_AddIntConstant(mod, "RESULT_NO_MEMORY", RESULT_NO_MEMORY) ||
+        PyModule_AddIntConstant(mod, "RESULT_NONE", RESULT_NONE) ||
+        PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
+        Py_XDECREF(mod);
+        return NULL;
+    }
+    if (!registered) {
+        registered = 1;
+        pthread_atfork(NULL, NULL, in_forked_child);
+    }
+    return mod;
+}

@@ -1,0 +1,165 @@
+/* segment.c: making, mapping and checking the shared segment, robust mutexes, and throw.
+ *
+ * The segment is a memfd: it has no name, so no kill can leak it, and it does not count against /dev/shm.  It is
+ * sparse: the tables are laid out for their greatest size, and pages come when first touched.
+ */
+#include "core.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A broken invariant: say so and end this process.  A scheduler that hides corruption cannot be debugged. */
+_Noreturn void throw(struct view *v, const char *fmt, ...) {
+    char text[160];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof text, fmt, ap);
+    va_end(ap);
+    if (v && v->seg && atomic_fetch_add(&v->seg->sched.throws, 1) == 0)
+        memcpy(v->seg->sched.throw_text, text, sizeof text);
+    fprintf(stderr, "dgmp: fatal error: %s (pid %d)\n", text, (int)getpid());
+    abort();
+}
+
+int robust_init(pthread_mutex_t *lock) {
+    pthread_mutexattr_t a;
+    int e = pthread_mutexattr_init(&a);
+    if (!e) e = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
+    if (!e) e = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
+    if (!e) e = pthread_mutex_init(lock, &a);
+    return e;
+}
+
+/* What our mutexes protect is consistent after every store, so a dead holder needs no more than this. */
+int robust_lock(struct view *v, pthread_mutex_t *lock, int ms) {
+    int e;
+    if (ms < 0) {
+        e = pthread_mutex_lock(lock);
+    } else {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        t.tv_nsec += (long)ms * 1000000;
+        t.tv_sec += t.tv_nsec / 1000000000;
+        t.tv_nsec %= 1000000000;
+        e = pthread_mutex_timedlock(lock, &t);
+    }
+    if (e == EOWNERDEAD) {
+        pthread_mutex_consistent(lock);
+        e = 0;
+    }
+    if (e && e != ETIMEDOUT) throw(v, "a mutex of the segment failed: %s", strerror(e));
+    return e;
+}
+
+static uint64_t place(uint64_t *end, uint64_t n, uint64_t size) {
+    uint64_t off = (*end + 4095) & ~4095ull;
+    *end = off + n * size;
+    return off;
+}
+
+static uint64_t layout(struct segment *s, const struct config *c) {
+    uint64_t end = sizeof *s;
+    s->magic = MAGIC, s->version = VERSION, s->header_size = sizeof *s;
+    s->nprocs = c->nprocs, s->nps = c->nprocs + c->nclients;
+    s->max_ms = c->max_ms, s->nms = c->max_ms + c->nclients;
+    s->nslots = c->nslots, s->nfns = 1u << 16;
+    s->inbox_cap = 2ull * c->nslots;
+    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots;
+    s->allp = place(&end, s->nps, sizeof(struct p));
+    s->allm = place(&end, s->nms, sizeof(struct m));
+    s->fns = place(&end, s->nfns, sizeof(struct fn_entry));
+    s->globrunq.cells = place(&end, s->globrunq.cap, 8);
+    s->gfree.cells = place(&end, s->gfree.cap, 8);
+    s->allgs = place(&end, s->nslots, sizeof(struct g));
+    uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->heap.size = c->heap_size;
+    s->heap.base = place(&end, 1, c->heap_size);
+    s->size = (end + 4095) & ~4095ull;
+    return inboxes;
+}
+
+static int try_create(const struct config *c, int fd) {
+    struct segment head;
+    memset(&head, 0, sizeof head);
+    uint64_t inboxes = layout(&head, c);
+    if (ftruncate(fd, (off_t)head.size)) return errno;
+    struct segment *s = mmap(NULL, head.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (s == MAP_FAILED) return errno;
+    memcpy(s, &head, sizeof head);
+    int e = robust_init(&s->globrunq.lock);
+    if (!e) e = robust_init(&s->gfree.lock);
+    if (!e) e = robust_init(&s->heap.lock);
+    atomic_store(&s->heap.bump, s->heap.base);
+    if (getrandom(&s->runtime_id, sizeof s->runtime_id, 0) != sizeof s->runtime_id) e = e ? e : EIO;
+    struct p *allp = (void *)((char *)s + s->allp);
+    struct m *allm = (void *)((char *)s + s->allm);
+    for (uint32_t i = 0; i < s->nps; i++) {
+        store_rlx(&allp[i].own, i < s->nprocs ? OWN(P_IDLE, NONE, 0) : OWN(P_CLIENT, s->max_ms + i - s->nprocs, 0));
+        if (i < s->nprocs) s->sched.pidle[i / 64] |= 1ull << (i % 64);
+    }
+    for (uint32_t i = 0; i < s->nms; i++) allm[i].inbox.cells = inboxes + i * s->inbox_cap * 8;
+    munmap(s, head.size);
+    return e;
+}
+
+/* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits. */
+int segment_create(struct config *c, int *fd_out) {
+    if (c->nprocs == 0 || c->nprocs > 64 * IDLE_WORDS || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
+        c->nslots == 0 || c->nslots > INDEX_MASK)
+        return EINVAL;
+    int fd = memfd_create("dgmp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return errno;
+    int e = try_create(c, fd);
+    while (e == ENOMEM || e == EFBIG || e == EINVAL || e == ENOSPC) {
+        if (c->heap_size > (16u << 20)) c->heap_size /= 2;
+        else if (c->nslots > 1024) c->nslots /= 2;
+        else break;
+        e = try_create(c, fd);
+    }
+    if (!e && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) e = errno;
+    if (e) close(fd);
+    else *fd_out = fd;
+    return e;
+}
+
+int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
+    struct stat st;
+    memset(v, 0, sizeof *v);
+    *why = NULL;
+    if (fstat(fd, &st)) return errno;
+    if ((uint64_t)st.st_size < sizeof(struct segment)) {
+        *why = "the file is no dgmp segment";
+        return EINVAL;
+    }
+    struct segment *s = mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (s == MAP_FAILED) return errno;
+    if (s->magic != MAGIC) *why = "the file is no dgmp segment";
+    else if (s->version != VERSION || s->header_size != sizeof *s || s->size != (uint64_t)st.st_size)
+        *why = "the segment was made by another version of dgmp";
+    else if (self >= s->nms) *why = "there is no such process slot";
+    if (*why) {
+        munmap(s, (size_t)st.st_size);
+        return EINVAL;
+    }
+    madvise(s, s->size, MADV_DONTDUMP);
+    v->seg = s;
+    v->allp = at(v, s->allp), v->allm = at(v, s->allm), v->allgs = at(v, s->allgs), v->fns = at(v, s->fns);
+    v->self = self, v->coordinator_fd = -1;
+    v->rng = (uint64_t)nanotime() * 0x9e3779b97f4a7c15ull ^ (uint64_t)getpid();
+    return 0;
+}
+
+void segment_unmap(struct view *v) {
+    if (v->seg) munmap(v->seg, v->seg->size);
+    free(v->free);
+    memset(v, 0, sizeof *v);
+}

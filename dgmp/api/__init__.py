@@ -1,0 +1,1 @@
+"""The public Python API; `import dgmp` re-exports it."""

@@ -1,0 +1,260 @@
+"""A process's access to a runtime: spawning, waiting, collecting.  `Client` for users' programs, `Member` inside an M.
+
+Waiting without a thread: whoever waits drains the inbox itself and finishes whatever has come, for all threads.  It
+publishes what it awaits, so that only that completion wakes it; with many outstanding it asks for the sooner of 64
+completions and 1 ms, because a wake-up for each would cost more than the tasks.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._core import View
+from ..errors import CoordinatorDied, RuntimeClosed, TooManyGs
+from ..runtime import proc
+from ..ship import closure
+from .future import PENDING, Future
+
+GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+NEVER = 1 << 62
+MANY = 64  # outstanding Gs from which on completions are waited for in batches
+BATCH_NS = 1_000_000
+LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
+SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
+
+
+class Node:
+    """What Client and Member share."""
+
+    where = LOCAL_TAIL
+
+    def __init__(self, view: View) -> None:
+        self.view = view
+        self.encoder = closure.Encoder(view)
+        self.lock = threading.RLock()
+        self.sleepers = 0
+        self.spawned = 0
+        self.finished = 0
+        self.quota = view.nslots - view.nslots // 4
+        self.gone: BaseException | None = None
+
+    # ------------------------------------------------------------------ spawning
+    def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
+           where: int | None = None) -> Future[Any]:
+        """Makes a G of the call and queues it."""
+        if self.gone is not None:
+            raise self.gone
+        future: Future[Any] = Future(self, fn, name)
+        frame = sys._getframe(depth)
+        future._code, future._lasti = frame.f_code, frame.f_lasti
+        deps = None
+        for x in args:
+            if type(x) is Future:
+                deps = True
+        if deps or kwargs:
+            args, kwargs, deps = self.dependencies(args, kwargs)
+            key, data = closure.WHOLE, self.encoder.encode_whole(fn, args, kwargs)
+        else:
+            key, data = self.encoder.encode(fn, args)
+        word = self.view.spawn(future, key, data, self.where if where is None else where, deps)
+        while word is None:
+            self.full()
+            word = self.view.spawn(future, key, data, GLOBAL_QUEUE, deps)
+        future.word = word
+        self.spawned += 1
+        if not self.spawned & 63:
+            self.throttle()
+        return future
+
+    def dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Futures among the arguments: finished ones by value, the others as Dependency i of the tuple returned."""
+        self.collect()
+        waits: list[int] = []
+        seen: dict[int, closure.Dependency] = {}
+
+        def resolve(x: Any) -> Any:
+            if type(x) is not Future:
+                return x
+            if x._node is not self or x._state != PENDING:
+                return x.result()
+            if id(x) not in seen:
+                seen[id(x)] = closure.Dependency(len(waits))
+                waits.append(x.word)
+            return seen[id(x)]
+
+        args = tuple(resolve(x) for x in args)
+        kwargs = {k: resolve(x) for k, x in kwargs.items()}
+        return args, kwargs, tuple(waits) or None
+
+    def throttle(self) -> None:
+        """Every 64 spawns: finished Gs are collected, so that memory stays bounded."""
+        self.collect()
+
+    def full(self) -> None:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------ collecting and waiting
+    def collect(self) -> None:
+        """Finishes the Futures whose Gs have finished."""
+        if self.gone is not None:
+            return
+        got = self.view.drain()
+        if got:
+            for future, kind, data in got:
+                future.finish(kind, data)  # type: ignore[attr-defined]
+            self.finished += len(got)
+            if self.sleepers > 1:
+                self.view.kick()
+
+    def wait(self, future: Future[Any], timeout: float | None) -> None:
+        """The calling thread waits until future has finished."""
+        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        self.collect()
+        if future._state != PENDING:
+            return
+        self.sleepers += 1
+        try:
+            while future._state == PENDING:
+                left = LOOK_NS
+                if deadline is not None:
+                    left = min(left, deadline - time.monotonic_ns())
+                    if left <= 0:
+                        raise TimeoutError(f"{future.name} has not finished within {timeout} s")
+                outstanding = self.spawned - self.finished
+                if outstanding > MANY:
+                    self.view.wait(0, MANY, 0, min(left, BATCH_NS))
+                else:
+                    self.view.wait(future.word, NEVER, SPIN_NS if outstanding < 2 else 0, left)
+                self.collect()
+                if future._state == PENDING:
+                    self.look()
+        finally:
+            self.sleepers -= 1
+            if self.sleepers and self.gone is None:
+                self.view.kick()  # who else waits learns that its wish is the published one now
+
+    def look(self) -> None:
+        """Is the runtime still there?"""
+
+    def need_collector(self) -> None:
+        """A callback waits, so somebody must collect even when nobody asks."""
+        raise NotImplementedError
+
+
+class Member(Node):
+    """Inside an M: a G that waits parks; other threads of the M are clients."""
+
+    where = RUNNEXT
+
+    def __init__(self, view: View, m: proc.M) -> None:
+        super().__init__(view)
+        self.m = m
+        self.collector: threading.Thread | None = None
+
+    def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
+           where: int | None = None) -> Future[Any]:
+        if where is None and threading.get_ident() != self.m.thread:
+            where = GLOBAL_QUEUE
+        return super().go(fn, args, kwargs, name, depth + 1, where)
+
+    def wait(self, future: Future[Any], timeout: float | None) -> None:
+        m = self.m
+        gp = m.curg
+        if gp is None or not m.in_g():
+            return super().wait(future, timeout)
+        m.collect()
+        if future._state != PENDING:
+            return
+        if timeout is not None:
+            return self.wait_timed(future, timeout)
+        while future._state == PENDING:
+            if future._waiters is None:
+                future._waiters = []
+            future._waiters.append(lambda: m.goready(gp))
+            m.gopark()
+
+    def wait_timed(self, future: Future[Any], timeout: float) -> None:
+        """With a deadline the G stays runnable and gives way until it has passed: timers come with issue 4."""
+        deadline = time.monotonic_ns() + int(timeout * 1e9)
+        while future._state == PENDING:
+            if time.monotonic_ns() >= deadline:
+                raise TimeoutError(f"{future.name} has not finished within {timeout} s")
+            self.m.gosched()
+            self.m.collect()
+
+    def collect(self) -> None:
+        if threading.get_ident() == self.m.thread:
+            self.m.collect()
+        else:
+            super().collect()
+
+    def full(self) -> None:
+        self.collect()
+        if threading.get_ident() != self.m.thread:
+            self.view.wait(0, 0, 0, BATCH_NS)
+            return
+        raise TooManyGs(f"all {self.view.nslots} slots of the runtime are taken; wait for some Gs before spawning more")
+
+    def need_collector(self) -> None:
+        """The M's scheduler collects whenever it runs; a long G of its own would keep it from that."""
+
+
+class Client(Node):
+    """A process that runs no Gs: the user's program."""
+
+    def __init__(self, view: View, alive: Callable[[], bool]) -> None:
+        super().__init__(view)
+        self.alive = alive
+        self.collector: threading.Thread | None = None
+
+    def throttle(self) -> None:
+        self.collect()
+        while self.spawned - self.finished > self.quota:
+            self.full()
+
+    def full(self) -> None:
+        self.sleepers += 1
+        try:
+            self.view.wait(0, MANY, 0, BATCH_NS)
+        finally:
+            self.sleepers -= 1
+        self.collect()
+        self.look()
+
+    def look(self) -> None:
+        if self.gone is None and not self.alive():
+            self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
+        if self.gone is not None:
+            raise self.gone
+
+    def end(self, error: BaseException) -> None:
+        """No more work: every pending Future ends with error."""
+        if self.gone is not None:
+            return
+        pending = self.view.pending()
+        self.gone = error
+        for future in pending:
+            future.fail(error)  # type: ignore[attr-defined]
+        self.view.close()
+
+    def need_collector(self) -> None:
+        if self.collector is None:
+            self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
+            self.collector.start()
+
+    def collect_for_ever(self) -> None:
+        self.sleepers += 1
+        try:
+            while self.gone is None:
+                self.view.wait(0, 0, 0, LOOK_NS if self.spawned - self.finished else -1)
+                self.collect()
+                if self.spawned - self.finished:
+                    self.look()
+        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+            pass
+        finally:
+            self.sleepers -= 1

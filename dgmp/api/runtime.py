@@ -1,0 +1,334 @@
+"""Runtime, and the module-level functions: the embedded runtime that the first `go` boots.
+
+A Runtime makes the segment, starts the coordinator's process with it, and is a client of it.  Inside an M the same
+functions work on the M's own runtime.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgpack
+
+from ..errors import RuntimeClosed
+from ..runtime import boot
+from .future import Future
+from .node import MAIN_G, Client, Member, Node
+
+T = TypeVar("T")
+CLOSE_SECONDS = 1.0
+# -c and not -m: runpy would import the package's __main__ machinery first.  The paths make `dgmp` importable as here.
+COORDINATOR = "import sys; sys.path[:0] = {path!r}; from dgmp.coordinator.server import main; main()"
+
+
+class Runtime:
+    """A runtime of its own: Ps, Ms and a coordinator; ends with its `with` block or `close()`.
+
+    Args:
+        procs: how many Ps, that is how many Gs run at once (Go: GOMAXPROCS).  Default: DGMP_PROCS, else the cores this
+            process may use (affinity and cgroup quota).
+        max_ms: at most so many processes; default 64 + procs.
+        pin: True binds each M to the core of the P it holds.
+
+    Raises:
+        ValueError: procs or max_ms out of range.
+        OSError: no memory, descriptors or processes for it.
+
+    Example:
+        >>> import dgmp
+        >>> with dgmp.Runtime(procs=2) as rt:
+        ...     rt.go(sum, [1, 2, 3]).result()
+        6
+    """
+
+    def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool = False,
+                 main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> None:
+        refuse_member("start a Runtime")
+        ncpu = boot.osinit()
+        self._closed = False
+        self._owner = os.getpid()
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        try:
+            fd, view = boot.schedinit(ncpu, procs, max_ms, self._event)
+        except BaseException:
+            os.close(self._event)
+            raise
+        try:
+            self.node = Client(view, self._alive)
+            self.main = self._newproc(main)
+            self._mstart(fd, pin, foreground=main is not None)
+        except BaseException:
+            os.close(self._event)
+            view.close()
+            raise
+        finally:
+            os.close(fd)
+        _runtimes.add(self)
+
+    # ------------------------------------------------------------------ boot
+    def _newproc(self, main: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Future[Any]:
+        """The main G: on the queue before anything runs, so m0 runs it first."""
+        fn, args = main or (boot.main, ())
+        future = self.node.go(fn, args, {}, "main", 2, MAIN_G)
+        boot.trace(f"newproc: main G ({boot.__name__}.{fn.__name__})")
+        return future
+
+    def _mstart(self, segment: int, pin: bool, foreground: bool) -> None:
+        """Starts the coordinator, whose zygote makes m0, which runs mstart."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        trace = boot.debug("schedtrace")
+        try:
+            ms = int(trace) if trace else 0
+        except ValueError:
+            raise ValueError(f"DGMP_DEBUG=schedtrace={trace}: milliseconds, a whole number, are wanted") from None
+        message = {
+            "client": os.getpid(), "pgrp": os.getpgrp(), "max_ms": self.node.view.max_ms, "path": sys.path,
+            "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": ms * 1_000_000,
+            "pin": sorted(os.sched_getaffinity(0)) if pin else [],
+        }
+        here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        code = COORDINATOR.format(path=[here] if here not in sys.path else [*sys.path])
+        argv = [sys.executable, "-c", code]
+        # Three steps so that no descriptor is inheritable here even for a moment; first above 12, lest they overlap.
+        import fcntl
+
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 30) for fd in (segment, self._event, theirs.fileno())]
+        try:
+            self._pid = os.posix_spawn(
+                sys.executable, argv, os.environ,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 10 + i) for i, fd in enumerate(high)],
+                setpgroup=0, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+            )
+        finally:
+            for fd in high:
+                os.close(fd)
+            theirs.close()
+        self._socket = ours
+        ours.send(msgpack.packb(message))
+        ours.setblocking(False)
+
+    def _alive(self) -> bool:
+        """Whether the coordinator is there; a fatal message of its raises."""
+        if self._socket is None:
+            return False
+        try:
+            data = self._socket.recv(1 << 16)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if data:
+            from ..errors import CoordinatorDied
+
+            self.node.end(CoordinatorDied(msgpack.unpackb(data)["fatal"]))
+        return False
+
+    # ------------------------------------------------------------------ use
+    def go(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        """Runs `fn(*args, **kwargs)` as a G of this runtime (Go: the go statement)."""
+        return self.node.go(fn, args, kwargs, None, 2)
+
+    def spawn(self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
+              name: str | None = None) -> Future[T]:
+        """The long form of `go`, with options."""
+        return self.node.go(fn, tuple(args), dict(kwargs or {}), name, 2)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters and queue lengths of the scheduler, as a dict.
+
+        gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
+        ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq.
+        """
+        if self.node.gone is not None:
+            raise self.node.gone
+        return self.node.view.stats()
+
+    def close(self, cancel: bool = False) -> None:
+        """Ends the runtime.  Waits for what is left to run, or with cancel=True drops it; then nothing is left behind."""
+        if self._closed or self._owner != os.getpid():
+            return
+        node = self.node
+        try:
+            while not cancel and node.gone is None and node.spawned > node.finished:
+                pending = node.view.pending()
+                if not pending:
+                    node.collect()
+                    break
+                with contextlib.suppress(Exception):
+                    pending[0].exception()  # type: ignore[attr-defined]
+        finally:
+            self._closed = True
+            self._end()
+
+    def _end(self) -> None:
+        _runtimes.discard(self)
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(msgpack.packb({"close": True}))
+            if not self._reap(CLOSE_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+                self._reap(CLOSE_SECONDS)
+            self._socket.close()
+            self._socket = None
+        with contextlib.suppress(RuntimeError):
+            self.node.collect()
+        self.node.end(RuntimeClosed("the runtime was closed"))
+        os.close(self._event)
+
+    def _reap(self, seconds: float) -> bool:
+        """Waits for the coordinator's end."""
+        import select
+
+        try:
+            fd = os.pidfd_open(self._pid)
+        except OSError:
+            return True
+        try:
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            if not poll.poll(seconds * 1000):
+                return False
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+            return True
+        finally:
+            os.close(fd)
+
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, kind: object, error: object, tb: object) -> None:
+        self.close(cancel=kind is not None)
+
+
+_runtimes: set[Runtime] = set()
+_lock = threading.Lock()
+_default: Runtime | None = None
+_member: Member | None = None
+
+
+def become_member(member: Member) -> None:
+    """This process is an M: the module-level functions work on its runtime."""
+    global _member
+    _member = member
+
+
+def refuse_member(what: str) -> None:
+    if _member is not None:
+        raise RuntimeError(f"cannot {what} inside a G: dgmp.go() there uses the runtime that runs it")
+
+
+@atexit.register
+def _close_all() -> None:
+    for runtime in list(_runtimes):
+        runtime.close(cancel=True)
+
+
+def node() -> Node:
+    """The runtime of this process; the embedded one is booted by the first who asks."""
+    if _member is not None:
+        return _member
+    runtime = _default
+    if runtime is None or runtime._closed or runtime._owner != os.getpid():
+        runtime = _boot_default()
+    return runtime.node
+
+
+def _boot_default() -> Runtime:
+    global _default
+    with _lock:
+        runtime = _default
+        if runtime is None or runtime._closed:
+            runtime = _default = Runtime()
+        elif runtime._owner != os.getpid():
+            raise RuntimeError("this process was forked from a dgmp process and is no member of its runtime; start one "
+                               "of its own with dgmp.Runtime()")
+    return runtime
+
+
+def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+    """Runs `fn(*args, **kwargs)` as a G, on some M, and returns a Future of its result (Go: the `go` statement).
+
+    The first call boots the embedded runtime.  Futures among the arguments are replaced by their results before the G
+    becomes runnable.  Inside a G the new one is a child on the same runtime.
+
+    Raises:
+        EncodingError: the function or an argument cannot be pickled.
+        TooManyGs: inside a G, when every slot is taken.
+
+    Example:
+        >>> import dgmp
+        >>> a = dgmp.go(divmod, 7, 2)
+        >>> dgmp.go(sum, a).result()
+        4
+    """
+    return node().go(fn, args, kwargs, None, 2)
+
+
+def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
+          name: str | None = None) -> Future[T]:
+    """The long form of `go`: `name` names the G in messages."""
+    return node().go(fn, tuple(args), dict(kwargs or {}), name, 2)
+
+
+def gather(*futures: Future[Any]) -> list[Any]:
+    """Waits for all futures; their results in order.  The first error, in that order, is raised.
+
+    Example:
+        >>> import dgmp
+        >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
+        [0, 1, 2]
+    """
+    return [future.result() for future in futures]
+
+
+def stats() -> dict[str, Any]:
+    """As `Runtime.stats`, of the runtime of this process."""
+    return node().view.stats()
+
+
+def num_g() -> int:
+    """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
+    at = node()
+    at.collect()
+    return int(stats()["num_g"])
+
+
+def gomaxprocs() -> int:
+    """How many Ps the runtime has (Go: runtime.GOMAXPROCS(0))."""
+    return int(node().view.nprocs)
+
+
+def goid() -> int | None:
+    """The id of the G that calls; None outside of Gs."""
+    gp = _member.m.curg if _member is not None and _member.m.in_g() else None
+    return None if gp is None else gp.goid
+
+
+def current() -> dict[str, Any] | None:
+    """The G, M and P in which the caller runs: {"g": id, "name", "m", "pid", "p"}; None outside of Gs."""
+    if _member is None or not _member.m.in_g():
+        return None
+    gp = _member.m.curg
+    assert gp is not None
+    return {"g": gp.goid, "name": gp.name, "m": _member.view.id, "pid": os.getpid(), "p": _member.view.p}
+
+
+def gosched() -> None:
+    """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads."""
+    if _member is not None and _member.m.in_g():
+        _member.m.gosched()
+    else:
+        time.sleep(0)

@@ -1,0 +1,234 @@
+"""The coordinator's process: its I/O, around the state machine in state.py.
+
+Started by the client (api.runtime) with three descriptors: the segment, an eventfd that wakes it, and a socketpair to the
+client (msgpack messages: {"boot": ...} once, then {"close": true}; back: {"fatal": text}; end of file means the other is
+gone).  It watches the client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.  Being a subreaper
+it becomes the parent of the Ms that the zygote double-forks.  When it ends, everything of the node has ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+import msgpack
+
+from .._core import KIND_CLIENT, View
+from .state import Action, Coordinator
+
+SEGMENT_FD, EVENT_FD, CLIENT_FD = 10, 11, 12  # where the client puts them
+BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
+                  "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+class Server:
+    """One node's coordinator process."""
+
+    def __init__(self) -> None:
+        self.client = socket.socket(fileno=CLIENT_FD)
+        self.boot: dict[str, Any] = msgpack.unpackb(self.client.recv(1 << 20))
+        self.pid = os.getpid()
+        self.stdio = self.take_stdio()
+        self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD)
+        self.view.attach(KIND_CLIENT, self.pid)
+        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
+        self.poll = select.poll()
+        self.handlers: dict[int, Any] = {}
+        self.zygote: socket.socket | None = None
+        self.zygote_pid = 0
+        self.exit_text: str | None = None
+        self.done = False
+
+    @staticmethod
+    def take_stdio() -> tuple[int, int, int]:
+        """Our own stdio becomes /dev/null; the client's is kept for the Ms."""
+        import fcntl
+
+        kept = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (0, 1, 2))
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1):
+            os.dup2(null, fd)
+        os.close(null)
+        return kept  # type: ignore[return-value]
+
+    def watch(self, fd: int, handler: Any) -> None:
+        self.handlers[fd] = handler
+        self.poll.register(fd, select.POLLIN)
+
+    def unwatch(self, fd: int) -> None:
+        del self.handlers[fd]
+        self.poll.unregister(fd)
+
+    def run(self) -> None:
+        for name in BLAS_VARIABLES:
+            os.environ.setdefault(name, "1")
+        self.watch(CLIENT_FD, self.on_client)
+        self.watch(EVENT_FD, self.on_event)
+        try:
+            client = os.pidfd_open(self.boot["client"])
+            self.watch(client, lambda: self.act([("client_gone",)]))
+        except ProcessLookupError:
+            return
+        self.new_zygote()
+        self.act([("wake",)])
+        while not self.done:
+            tick = self.state.next_tick()
+            ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
+            for fd, _ in ready:
+                if fd in self.handlers and not self.done:
+                    self.handlers[fd]()
+            if tick is not None and not self.done:
+                self.act([("tick", time.monotonic_ns())])
+        self.end()
+
+    # ------------------------------------------------------------------ events
+    def act(self, events: list[tuple[Any, ...]]) -> None:
+        for event in events:
+            for action in self.state.handle(event):
+                self.take(action)
+
+    def on_client(self) -> None:
+        try:
+            data = self.client.recv(1 << 20)
+        except OSError:
+            data = b""
+        self.act([("close",) if data else ("client_gone",)])
+
+    def on_event(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(EVENT_FD, 8)
+        self.act([("wake",)])
+
+    def on_zygote(self) -> None:
+        assert self.zygote is not None
+        try:
+            data = self.zygote.recv(4096)
+        except OSError:
+            data = b""
+        if data:
+            m, pid = msgpack.unpackb(data)
+            self.act([("m_started", m, pid)])
+            return
+        self.unwatch(self.zygote.fileno())
+        self.zygote.close()
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(self.zygote_pid, signal.SIGKILL)
+            os.waitpid(self.zygote_pid, 0)
+        self.act([("zygote_died",)])
+
+    def on_m_died(self, m: int, pid: int, pidfd: int) -> None:
+        self.unwatch(pidfd)
+        os.close(pidfd)
+        try:
+            _, status = os.waitpid(pid, 0)
+            how = describe_status(status)
+        except ChildProcessError:
+            how = "ended"
+        self.act([("m_died", m, pid, how)])
+        self.reap()
+
+    @staticmethod
+    def reap() -> None:
+        """Processes that user code left behind are ours to bury, but not the Ms: their pidfds tell of those."""
+        # Orphans of user code are collected when the node ends; a zombie costs nothing but its number.
+
+    # ------------------------------------------------------------------ actions
+    def take(self, action: Action) -> None:
+        kind = action[0]
+        if kind == "newm":
+            assert self.zygote is not None
+            with contextlib.suppress(OSError):  # it has died: its socket tells, and what it was asked for comes again
+                self.zygote.send(msgpack.packb(action[1]))
+        elif kind == "watch":
+            _, m, pid = action
+            try:
+                pidfd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                self.act([("m_died", m, pid, "ended")])
+                return
+            self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
+        elif kind == "zygote":
+            self.new_zygote()
+        elif kind == "print":
+            with contextlib.suppress(OSError):
+                os.write(self.stdio[2], (action[1] + "\n").encode())
+        elif kind == "exit":
+            self.exit_text = action[1]
+            self.done = True
+
+    def new_zygote(self) -> None:
+        """Forked from this process's main thread, which has no others: a clean parent for every M."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                ours.close()
+                self.client.close()
+                from dgmp.workers.zygote import zygote_main
+
+                zygote_main(theirs, self.pid, self.stdio, self.boot)
+            finally:
+                os._exit(1)
+        theirs.close()
+        self.zygote, self.zygote_pid = ours, pid
+        self.watch(ours.fileno(), self.on_zygote)
+
+    def end(self) -> None:
+        """Everything of the node ends, and is gone when we are."""
+        if self.exit_text is not None:
+            with contextlib.suppress(OSError):
+                self.client.send(msgpack.packb({"fatal": self.exit_text}))
+        self.view.closing(1)
+        assert self.zygote is not None
+        self.zygote.close()
+        kill(self.zygote_pid)
+        pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
+        for pid in pids:
+            kill(pid)
+        for pid in (self.zygote_pid, *pids):
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        # A last M may have been forked, unknown to us, as the zygote died: it sees that its slot is not wanted.
+        deadline = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            late = {pid for _, pid in self.view.pids()} - pids
+            for pid in late:
+                kill(pid)
+            try:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0 and not late:
+                    break
+            except ChildProcessError:
+                break
+
+
+def kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def describe_status(status: int) -> str:
+    """A wait status in words."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        oom = "; perhaps the system ran out of memory" if number == signal.SIGKILL else ""
+        return f"was killed by {name}{oom}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}"
+
+
+def main() -> None:
+    """Entry of the process (`python -c` from api.runtime)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    Server().run()

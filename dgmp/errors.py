@@ -1,0 +1,36 @@
+"""The errors dgmp raises of its own.  Errors of user code travel as they are (dgmp.ship.closure)."""
+
+
+class DgmpError(Exception):
+    """Base class of the errors that dgmp itself raises."""
+
+
+class WorkerDied(DgmpError):
+    """The M that ran this G died: it was killed, it crashed, or the G ended the process.  Other Gs are not affected."""
+
+
+class CoordinatorDied(DgmpError):
+    """The runtime's coordinator is gone, and with it everything that was still to be done."""
+
+
+class RuntimeClosed(DgmpError):
+    """The runtime was closed before this G had finished."""
+
+
+class TooManyGs(DgmpError):
+    """A G tried to spawn when every slot of the runtime was taken; inside a G a spawn never waits."""
+
+
+class EncodingError(DgmpError):
+    """A function, an argument or a result cannot be pickled."""
+
+
+class RemoteTraceback(Exception):
+    """The traceback text of an exception raised in another process; stands as its `__cause__`."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'

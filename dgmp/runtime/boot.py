@@ -1,0 +1,147 @@
+"""The four steps in which a runtime boots: osinit, schedinit, newproc, mstart (Go: rt0_go in asm_amd64.s).
+
+osinit and schedinit run in the process that starts the runtime, newproc makes the main G there, and mstart is m0's
+entry, in the process that the zygote makes for it.  `DGMP_DEBUG=boot` prints the steps as they happen.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import runpy
+import sys
+from pathlib import Path
+
+from .._core import KIND_CLIENT, View, create
+
+NSLOTS = 1 << 20  # Gs at once; 272 bytes of sparse memory each
+HEAP = 32 << 30  # sparse; falls back under RLIMIT_AS and RLIMIT_FSIZE
+MAX_PROCS = 1024
+
+
+def debug(option: str) -> str | None:
+    """The value of an option of DGMP_DEBUG (`boot,schedtrace=1000`): '' if it has none, None if it is not there."""
+    for item in os.environ.get("DGMP_DEBUG", "").split(","):
+        name, _, value = item.partition("=")
+        if name == option:
+            return value
+    return None
+
+
+def trace(text: str) -> None:
+    if debug("boot") is not None:
+        print(f"dgmp: boot: {text}", file=sys.stderr, flush=True)
+
+
+def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The CPU quota of this process's cgroup in cores, the tightest of its ancestors; None if there is none."""
+    quotas: list[float] = []
+    try:
+        lines = self_file.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        base = root if not controllers else root / controllers if "cpu" in controllers.split(",") else None
+        if base is None:
+            continue
+        folder = base / path.lstrip("/")
+        for at in (folder, *folder.parents):
+            quotas += _quota(at)
+            if at == base:
+                break
+    return min(quotas, default=None)
+
+
+def _quota(folder: Path) -> list[float]:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return []
+    if quota in ("max", "-1") or float(period) <= 0:
+        return []
+    return [float(quota) / float(period)]
+
+
+def osinit() -> int:
+    """How many cores this process may use: its affinity mask, and the cgroup's CPU quota rounded up."""
+    cores = len(os.sched_getaffinity(0))
+    quota = cgroup_quota()
+    n = cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    trace(f"osinit: {n} cores (affinity {cores}, quota {'none' if quota is None else quota})")
+    return n
+
+
+def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int) -> tuple[int, View]:
+    """Makes the segment with all Ps idle, and reserves m0 with allp[0].  Returns the memfd and the client's view."""
+    if procs is None:
+        text = os.environ.get("DGMP_PROCS", "")
+        try:
+            procs = int(text) if text else ncpu
+        except ValueError:
+            raise ValueError(f"DGMP_PROCS must be a whole number, not {text!r}") from None
+    if not 1 <= procs <= MAX_PROCS:
+        raise ValueError(f"procs must be between 1 and {MAX_PROCS}, not {procs}")
+    if max_ms is None:
+        max_ms = 64 + procs
+    if max_ms < procs:
+        raise ValueError(f"max_ms ({max_ms}) must be at least procs ({procs})")
+    fd = create(procs, max_ms, 2, NSLOTS, HEAP)
+    view = View(fd, max_ms, coordinator_fd)
+    view.attach(KIND_CLIENT, os.getpid())
+    view.start_m0()
+    trace(f"schedinit: gomaxprocs={procs}, maxmcount={max_ms}, m0 with allp[0], g0")
+    return fd, view
+
+
+def mstart_trace(m: int) -> None:
+    trace(f"mstart: m{m} is pid {os.getpid()}, into schedule()")
+
+
+def main() -> None:
+    """The main G of an embedded runtime: it runs first, on m0.  The user's main program is the client."""
+    trace("runtime.main: running")
+
+
+def main_script(kind: str, target: str, argv: list[str]) -> int:
+    """The main G of `dgmp run`: the script is `__main__` of m0.  Returns its exit code."""
+    trace(f"runtime.main: running {target}")
+    sys.argv[:] = [target, *argv]
+    code: object = 0
+    try:
+        if kind == "module":
+            sys.path.insert(0, os.getcwd())
+            runpy.run_module(target, run_name="__main__", alter_sys=True)
+        else:
+            sys.path.insert(0, str(Path(target).resolve().parent))
+            run_as_main(target)
+    except SystemExit as e:
+        code = e.code
+    except BaseException as e:  # as the interpreter does: the traceback, without our frames
+        import traceback
+
+        tb = e.__traceback__
+        while tb is not None and tb.tb_frame.f_code.co_filename in (__file__, runpy.__file__):
+            tb = tb.tb_next
+        sys.stdout.flush()
+        traceback.print_exception(type(e), e, tb)
+        code = 1
+    sys.stdout.flush()
+    if code is None:
+        return 0
+    if isinstance(code, int):
+        return code & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def run_as_main(path: str) -> None:
+    """Runs the script in the real `__main__` module, so that what it defines stays there for its Gs."""
+    main = sys.modules["__main__"]
+    main.__dict__.update(__file__=path, __name__="__main__", __builtins__=__builtins__)
+    source = Path(path).read_bytes()
+    exec(compile(source, path, "exec"), main.__dict__)

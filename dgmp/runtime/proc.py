@@ -1,0 +1,340 @@
+"""The scheduler of one M: schedule, findrunnable, execute, goexit, gopark, goready (Go: proc.go).
+
+The goal is Go's: enough running Ms to use all cores, no more, none spinning for nothing.  Three things were rejected
+there and are here: one central queue (does not scale), waking an M for every readied G (a storm of parking and waking),
+and handing a G straight to an M (destroys locality).  The chosen rule: who submits work wakes one M if there is an idle
+P and nobody spins; a spinning M that finds work wakes the next before it runs it; an M that stops spinning looks at
+every queue once more after it has given its P away.  The barriers on both sides are in _core/idle.c.
+
+Every change of ownership is one call of the core (`view`); what stands here are decisions.  Two deviations from Go:
+a *started* G has a Python stack (a greenlet) and stays on its home M, so it is readied through that M's inbox, never a
+queue; and a fresh G is bytes, so any M may take it.  g0 is the M's main greenlet.  A runner greenlet takes fresh G after
+fresh G until one parks; g0 then schedules on.
+
+Called by workers.m (mstart) and, from inside Gs, by api (gopark, gosched).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from math import gcd
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from .._core import RESULT_ERROR, View
+from ..ship import closure
+
+# Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
+# would be half a second of starvation at 10 ms each.
+GLOBAL_TICK = 61
+GLOBAL_NS = 10_000_000
+# How long an M looks for work before it parks: about twice what waking a parked M on another core costs (25 us), so that
+# a wrong guess costs at most as much again.
+SPIN_NS = 50_000
+STEAL_ROUNDS = 4
+# Ready started Gs that may run in a row before a fresh one gets its turn.
+READY_BOUND = 16
+
+_TOKEN = 1 << 62
+
+
+class G:
+    """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
+
+    __slots__ = ("word", "goid", "fn", "greenlet")
+
+    def __init__(self) -> None:
+        self.word = 0
+        self.goid = 0
+        self.fn: Any = None
+        self.greenlet: Any = None
+
+    @property
+    def name(self) -> str:
+        return closure.describe(self.fn)
+
+
+def steal_order(n: int) -> list[int]:
+    """The steps coprime with n: stepping by one of them from anywhere visits 0..n-1 once each (Go: randomOrder)."""
+    return [i for i in range(1, n + 1) if gcd(i, n) == 1]
+
+
+class M:
+    """One M: an operating-system process that runs Gs while it holds a P."""
+
+    def __init__(self, view: View, pin: Callable[[int], None] | None = None) -> None:
+        self.view = view
+        self.pin = pin
+        self.decoder = closure.Decoder(view)
+        self.g0: Any = getcurrent()
+        self.curg: G | None = None
+        self.ready: deque[G] = deque()  # started Gs that can go on
+        self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
+        self.runners: list[Any] = []  # pooled greenlets without a G
+        self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
+        self.coprimes = steal_order(view.nps)
+        self.random = random.Random(os.getpid() ^ time.monotonic_ns())
+        self.tick = 0
+        self.last_global = time.monotonic_ns()
+        self.ready_run = 0
+        self.spinning = False
+        self.thread = threading.get_ident()
+
+    # ------------------------------------------------------------------ the loop
+    def mstart(self) -> None:
+        """Begins with the P that the maker of this M left for it; never returns."""
+        if self.view.acquirep():
+            self.spinning = self.view.is_spinning()
+            self.pinned()
+        else:
+            self.stopm()
+        while True:
+            self.execute(self.schedule())
+
+    def pinned(self) -> None:
+        if self.pin is not None:
+            self.pin(self.view.p)
+
+    def schedule(self) -> G:
+        """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
+        view = self.view
+        while True:
+            gp = self.global_turn()
+            if gp is None:
+                self.collect()
+                ready = self.ready
+                if ready and self.ready_run < READY_BOUND:
+                    self.ready_run += 1
+                    gp = ready.popleft()
+                else:
+                    self.ready_run = 0
+                    got = view.runqget()
+                    if got is not None:
+                        gp = self.claim(got[0], got[1])
+                        if gp is None:
+                            continue
+                    elif ready:
+                        continue
+                    else:
+                        gp = self.findrunnable()
+            if self.spinning:
+                self.resetspinning()
+            return gp
+
+    def global_turn(self) -> G | None:
+        """Every 61st tick, and after a bounded time, the global queue goes first."""
+        self.tick += 1
+        if self.tick % GLOBAL_TICK:
+            return None
+        now = time.monotonic_ns()
+        if self.tick % (GLOBAL_TICK * 1) == 0 or now - self.last_global > GLOBAL_NS:
+            self.last_global = now
+            word = self.view.globrunqget(1)
+            if word is not None:
+                return self.claim(word, False)
+        return None
+
+    def findrunnable(self) -> G:
+        """Finds a G, stealing it if it must; parks the M while there is none.  In the order of proc.go."""
+        view = self.view
+        while True:
+            self.collect()
+            if self.ready:
+                return self.ready.popleft()
+            got = view.runqget()
+            if got is not None:
+                gp = self.claim(got[0], got[1])
+                if gp is not None:
+                    return gp
+                continue
+            word = view.globrunqget(0)
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
+            if view.become_spinning():
+                self.spinning = True
+                gp = self.stealwork()
+                if gp is not None:
+                    return gp
+            if self.yielded:
+                return self.yielded.popleft()
+            if self.spinning and view.spin(SPIN_NS):
+                self.check_closing()
+                continue
+            # About to park, still holding the P: somebody may have found work and no idle P (golang/go#45867).
+            if view.globrunqsize():
+                continue
+            if not self.spinning and view.needspinning():
+                view.set_spinning()
+                self.spinning = True
+                continue
+            # The delicate dance: first the P, then the spinning bit, then (fence) every queue once more.
+            view.releasep()
+            if self.spinning:
+                self.spinning = False
+                view.reset_spinning()
+            if view.work_anywhere() and view.pidleget():
+                self.pinned()
+                view.set_spinning()
+                self.spinning = True
+                continue
+            self.stopm()
+
+    def stealwork(self) -> G | None:
+        """Four rounds over all Ps in random coprime order; a runnext only in the last."""
+        view = self.view
+        n = view.nps
+        own = view.p
+        for round_ in range(STEAL_ROUNDS):
+            pos = self.random.randrange(n)
+            step = self.coprimes[self.random.randrange(len(self.coprimes))]
+            for _ in range(n):
+                pos = (pos + step) % n
+                if pos != own:
+                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1)
+                    if word is not None:
+                        gp = self.claim(word, False)
+                        if gp is not None:
+                            return gp
+                        return None
+        return None
+
+    def resetspinning(self) -> None:
+        """A spinning M has found work: there may be more, so another looks on."""
+        self.spinning = False
+        self.view.reset_spinning()
+        self.view.wakep()
+
+    def stopm(self) -> None:
+        """Parks this M until it is handed a P."""
+        sys.stdout.flush()
+        while True:
+            self.check_closing()
+            self.collect()
+            if self.view.stopm(bool(self.ready)):
+                self.spinning = self.view.is_spinning()
+                self.pinned()
+                return
+
+    def check_closing(self) -> None:
+        if self.view.closing():
+            raise SystemExit
+
+    def claim(self, word: int, inherit_time: bool) -> G | None:
+        """Wins the popped G for this M, or finds that there is nothing to win; a token's M gets our P."""
+        if word & _TOKEN:
+            m = self.view.take_token(word)
+            if m != self.view.id:
+                if self.spinning:
+                    self.resetspinning()
+                if self.view.handoffp(m):
+                    self.stopm()
+            return None
+        claimed = self.view.claim(word, inherit_time)
+        if claimed is None:
+            return None
+        gp = G()
+        gp.word = word
+        gp.fn = claimed
+        gp.goid = claimed[1]
+        return gp
+
+    # ------------------------------------------------------------------ running a G
+    def execute(self, gp: G) -> None:
+        """On g0: runs gp until it is done, parks or gives way."""
+        if gp.greenlet is not None:
+            self.view.gresume(gp.word)
+            self.curg = gp
+            gp.greenlet.switch()
+            return
+        runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
+        self.next = gp
+        runner.switch()
+
+    def run(self) -> None:
+        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool."""
+        me = getcurrent()
+        while True:
+            gp = self.next
+            assert gp is not None
+            self.next = None
+            while gp.greenlet is None:
+                gp.greenlet = me
+                self.curg = gp
+                self.goexit(gp)
+                gp.greenlet = None
+                self.curg = None
+                gp = self.schedule()
+            self.runners.append(me)
+            self.resume(gp)
+
+    def resume(self, gp: G) -> None:
+        """From a runner whose G is done to a started G."""
+        self.view.gresume(gp.word)
+        self.curg = gp
+        gp.greenlet.switch()
+
+    def goexit(self, gp: G) -> None:
+        """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
+        key, _, data, has_deps = gp.fn
+        gp.fn = None
+        try:
+            deps = self.view.dep_results(gp.word) if has_deps else None
+            gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
+            value = gp.fn(*args, **kwargs)
+            kind, out = closure.encode_result(value, gp.fn)
+        except closure.DependencyFailed as e:
+            kind, out = e.kind, e.data
+        except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
+            try:
+                kind, out = closure.encode_error(e)
+            except BaseException as again:  # recursion at its limit, memory: say at least what it was
+                kind, out = RESULT_ERROR, closure.plain_error(e, again)
+        self.view.complete(gp.word, kind, out)
+
+    # ------------------------------------------------------------------ parking
+    def in_g(self) -> bool:
+        """Whether the caller is a G of this M (and not another thread of the process)."""
+        gp = self.curg
+        return gp is not None and gp.greenlet is getcurrent()
+
+    def gopark(self) -> None:
+        """The calling G waits until goready; its M runs others meanwhile."""
+        gp = self.curg
+        assert gp is not None
+        self.curg = None
+        self.view.gpark(gp.word)
+        self.mcall()
+
+    def gosched(self) -> None:
+        """The calling G gives way: it goes behind the other work of its home M."""
+        gp = self.curg
+        assert gp is not None
+        self.curg = None
+        self.view.gpark(gp.word)
+        self.yielded.append(gp)
+        self.mcall()
+
+    def mcall(self) -> None:
+        """From the G's greenlet to g0; comes back when the G is resumed."""
+        self.g0.switch()
+
+    def goready(self, gp: G) -> None:
+        """gp, which is parked or about to, can go on.  From any thread of its home M."""
+        self.ready.append(gp)
+        if threading.get_ident() != self.thread:
+            self.view.wake_self()
+
+    def collect(self) -> None:
+        """Takes finished children out of the inbox; the Gs that wait for them become ready."""
+        for future, kind, data in self.view.drain():
+            future.finish(kind, data)  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Closures and values to bytes and back."""

@@ -1,0 +1,1 @@
+"""The programs the coordinator starts: zygote and m.  Installed as dgmp.workers."""

@@ -1,0 +1,93 @@
+"""An M's process: from fork to mstart."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+import types
+from typing import Any
+
+from dgmp._core import KIND_M, View
+from dgmp.api import runtime as api
+from dgmp.api.node import Member
+from dgmp.coordinator.server import EVENT_FD, SEGMENT_FD
+from dgmp.runtime import boot as booting
+from dgmp.runtime.proc import M
+
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+def die_with_parent(coordinator: int) -> None:
+    """SIGKILL for this process when the coordinator's main thread ends.  Our parent is the coordinator, or is about to be."""
+    first = os.getppid()
+    deadline = time.monotonic() + 5
+    while os.getppid() != coordinator:
+        if os.getppid() not in (first, coordinator) or time.monotonic() > deadline:
+            os._exit(1)
+        time.sleep(0.0002)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != coordinator:
+        os._exit(1)
+
+
+def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
+    """The client's stdout and stderr; its stdin only for m0 of `dgmp run`, /dev/null otherwise."""
+    foreground = m == 0 and boot["foreground"]
+    if foreground:
+        os.dup2(stdio[0], 0)
+        with contextlib.suppress(OSError):
+            os.setpgid(0, boot["pgrp"])  # so that a terminal lets it read
+    os.dup2(stdio[1], 1)
+    os.dup2(stdio[2], 2)
+    for fd in stdio:
+        os.close(fd)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
+    sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
+    """Becomes M m and schedules until the node ends; never returns."""
+    try:
+        die_with_parent(coordinator)
+        view = View(SEGMENT_FD, m, EVENT_FD)
+        if not view.attach(KIND_M, os.getpid()):
+            os._exit(0)
+        set_stdio(m, stdio, boot)
+        sys.path[:] = boot["path"]
+        sys.argv[:] = boot["argv"] or [""]
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        worker = M(view, make_pin(boot))
+        api.become_member(Member(view, worker))
+        booting.mstart_trace(m)
+        worker.mstart()
+    except SystemExit:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        os._exit(70)
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)
+
+
+def make_pin(boot: dict[str, Any]) -> Any:
+    """Binds the M to the core of the P it holds, if the runtime was told to."""
+    cores: list[int] = boot["pin"]
+    if not cores:
+        return None
+
+    def pin(p: int) -> None:
+        if p >= 0:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, {cores[p % len(cores)]})
+
+    return pin
