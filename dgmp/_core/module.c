@@ -25,6 +25,7 @@ typedef struct View {
     struct slot *slots;
     uint32_t nslots;
     int closed;
+    int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct View *next;
 } View;
 
@@ -181,6 +182,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
             deps->dep[i].on = on;
             self->slots[on].pins++;
         }
+        self->woke = 0;
         if (!gwait_for(v, w, deps_off)) return PyLong_FromUnsignedLongLong(w);
     } else {
         atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
@@ -189,7 +191,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     uint32_t p = load_rlx(&m->kind) == KIND_CLIENT ? v->self - v->seg->max_ms + v->seg->nprocs + 1 : load_rlx(&m->p);
     if (where == 0 || where == 3 || !p) globrunqput(v, w);
     else runqput(v, &v->allp[p - 1], w, where == 2);
-    if (where != 3) wakep(v);
+    self->woke = where != 3 && wakep(v);
     return PyLong_FromUnsignedLongLong(w);
 }
 
@@ -802,7 +804,8 @@ static PyObject *View_get(View *self, void *what) {
     case 4: return PyLong_FromUnsignedLong(v->self);
     case 5: return PyLong_FromUnsignedLong(v->seg->nslots);
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
-    default: return PyLong_FromUnsignedLong(npidle(v));
+    case 7: return PyLong_FromUnsignedLong(npidle(v));
+    default: return PyBool_FromLong(self->woke);
     }
 }
 
@@ -821,7 +824,7 @@ static PyMethodDef methods[] = {
 
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
-                               GET("runtime_id", 6), GET("npidle", 7), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("runtime_id", 6), GET("npidle", 7), GET("woke", 8), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},

@@ -132,14 +132,12 @@ class M:
         """Every 61st tick, and after a bounded time, the global queue goes first."""
         self.tick += 1
         if self.tick % GLOBAL_TICK:
-            return None
-        now = time.monotonic_ns()
-        if self.tick % (GLOBAL_TICK * 1) == 0 or now - self.last_global > GLOBAL_NS:
+            now = time.monotonic_ns()
+            if now - self.last_global < GLOBAL_NS:
+                return None
             self.last_global = now
-            word = self.view.globrunqget(1)
-            if word is not None:
-                return self.claim(word, False)
-        return None
+        word = self.view.globrunqget(1)
+        return None if word is None else self.claim(word, False)
 
     def findrunnable(self) -> G:
         """Finds a G, stealing it if it must; parks the M while there is none.  In the order of proc.go."""
@@ -209,10 +207,15 @@ class M:
         return None
 
     def resetspinning(self) -> None:
-        """A spinning M has found work: there may be more, so another looks on."""
+        """A spinning M has found work: if there is more, another looks on.
+
+        Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work
+        that was published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin.
+        """
         self.spinning = False
         self.view.reset_spinning()
-        self.view.wakep()
+        if self.view.work_anywhere():
+            self.view.wakep()
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
