@@ -713,8 +713,6 @@ static PyObject *View_adopt(View *self, PyObject *arg) {
     if (!live) {
         struct m *dead = &self->v.allm[m];
         store_rlx(&dead->pid, 0);
-        store_rlx(&dead->n_spawned, 0);
-        store_rlx(&dead->n_collected, 0);
         atomic_store(&dead->note, 0);
         atomic_store(&dead->state, M_FREE);
     }

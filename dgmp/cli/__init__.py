@@ -18,6 +18,3 @@ def main(argv: list[str] | None = None) -> int:
     code: int = options.act(options)
     return code
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -86,6 +86,7 @@ class M:
         self.ready_run = 0
         self.spinning = False
         self.thread = threading.get_ident()
+        self.pid = os.getpid()
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -302,7 +303,12 @@ class M:
                 kind, out = closure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, closure.plain_error(e, again)
-        self.view.complete(gp.word, kind, out)
+        try:
+            self.view.complete(gp.word, kind, out)
+        except RuntimeError:
+            if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
+                os._exit(0)
+            raise
 
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:

@@ -1,0 +1,90 @@
+"""`dgmp run` as a shell user sees it."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tests.helpers import descendants, eventually
+
+DGMP = [sys.executable, "-m", "dgmp"]
+
+
+def run(tmp_path, code, *args, options=(), stdin="", env=None):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(code))
+    return subprocess.run([*DGMP, "run", *options, str(script), *args], input=stdin, capture_output=True, text=True,
+                          timeout=60, env={**os.environ, **(env or {})})
+
+
+def test_script_is_main_on_m0(tmp_path):
+    done = run(tmp_path, """
+        import sys, dgmp
+        def square(x):
+            return x * x
+        if __name__ == "__main__":
+            here = dgmp.current()
+            print(here["m"], sys.argv[1:], input(), sum(dgmp.gather(*[dgmp.go(square, i) for i in range(10)])))
+            sys.exit(7)
+        """, "a", "-b", stdin="line\n")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "0 ['a', '-b'] line 285\n", "")
+
+
+def test_module(tmp_path):
+    (tmp_path / "mod.py").write_text("import dgmp, helper\nprint(__name__, dgmp.go(helper.f, 2).result())\n")
+    (tmp_path / "helper.py").write_text("def f(x):\n    return x + 1\n")
+    done = subprocess.run([*DGMP, "run", "-m", "mod"], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout) == (0, "__main__ 3\n"), done.stderr
+
+
+@pytest.mark.parametrize("code,exit_code,err", [
+    ("raise ValueError('no')", 1, "ValueError: no"),
+    ("import sys; sys.exit('bye')", 1, "bye"),
+    ("import os; os._exit(5)", 2, "ended with exit code 5"),
+    ("def f(:", 1, "SyntaxError"),
+])
+def test_failures(tmp_path, code, exit_code, err):
+    done = run(tmp_path, code)
+    assert done.returncode == exit_code and err in done.stderr
+    assert "dgmp/runtime" not in done.stderr
+
+
+def test_bad_usage(tmp_path):
+    done = subprocess.run([*DGMP, "run", str(tmp_path / "none.py")], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "there is no such file" in done.stderr
+    done = run(tmp_path, "", options=("--procs", "0"))
+    assert done.returncode == 2 and "procs must be between" in done.stderr
+
+
+def test_schedtrace_has_gos_format(tmp_path):
+    done = run(tmp_path, "import time; time.sleep(0.3)", options=("--schedtrace", "50", "--procs", "2"))
+    lines = [x for x in done.stderr.splitlines() if x.startswith("SCHED ")]
+    assert len(lines) >= 2
+    assert "ms: gomaxprocs=2 idleprocs=" in lines[0] and lines[0].endswith("]")
+
+
+def test_boot_steps_are_printed(tmp_path):
+    done = run(tmp_path, "pass", env={"DGMP_DEBUG": "boot"})
+    steps = [line.split(": ")[2] for line in done.stderr.splitlines() if line.startswith("dgmp: boot")]
+    assert steps == ["osinit", "schedinit", "newproc", "mstart", "runtime.main"]
+
+
+def test_ctrl_c(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import time; print('ready', flush=True); time.sleep(60)")
+    program = subprocess.Popen([*DGMP, "run", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert program.stdout.readline() == "ready\n"
+    family = descendants(program.pid)
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=10)
+    assert program.returncode == 130 and err == ""
+    assert eventually(lambda: not family & descendants(1), 2)
+
+
+def test_version():
+    done = subprocess.run([*DGMP, "version"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("dgmp ")

@@ -1,0 +1,96 @@
+"""Functions that Gs of the tests run (importable, so they travel by reference) and ways to look at processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import dgmp
+
+
+def identity(x):
+    return x
+
+
+def add(a, b=0):
+    return a + b
+
+
+def fib(n):
+    return n if n < 2 else sum(dgmp.gather(dgmp.go(fib, n - 1), dgmp.go(fib, n - 2)))
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return seconds
+
+
+def fail(text):
+    raise ValueError(text)
+
+
+def kill_self(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+
+
+def who():
+    return dgmp.current()
+
+
+def busy(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+    return seconds
+
+
+def processes() -> dict[int, tuple[int, str]]:
+    """pid -> (parent, command line) of everything that runs (zombies too)."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_bytes()
+                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            found[int(folder.name)] = int(stat.rpartition(b")")[2].split()[1]), line
+    return found
+
+
+def descendants(root: int) -> set[int]:
+    kids: dict[int, list[int]] = {}
+    for pid, (parent, _) in processes().items():
+        kids.setdefault(parent, []).append(pid)
+    out: set[int] = set()
+    todo = [root]
+    while todo:
+        for pid in kids.get(todo.pop(), []):
+            out.add(pid)
+            todo.append(pid)
+    return out
+
+
+def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Waits until check() holds; whether it did."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def alive(pid: int) -> bool:
+    """Whether pid is a process that runs (a zombie does not)."""
+    try:
+        return (Path("/proc") / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+PYTHON = sys.executable

@@ -1,0 +1,285 @@
+"""The API from a client and from inside Gs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import dgmp
+from tests import helpers
+
+
+def test_results_in_order(rt):
+    futures = [rt.go(helpers.identity, i) for i in range(2000)]
+    assert dgmp.gather(*futures) == list(range(2000))
+    assert rt.stats()["num_g"] == 0
+
+
+def test_lambda_closure_kwargs_and_name(rt):
+    k = 3
+    assert rt.go(lambda x: x * k, 5).result() == 15
+    assert rt.go(helpers.add, 1, b=2).result() == 3
+    f = rt.spawn(helpers.add, (1,), {"b": 5}, name="sum")
+    assert f.result() == 6 and f.name == "sum"
+
+
+def test_large_arguments_and_results(rt):
+    blob = os.urandom(3_000_000)
+    futures = [rt.go(helpers.identity, blob) for _ in range(20)]
+    assert all(f.result() == blob for f in futures)
+
+
+def test_remote_exception_keeps_type_and_traceback(rt):
+    f = rt.go(helpers.fail, "broken")
+    with pytest.raises(ValueError, match="broken") as e:
+        f.result()
+    assert isinstance(e.value.__cause__, dgmp.RemoteTraceback)
+    assert "in fail" in str(e.value.__cause__) and "helpers.py" in str(e.value.__cause__)
+    assert isinstance(f.exception(), ValueError)
+
+
+def test_system_exit_in_a_g_is_its_result(rt):
+    with pytest.raises(SystemExit) as e:
+        rt.go(sys.exit, 5).result()
+    assert e.value.code == 5
+    assert rt.go(helpers.identity, 1).result() == 1
+
+
+def test_result_that_cannot_be_pickled(rt):
+    with pytest.raises(dgmp.EncodingError, match="the result of"):
+        rt.go(threading.Lock).result()
+
+
+def test_timeout_and_done(rt):
+    r, w = os.pipe()
+    path = f"/proc/{os.getpid()}/fd/{r}"
+    f = rt.go(_read_one, path)
+    with pytest.raises(TimeoutError):
+        f.result(0.05)
+    assert not f.done()
+    os.write(w, b"x")
+    assert f.result(10) == b"x" and f.done()
+    os.close(r)
+    os.close(w)
+
+
+def _read_one(path):
+    with open(path, "rb", buffering=0) as file:
+        return file.read(1)
+
+
+def test_callbacks(rt):
+    seen, came = [], threading.Event()
+
+    def callback(f):
+        seen.append(f.result())
+        came.set()
+
+    f = rt.go(helpers.nap, 0.05)
+    f.add_done_callback(callback)
+    assert came.wait(10) and seen == [0.05]
+    f.add_done_callback(lambda f: seen.append("at once"))
+    assert seen == [0.05, "at once"]
+
+
+def test_gather_raises_the_first_error(rt):
+    with pytest.raises(ValueError, match="one"):
+        dgmp.gather(rt.go(helpers.identity, 0), rt.go(helpers.fail, "one"), rt.go(helpers.fail, "two"))
+
+
+@pytest.mark.parametrize("procs", [1, 2, 4])
+def test_nested_fork_join(procs):
+    with dgmp.Runtime(procs=procs) as rt:
+        assert rt.go(helpers.fib, 15).result(60) == 610
+
+
+def deep(n):
+    return 0 if n == 0 else 1 + dgmp.go(deep, n - 1).result()
+
+
+def test_recursion_of_waiting_gs_deeper_than_there_are_processes():
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt.go(deep, 2000).result(60) == 2000
+
+
+def test_futures_as_arguments(rt):
+    slow = rt.go(helpers.nap, 0.05)
+    total = rt.go(helpers.add, slow, b=rt.go(helpers.add, slow, 1))
+    assert total.result(10) == pytest.approx(1.1)
+
+
+def test_a_chain_of_futures(rt):
+    f = rt.go(helpers.identity, 0)
+    for _ in range(300):
+        f = rt.go(helpers.add, f, 1)
+    assert f.result(20) == 300
+
+
+def test_failed_dependency_fails_the_dependent(rt):
+    with pytest.raises(ValueError, match="upstream"):
+        rt.go(helpers.add, rt.go(_slow_fail, "upstream"), 1).result(10)
+
+
+def _slow_fail(text):
+    helpers.nap(0.05)
+    raise ValueError(text)
+
+
+def test_current_goid_and_counts(rt):
+    here = rt.go(helpers.who).result()
+    assert here["pid"] != os.getpid() and here["p"] in (0, 1) and here["name"] == "who"
+    assert dgmp.current() is None and dgmp.goid() is None
+
+
+def _threads_in_a_g():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(4) as pool:
+        return sum(pool.map(lambda i: dgmp.go(helpers.identity, i).result(), range(40)))
+
+
+@pytest.mark.parametrize("procs", [2, 3])
+def test_threads_of_a_g_are_clients(procs):
+    with dgmp.Runtime(procs=procs) as rt:
+        assert rt.go(_threads_in_a_g).result(30) == sum(range(40))
+
+
+def test_many_client_threads(rt):
+    failures = []
+
+    def work(k):
+        for i in range(100):
+            if rt.go(helpers.add, k, i).result(30) != k + i:
+                failures.append((k, i))
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+
+
+def test_dead_m_costs_one_g(rt):
+    futures = [rt.go(helpers.identity, i) for i in range(50)]
+    victim = rt.spawn(helpers.kill_self, name="victim")
+    futures += [rt.go(helpers.identity, i) for i in range(50, 100)]
+    with pytest.raises(dgmp.WorkerDied, match=r"victim.*test_api.py:\d+.*SIGKILL"):
+        victim.result(20)
+    assert dgmp.gather(*futures) == list(range(100))
+    assert rt.go(helpers.identity, 1).result(20) == 1
+
+
+def _parent_of_victim():
+    try:
+        dgmp.go(helpers.kill_self).result()
+    except dgmp.WorkerDied:
+        return "told"
+
+
+def test_a_parked_parent_learns_of_its_childs_death():
+    # The child may be run by its parent's own M: then both are gone, and the client is told of the parent.
+    with dgmp.Runtime(procs=2) as rt:
+        try:
+            assert rt.go(_parent_of_victim).result(20) == "told"
+        except dgmp.WorkerDied:
+            pass
+        assert rt.go(helpers.identity, 1).result(20) == 1
+
+
+def _fork_in_g():
+    pid = os.fork()
+    if pid == 0:
+        try:
+            dgmp.go(helpers.identity, 1)
+        except RuntimeError:
+            return "in the child"  # the runner ends it here
+        os._exit(9)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_fork_inside_a_g(rt):
+    assert rt.go(_fork_in_g).result(20) == 0
+    assert rt.go(helpers.identity, 1).result(20) == 1
+
+
+def test_forked_child_of_the_client_gets_a_clear_error(rt):
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            rt.go(helpers.identity, 1)
+        except RuntimeError as e:
+            code = 0 if "forked" in str(e) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert rt.go(helpers.identity, 1).result(20) == 1
+
+
+def test_a_runtime_inside_a_g_is_refused(rt):
+    with pytest.raises(RuntimeError, match="inside a G"):
+        rt.go(dgmp.Runtime).result(20)
+
+
+def test_close_waits_or_cancels():
+    rt = dgmp.Runtime(procs=2)
+    f = rt.go(helpers.nap, 0.1)
+    rt.close()
+    assert f.result() == 0.1
+    rt = dgmp.Runtime(procs=1)
+    futures = [rt.go(helpers.nap, 30) for _ in range(3)]
+    rt.close(cancel=True)
+    for f in futures:
+        with pytest.raises(dgmp.RuntimeClosed):
+            f.result()
+    with pytest.raises(dgmp.RuntimeClosed):
+        rt.go(helpers.identity, 1)
+
+
+def test_recursion_limit_in_go_and_result(rt):
+    def down():
+        try:
+            down()
+        except RecursionError:
+            pass
+        return rt.go(helpers.identity, 1).result()
+
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(200)
+        for _ in range(3):
+            try:
+                down()
+            except RecursionError:
+                pass
+    finally:
+        sys.setrecursionlimit(limit)
+    assert rt.go(helpers.identity, 2).result(20) == 2
+
+
+def test_keyboard_interrupt_at_random_moments(rt):
+    for delay in (0.0, 0.0002, 0.001, 0.003, 0.01):
+        timer = threading.Timer(delay, _interrupt)
+        try:
+            timer.start()
+            for i in range(2000):
+                rt.go(helpers.identity, i)
+            helpers.nap(5)
+        except KeyboardInterrupt:
+            pass
+        timer.join()
+    assert rt.go(helpers.identity, 3).result(20) == 3
+
+
+def _interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_no_import_of_zmq_or_cloudpickle_for_plain_calls():
+    code = ("import sys, dgmp\nassert dgmp.go(len, 'abc').result() == 3\n"
+            "assert not {'zmq', 'cloudpickle'} & set(sys.modules)")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)

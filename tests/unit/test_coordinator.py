@@ -1,0 +1,156 @@
+"""The coordinator's state machine: events in, actions out, no process."""
+
+import os
+
+import msgpack
+import pytest
+
+from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
+from dgmp.coordinator.state import STILLBORN, Coordinator
+
+NOWAKE = 3
+
+
+@pytest.fixture
+def node():
+    fd = create(2, 4, 2, 4096, 1 << 20)
+    client = View(fd, 4)
+    client.attach(KIND_CLIENT, 1)
+    client.start_m0()
+    view = View(fd, 5)
+    view.attach(KIND_CLIENT, 2)
+    yield fd, client, Coordinator(view)
+    os.close(fd)
+
+
+def start(fd, coordinator, m, pid):
+    coordinator.handle(("m_started", m, pid))
+    view = View(fd, m)
+    assert view.attach(KIND_M, pid)
+    view.acquirep()
+    return view
+
+
+def test_m0_is_made_once(node):
+    _, _, c = node
+    assert c.handle(("wake",)) == [("newm", 0)]
+    assert c.handle(("wake",)) == []
+    assert c.handle(("m_started", 0, 100)) == [("watch", 0, 100)]
+    assert c.handle(("wake",)) == []
+
+
+def test_a_dead_m_costs_the_g_it_ran(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    futures = [object(), object()]
+    words = [client.spawn(f, 0, b"x", NOWAKE, None) for f in futures]
+    assert m0.claim(m0.globrunqget(1), False) is not None
+    c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
+    (future, kind, data), = client.drain()
+    assert future is futures[0] and kind == RESULT_WORKER_DIED
+    assert msgpack.unpackb(data)["how"] == "was killed by SIGKILL"
+    # its P was given to a new M, reserved at once, which finds the other G
+    assert c.view.starting() == [] and 0 in c.starting | c.ms.keys() or c.starting
+    m = next(iter(c.starting))
+    again = start(fd, c, m, 101)
+    word = again.globrunqget(1)
+    assert word == words[1] and again.claim(word, False) is not None
+
+
+def test_popped_but_not_claimed_is_found(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    future = object()
+    word = client.spawn(future, 0, b"x", NOWAKE, None)
+    assert m0.globrunqget(1) == word  # popped ...
+    c.handle(("m_died", 0, 100, "was killed"))  # ... and dead before the claim
+    assert client.drain() == []
+    assert c.view.globrunqsize() == 1
+
+
+def test_stolen_range_is_found(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    words = {client.spawn(object(), 0, b"x", NOWAKE, None) for _ in range(9)}
+    first = m0.globrunqget(0)  # some in its ring, one popped
+    assert first in words
+    c.handle(("m_died", 0, 100, "was killed"))
+    m = next(iter(c.starting))
+    other = start(fd, c, m, 101)
+    found = set()
+    while True:
+        word = other.globrunqget(1) or (other.runqget() or [None])[0]
+        if word is None:
+            break
+        assert other.claim(word, False) is not None
+        found.add(word)
+    assert found == words
+
+
+def test_spinning_bit_of_the_dead_is_cleared(node):
+    fd, _, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    m0.set_spinning()
+    assert c.view.stats()["spinningthreads"] == 1
+    c.handle(("m_died", 0, 100, "was killed"))
+    assert c.view.stats()["spinningthreads"] == 0
+    assert c.view.stats()["idleprocs"] == 2
+
+
+def test_children_of_a_dead_m_are_dropped_and_its_slot_returns(node):
+    fd, _, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    m0.spawn(object(), 0, b"x", 1, None)
+    c.handle(("m_died", 0, 100, "was killed"))
+    assert c.dead == set()
+    assert c.view.stats()["num_g"] == 0
+
+
+def test_zygote_death_asks_again(node):
+    _, _, c = node
+    assert c.handle(("wake",)) == [("newm", 0)]
+    assert c.handle(("zygote_died",)) == [("zygote",), ("newm", 0)]
+
+
+def test_m_made_but_its_answer_lost_with_the_zygote(node):
+    fd, _, c = node
+    c.handle(("wake",))
+    View(fd, 0).attach(KIND_M, 100)
+    assert c.handle(("zygote_died",)) == [("zygote",), ("watch", 0, 100)]
+
+
+def test_ms_that_never_live_end_the_node(node):
+    _, client, c = node
+    c.handle(("wake",))
+    actions = []
+    for i in range(STILLBORN):
+        m = next(iter(c.starting))
+        c.handle(("m_started", m, 100 + i))
+        actions = c.handle(("m_died", m, 100 + i, "ended with exit code 70"))
+        client.spawn(object(), 0, b"x", 0, None)
+        c.handle(("wake",))
+    assert actions and actions[0][0] == "exit" and "died before they ran anything" in actions[0][1]
+
+
+def test_client_gone_ends_the_node(node):
+    _, _, c = node
+    assert c.handle(("client_gone",)) == [("exit", None)]
+    assert c.handle(("wake",)) == []
+
+
+def test_schedtrace_line_on_the_tick(node):
+    fd, client, _ = node
+    view = View(fd, 5)
+    c = Coordinator(view, schedtrace_ns=1000, now=0)
+    assert c.next_tick() == 1000
+    (kind, line), = [a for a in c.handle(("tick", 2000)) if a[0] == "print"]
+    assert line.startswith("SCHED 0ms: gomaxprocs=2 idleprocs=1 threads=1 spinningthreads=0 needspinning=0 ")
+
+
+def test_idle_means_no_tick(node):
+    assert node[2].next_tick() is None
