@@ -24,7 +24,7 @@ _libc = ctypes.CDLL(None)
 
 
 def die_with_parent(coordinator: int) -> None:
-    """SIGKILL for this process when the coordinator's main thread ends.  Our parent is the coordinator, or is about to be."""
+    """SIGKILL for this process when the coordinator's main thread ends.  It is our parent, or is about to be."""
     first = os.getppid()
     deadline = time.monotonic() + 5
     while os.getppid() != coordinator:

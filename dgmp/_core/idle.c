@@ -181,8 +181,11 @@ int become_spinning(struct view *v) {
 }
 
 void reset_spinning(struct view *v) {
+#ifdef MUTANT_PLAIN_PARK
+    au64 *word = &v->seg->sched.mspinning[v->self / 64];
+    store_rlx(word, load_rlx(word) & ~(1ull << (v->self % 64)));
+#else
     if (!clear_bit(v->seg->sched.mspinning, v->self)) throw(v, "reset_spinning: not spinning");
-#ifndef MUTANT_NO_PARK_FENCE
     fence_sc(&v->seg->sched.mspinning[0]);
 #endif
 }

@@ -571,7 +571,7 @@ static PyObject *View_stopm(View *self, PyObject *arg) {
     CHECK(self);
     struct view *v = &self->v;
     struct m *m = self_m(v);
-    int woken = 0, look = 1;
+    int woken = 0;
     mput(v);
     if (arg == Py_True) {
         struct p *p = pidleget(v);
@@ -588,10 +588,7 @@ static PyObject *View_stopm(View *self, PyObject *arg) {
             wakep(v);
         }
     }
-#ifndef MUTANT_NO_INBOX_RECHECK
-    look = inbox_empty(v, v->self);
-#endif
-    if (look) {
+    if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(&m->note, 0, -1);
         Py_END_ALLOW_THREADS

@@ -46,6 +46,11 @@ class Future(Generic[T]):
         self._fn = fn
         self._name = name
         self._code: Any = None
+        self._lasti = 0
+        self._kind = 0
+        self._data = b""
+        self._value: Any = None
+        self._error: BaseException | None = None
         self.word = 0
 
     @property
@@ -131,7 +136,8 @@ class Future(Generic[T]):
                 raise self._error
             finally:
                 self = None  # type: ignore[assignment]  # no cycle from the traceback to the future
-        return self._value  # type: ignore[no-any-return]
+        value: T = self._value
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits as `result` does; the exception the G ended with, or None."""

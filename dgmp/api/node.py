@@ -51,11 +51,12 @@ class Node:
         future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
         future._code, future._lasti = frame.f_code, frame.f_lasti
-        deps = None
+        deps: tuple[int, ...] | None = None
+        plain = not kwargs
         for x in args:
             if type(x) is Future:
-                deps = True
-        if deps or kwargs:
+                plain = False
+        if not plain:
             args, kwargs, deps = self.dependencies(args, kwargs)
             key, data = closure.WHOLE, self.encoder.encode_whole(fn, args, kwargs)
         else:
@@ -70,7 +71,9 @@ class Node:
             self.throttle()
         return future
 
-    def dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
+        tuple[Any, ...], dict[str, Any], tuple[int, ...] | None
+    ]:
         """Futures among the arguments: finished ones by value, the others as Dependency i of the tuple returned."""
         self.collect()
         waits: list[int] = []

@@ -107,7 +107,7 @@ class Encoder:
 
 
 def _is_builtin(fn: Any) -> bool:
-    return getattr(fn.__self__, "__name__", None) == fn.__module__
+    return bool(getattr(fn.__self__, "__name__", None) == fn.__module__)
 
 
 class Decoder:

@@ -1,0 +1,85 @@
+/* check.h: what the C tests share: CHECK, segments, threads or processes that run a function each. */
+#ifndef CHECK_H
+#define CHECK_H
+#include "core.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static _Atomic long checks;
+#define CHECK(x) do { atomic_fetch_add_explicit(&checks, 1, memory_order_relaxed); if (!(x)) { \
+    fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); _exit(1); } } while (0)
+#define DONE(name) do { printf("%s: %ld checks passed\n", name, (long)checks); return 0; } while (0)
+
+/* A test that hangs ends by SIGALRM after a minute; its children end with it (fork_child). */
+__attribute__((constructor)) static void watchdog(void) { alarm(60); }
+
+/* From the main thread only: the child dies with the thread that made it, whatever becomes of that. */
+__attribute__((unused)) static pid_t fork_child(void) {
+    pid_t parent = getpid(), child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) _exit(1);
+    }
+    return child;
+}
+
+__attribute__((unused)) static void kill_child(pid_t child) {
+    kill(child, SIGKILL);
+    CHECK(waitpid(child, NULL, 0) == child);
+}
+
+/* One M index for each thread or process; two clients: max_ms and max_ms + 1. */
+static int new_segment_of(uint32_t nprocs, uint32_t max_ms, uint32_t nslots) {
+    struct config c = {nprocs, max_ms, 2, nslots, 16u << 20};
+    int fd, e = segment_create(&c, &fd);
+    CHECK(e == 0 && c.nslots == nslots);
+    return fd;
+}
+__attribute__((unused)) static int new_segment(uint32_t nprocs, uint32_t max_ms) {
+    return new_segment_of(nprocs, max_ms, 4096);
+}
+
+__attribute__((unused)) static void pause_up_to(unsigned *seed, int n) {
+    for (int i = rand_r(seed) % n; i; i--) procyield();
+}
+
+/* A view of its own for each thread or process; all map the same segment. */
+static void attach(struct view *v, int fd, uint32_t m, uint32_t kind) {
+    const char *why;
+    CHECK(segment_map(fd, v, m, &why) == 0);
+    atomic_store(&v->allm[m].kind, kind);
+    atomic_store(&v->allm[m].pid, (uint32_t)getpid() + m);
+    if (kind == KIND_M) atomic_store(&v->allm[m].state, M_RUNNING);
+}
+
+/* A child that does not outlive the test. */
+__attribute__((unused)) static pid_t fork_child(void) {
+    pid_t pid = fork();
+    if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return pid;
+}
+
+/* m runs with the P it takes. */
+__attribute__((unused)) static struct p *with_p(struct view *v) {
+    struct p *p = pidleget(v);
+    CHECK(p);
+    acquirep(v, p);
+    return p;
+}
+
+/* A barrier of two that spins: both sides start a round at nearly the same instant. */
+__attribute__((unused)) static void meet(_Atomic long *a, long round) {
+    atomic_fetch_add(a, 1);
+    for (long i = 0; atomic_load(a) < 2 * round; i++)
+        if (i > 2000) usleep(0); else procyield();
+}
+#endif

@@ -1,0 +1,57 @@
+/* The global queue: order, fair shares, many processes' worth of threads, and a holder that is killed with the lock. */
+#include "check.h"
+
+enum { TAKERS = 3, N = 60000 };
+static struct view views[TAKERS + 1];
+static struct p *ps[TAKERS + 1];
+static _Atomic int taken[N + 1];
+static _Atomic long left = N;
+
+static void took(uint64_t w) {
+    CHECK(atomic_fetch_add(&taken[w & 0xffffffff], 1) == 0);
+    atomic_fetch_sub(&left, 1);
+}
+
+static void *taker(void *arg) {
+    long k = (long)arg;
+    while (atomic_load(&left) > 0) {
+        uint32_t n;
+        int inherit;
+        uint64_t w = globrunqget(&views[k], ps[k], 0, &n);
+        if (w) took(w);
+        while ((w = runqget(&views[k], ps[k], &inherit)) != 0) took(w);
+    }
+    return NULL;
+}
+
+int main(void) {
+    int fd = new_segment(TAKERS + 1, 8), inherit;
+    uint32_t n;
+    for (uint32_t i = 0; i <= TAKERS; i++) attach(&views[i], fd, i, KIND_M), ps[i] = with_p(&views[i]);
+    for (uint64_t i = 1; i <= 9; i++) globrunqput(&views[0], GWORD_FULL | i);
+    CHECK(globrunqget(&views[0], ps[0], 0, &n) == (GWORD_FULL | 1) && n == 3);           /* 9 / 4 + 1 */
+    CHECK(runqget(&views[0], ps[0], &inherit) == (GWORD_FULL | 2) && runqget(&views[0], ps[0], &inherit) == (GWORD_FULL | 3));
+    CHECK(globrunqget(&views[0], ps[0], 1, &n) == (GWORD_FULL | 4) && n == 1 && globrunqsize(&views[0]) == 5);
+    while (globrunqget(&views[0], ps[0], 1, &n)) continue;
+#ifndef __SANITIZE_THREAD__
+    /* killed while it holds the lock: the next one goes on */
+    pid_t child = fork_child();
+    if (child == 0) {
+        pthread_mutex_lock(&views[0].seg->globrunq.lock);
+        kill(getpid(), SIGKILL);
+    }
+    waitpid(child, NULL, 0);
+    globrunqput(&views[0], GWORD_FULL | 5);
+    CHECK(globrunqget(&views[0], ps[0], 1, &n) == (GWORD_FULL | 5));
+#endif
+    pthread_t t[TAKERS];
+    for (long k = 0; k < TAKERS; k++) pthread_create(&t[k], NULL, taker, (void *)(k + 1));
+    for (uint64_t i = 1; i <= N; i += 3) {
+        uint64_t batch[3] = {GWORD_FULL | i, GWORD_FULL | (i + 1), GWORD_FULL | (i + 2)};
+        while (globrunqsize(&views[0]) > 8000) usleep(10);
+        globrunqputbatch(&views[0], batch, 3);
+    }
+    for (int k = 0; k < TAKERS; k++) pthread_join(t[k], NULL);
+    for (int i = 1; i <= N; i++) CHECK(taken[i] == 1);
+    DONE("globrunq");
+}
