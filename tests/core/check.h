@@ -61,13 +61,6 @@ static void attach(struct view *v, int fd, uint32_t m, uint32_t kind) {
     if (kind == KIND_M) atomic_store(&v->allm[m].state, M_RUNNING);
 }
 
-/* A child that does not outlive the test. */
-__attribute__((unused)) static pid_t fork_child(void) {
-    pid_t pid = fork();
-    if (pid == 0) prctl(PR_SET_PDEATHSIG, SIGKILL);
-    return pid;
-}
-
 /* m runs with the P it takes. */
 __attribute__((unused)) static struct p *with_p(struct view *v) {
     struct p *p = pidleget(v);
