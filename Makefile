@@ -62,7 +62,7 @@ bench: $(VENV)/.ready
 
 # A million spawn/park cycles with random pauses; and kills; minutes.
 soak: $(VENV)/.ready-test
-	@DGMP_SOAK=1 $(BIN)/python -m pytest tests/test_stress.py tests/test_kill.py
+	@DGMP_SOAK=1 $(BIN)/python -m pytest tests/runtime/test_stress.py tests/chaos/test_kill.py
 
 clean:
 	@rm -rf build dist .venv *.egg-info

@@ -17,7 +17,7 @@ def leaves_nothing(request):
     if "node" in request.fixturenames:  # the shared runtime lives on
         yield
         return
-    before, shm = descriptors(), set(os.listdir("/dev/shm"))
+    before = descriptors()
     yield
     from dgmp.api import runtime
 
@@ -25,7 +25,7 @@ def leaves_nothing(request):
         left.close(cancel=True)
     assert eventually(lambda: not descendants(os.getpid()), 5), f"processes left: {descendants(os.getpid())}"
     assert eventually(lambda: descriptors() <= before, 2), "descriptors left open"
-    assert set(os.listdir("/dev/shm")) <= shm
+    assert not [name for name in os.listdir("/dev/shm") if "dgmp" in name]
 
 
 @pytest.fixture

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-import signal
 import sys
 import time
-import traceback
 import types
 from typing import Any
 
+from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.coordinator.server import EVENT_FD, SEGMENT_FD
 from dgmp.runtime import boot as booting
 from dgmp.runtime.proc import M
-
-PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 def die_with_parent(coordinator: int) -> None:
@@ -31,7 +26,7 @@ def die_with_parent(coordinator: int) -> None:
         if os.getppid() not in (first, coordinator) or time.monotonic() > deadline:
             os._exit(1)
         time.sleep(0.0002)
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    _core.die_with_parent()
     if os.getppid() != coordinator:
         os._exit(1)
 
@@ -72,7 +67,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
     except SystemExit:
         pass
     except BaseException:
-        traceback.print_exc()
+        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
         os._exit(70)
     with contextlib.suppress(Exception):
         sys.stdout.flush()

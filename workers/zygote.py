@@ -13,7 +13,6 @@ import signal
 import socket
 from typing import Any
 
-import cloudpickle  # noqa: F401  (imported once here, not in every M)
 import msgpack
 
 from . import m as worker
@@ -23,8 +22,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     """Serves until the coordinator is gone; never returns."""
     worker.die_with_parent(coordinator)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    gc.collect()
-    gc.freeze()  # what is here now stays shared between all Ms
+    warm = False
     while True:
         data = control.recv(4096)
         if not data:
@@ -42,3 +40,9 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             finally:
                 os._exit(0)
         os.waitpid(middle, 0)
+        if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
+            import cloudpickle  # noqa: F401
+
+            warm = True
+            gc.collect()
+            gc.freeze()

@@ -13,10 +13,12 @@ from .native import (
     RESULT_VALUE,
     RESULT_WORKER_DIED,
     View,
+    become_subreaper,
     create,
+    die_with_parent,
 )
 
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
-    "View", "create",
+    "View", "become_subreaper", "create", "die_with_parent",
 ]

@@ -339,5 +339,6 @@ uint64_t heap_alloc(struct view *v, uint64_t len);              /* offset of the
 void heap_free(struct view *v, uint64_t off);
 uint32_t heap_sweep(struct view *v, uint32_t m);
 int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index);
+uint64_t fn_hash(const void *data, uint64_t len);
 
 #endif

@@ -100,6 +100,13 @@ uint32_t heap_sweep(struct view *v, uint32_t m) {
     return n;
 }
 
+/* FNV-1a; blobs with equal hashes are compared, so it need not be strong. */
+uint64_t fn_hash(const void *data, uint64_t len) {
+    uint64_t h = 0xcbf29ce484222325ull;
+    for (uint64_t i = 0; i < len; i++) h = (h ^ ((const unsigned char *)data)[i]) * 0x100000001b3ull;
+    return h;
+}
+
 /* The function table: content-addressed, once per blob, never shrinking.  1: *index names it; 0: table or heap full. */
 int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index) {
     if (hash == 0) hash = 1;

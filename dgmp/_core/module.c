@@ -10,8 +10,10 @@
 #include "core.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 struct slot {                         /* what the owner keeps about a slot, in its own memory */
     PyObject *future;
@@ -288,12 +290,11 @@ static PyObject *View_kick(View *self, PyObject *none) {
 
 static PyObject *View_intern(View *self, PyObject *args) {
     CHECK(self);
-    unsigned long long hash;
     const char *data;
     Py_ssize_t len;
     uint32_t index;
-    if (!PyArg_ParseTuple(args, "Ky#", &hash, &data, &len)) return NULL;
-    if (!fn_intern(&self->v, hash, data, (uint64_t)len, &index))
+    if (!PyArg_ParseTuple(args, "y#", &data, &len)) return NULL;
+    if (!fn_intern(&self->v, fn_hash(data, (uint64_t)len), data, (uint64_t)len, &index))
         return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
     return PyLong_FromUnsignedLong(index);
 }
@@ -828,7 +829,23 @@ static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {0, NULL}};
 static PyType_Spec spec = {"dgmp._core.native.View", sizeof(View), 0, Py_TPFLAGS_DEFAULT, slots};
 
-static PyMethodDef functions[] = {{"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
+/* become_subreaper(): orphans below this process become its children. */
+static PyObject *become_subreaper(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* die_with_parent(): SIGKILL for this process when the thread that is its parent ends. */
+static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {{"become_subreaper", become_subreaper, METH_NOARGS, NULL},
+                                  {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
+                                  {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
                                   {NULL, NULL, 0, NULL}};
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};

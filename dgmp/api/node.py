@@ -11,13 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core import View
 from ..errors import CoordinatorDied, RuntimeClosed, TooManyGs
-from ..runtime import proc
 from ..ship import closure
 from .future import PENDING, Future
+
+if TYPE_CHECKING:
+    from ..runtime import proc
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62

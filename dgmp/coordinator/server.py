@@ -18,7 +18,7 @@ from typing import Any
 
 import msgpack
 
-from .._core import KIND_CLIENT, View
+from .._core import KIND_CLIENT, View, become_subreaper
 from .state import Action, Coordinator
 
 SEGMENT_FD, EVENT_FD, CLIENT_FD = 10, 11, 12  # where the client puts them
@@ -130,12 +130,6 @@ class Server:
         except ChildProcessError:
             how = "ended"
         self.act([("m_died", m, pid, how)])
-        self.reap()
-
-    @staticmethod
-    def reap() -> None:
-        """Processes that user code left behind are ours to bury, but not the Ms: their pidfds tell of those."""
-        # Orphans of user code are collected when the node ends; a zombie costs nothing but its number.
 
     # ------------------------------------------------------------------ actions
     def take(self, action: Action) -> None:
@@ -227,7 +221,5 @@ def describe_status(status: int) -> str:
 def main() -> None:
     """Entry of the process (`python -c` from api.runtime)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    import ctypes
-
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+    become_subreaper()
     Server().run()

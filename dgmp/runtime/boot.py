@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-import runpy
 import sys
-from pathlib import Path
 
 from .._core import KIND_CLIENT, View, create
 
@@ -33,33 +31,36 @@ def trace(text: str) -> None:
         print(f"dgmp: boot: {text}", file=sys.stderr, flush=True)
 
 
-def cgroup_quota(root: Path = Path("/sys/fs/cgroup"), self_file: Path = Path("/proc/self/cgroup")) -> float | None:
+def read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def cgroup_quota(root: str = "/sys/fs/cgroup", self_file: str = "/proc/self/cgroup") -> float | None:
     """The CPU quota of this process's cgroup in cores, the tightest of its ancestors; None if there is none."""
     quotas: list[float] = []
     try:
-        lines = self_file.read_text().splitlines()
+        lines = read(self_file).splitlines()
     except OSError:
         return None
     for line in lines:
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
-        base = root if not controllers else root / controllers if "cpu" in controllers.split(",") else None
-        if base is None:
+        if controllers and "cpu" not in controllers.split(","):
             continue
-        folder = base / path.lstrip("/")
-        for at in (folder, *folder.parents):
-            quotas += _quota(at)
-            if at == base:
-                break
+        base = os.path.join(root, controllers) if controllers else root
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            quotas += _quota(os.path.join(base, *parts[:depth]))
     return min(quotas, default=None)
 
 
-def _quota(folder: Path) -> list[float]:
+def _quota(folder: str) -> list[float]:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = read(os.path.join(folder, "cpu.max")).split()
     except (OSError, ValueError):
         try:
-            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
-            period = (folder / "cpu.cfs_period_us").read_text().strip()
+            quota = read(os.path.join(folder, "cpu.cfs_quota_us")).strip()
+            period = read(os.path.join(folder, "cpu.cfs_period_us")).strip()
         except OSError:
             return []
     if quota in ("max", "-1") or float(period) <= 0:
@@ -109,6 +110,8 @@ def main() -> None:
 
 def main_script(kind: str, target: str, argv: list[str]) -> int:
     """The main G of `dgmp run`: the script is `__main__` of m0.  Returns its exit code."""
+    import runpy
+
     trace(f"runtime.main: running {target}")
     sys.argv[:] = [target, *argv]
     code: object = 0
@@ -117,7 +120,7 @@ def main_script(kind: str, target: str, argv: list[str]) -> int:
             sys.path.insert(0, os.getcwd())
             runpy.run_module(target, run_name="__main__", alter_sys=True)
         else:
-            sys.path.insert(0, str(Path(target).resolve().parent))
+            sys.path.insert(0, os.path.dirname(os.path.realpath(target)))
             run_as_main(target)
     except SystemExit as e:
         code = e.code
@@ -143,5 +146,6 @@ def run_as_main(path: str) -> None:
     """Runs the script in the real `__main__` module, so that what it defines stays there for its Gs."""
     main = sys.modules["__main__"]
     main.__dict__.update(__file__=path, __name__="__main__", __builtins__=__builtins__)
-    source = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        source = file.read()
     exec(compile(source, path, "exec"), main.__dict__)

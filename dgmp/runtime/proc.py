@@ -17,7 +17,6 @@ Called by workers.m (mstart) and, from inside Gs, by api (gopark, gosched).
 from __future__ import annotations
 
 import os
-import random
 import sys
 import threading
 import time
@@ -80,7 +79,7 @@ class M:
         self.runners: list[Any] = []  # pooled greenlets without a G
         self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
         self.coprimes = steal_order(view.nps)
-        self.random = random.Random(os.getpid() ^ time.monotonic_ns())
+        self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
         self.last_global = time.monotonic_ns()
         self.ready_run = 0
@@ -194,8 +193,10 @@ class M:
         n = view.nps
         own = view.p
         for round_ in range(STEAL_ROUNDS):
-            pos = self.random.randrange(n)
-            step = self.coprimes[self.random.randrange(len(self.coprimes))]
+            # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
+            self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
+            pos = (self.seed >> 32) % n
+            step = self.coprimes[(self.seed >> 48) % len(self.coprimes)]
             for _ in range(n):
                 pos = (pos + step) % n
                 if pos != own:

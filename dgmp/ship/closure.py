@@ -11,10 +11,8 @@ Called by api (encode_call, decode_result) and by runtime in an M (decode_call, 
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import sys
-import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -98,8 +96,7 @@ class Encoder:
             return WHOLE
         try:
             blob = _dumps(fn, 5)
-            digest = hashlib.blake2b(blob, digest_size=8).digest()
-            key = self.view.intern(int.from_bytes(digest, "little"), blob)
+            key = self.view.intern(blob)
             self.keys[fn] = key, namespace, name
             return key
         except (pickle.PicklingError, AttributeError, TypeError, MemoryError):
@@ -151,6 +148,8 @@ def encode_result(value: Any, fn: Any) -> tuple[int, bytes]:
 
 def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:
     """An exception with its traceback text.  One that cannot travel becomes an EncodingError that quotes it."""
+    import traceback  # a few ms: only for those who need it
+
     tb = error.__traceback__
     for _ in range(skip):
         tb = tb.tb_next if tb is not None else None

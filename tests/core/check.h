@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -21,7 +20,7 @@ static _Atomic long checks;
 /* A test that hangs ends by SIGALRM after a minute; its children end with it (fork_child). */
 __attribute__((constructor)) static void watchdog(void) { alarm(60); }
 
-/* From the main thread only: the child dies with the thread that made it, whatever becomes of that. */
+/* A child that does not outlive the test.  From the main thread only. */
 __attribute__((unused)) static pid_t fork_child(void) {
     pid_t parent = getpid(), child = fork();
     CHECK(child >= 0);
