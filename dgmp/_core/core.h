@@ -92,21 +92,26 @@ struct inbox {
 
 /* ------------------------------------------------------------------------------------------------- M
  * An attached process: an M, or a client, which is an M that runs no Gs.  The coordinator attaches as a client of its
- * own.  Unless said otherwise a field is written by the process itself, and by the coordinator once it is dead. */
-enum { M_FREE, M_STARTING, M_RUNNING, M_IDLE, M_WANTED, M_DEAD };
-#define MSTATE(s) ((s) & 0xffu)
-#define MWAKER(s) ((s) >> 8)          /* m + 1 */
+ * own.  Unless said otherwise a field is written by the process itself, and by the coordinator once it is dead.
+ *
+ * What an M does is one word, m.note = {life:16, arg:12, state:4}, which is also the futex it parks on (note.c):
+ *   RUNNING -> IDLE -> WANTED -> HANDED -> RUNNING   parks, is chosen by a waker, is handed a P, runs
+ *   FREE -> STARTING -> HANDED                       a slot is reserved for a new M, which finds its P when it starts
+ * arg: the waker's number while WANTED or STARTING (if it dies half-way, repair finishes); p + 1, or 0 for none, when
+ * HANDED.  life counts the deaths in this slot: a waker that comes too late for one life cannot meddle with the next. */
+enum { M_FREE, M_STARTING, M_RUNNING, M_IDLE, M_WANTED, M_HANDED, M_DEAD };
+#define MWORD(state, arg, life) ((uint32_t)(life) << 16 | ((uint32_t)(arg) & 0xfffu) << 4 | (state))
+#define MSTATE(w) ((w) & 15u)
+#define MARG(w) ((w) >> 4 & 0xfffu)
+#define MLIFE(w) ((w) >> 16)
 enum { KIND_M = 1, KIND_CLIENT };
 enum { INTENT_NONE, INTENT_RANGE };
 
 struct m {
-    ALIGNED au32 state;               /* self; IDLE -> WANTED and FREE -> STARTING by CAS; WANTED and STARTING carry
-                                         the waker, m + 1, in the upper bits: if it dies half-way, repair finishes */
+    ALIGNED au32 note;                /* see above */
     au32 kind;
     au32 pid;                         /* the coordinator, at start */
-    au32 nextp;                       /* p + 1 handed over by the waker, before notewakeup */
     au32 p;                           /* p + 1 held, 0 none */
-    au32 note;                        /* futex: notesleep/notewakeup */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au64 popping;                     /* the word being popped; cleared once its G is claimed */
     au64 curg;                        /* the word of the running G, 0 none; for people */
@@ -126,7 +131,7 @@ struct m {
 /* ------------------------------------------------------------------------------------------------- G
  * state = {status:4, m:12, attempt:8, generation:40}. A queue's copy of a G is worth something only while generation
  * and status agree: whoever wins the CAS from G_RUNNABLE runs it. */
-enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETING, G_DONE };
+enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETING, G_DONE, G_COLLECTED };
 #define NO_M 0xfffu
 #define GSTATE(status, m, attempt, gen) \
     ((uint64_t)(status) << 60 | (uint64_t)((m) & 0xfffu) << 48 | (uint64_t)((attempt) & 0xffu) << 40 | ((gen) & GEN_MASK))
@@ -140,25 +145,27 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 struct g {
     au64 state;
     uint64_t goid;                    /* owner, at spawn */
-    au32 owner;                       /* m index of the process that awaits it; NONE while on the global free list */
+    au32 owner;                       /* m + 1 of the process that awaits it; 0 while on the global free list */
     uint32_t fn;                      /* function table entry */
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
     au32 flags;
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
-    uint64_t deps;                    /* offset of its own struct deps block; 0: it waits for nothing */
+    au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
 _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 
-/* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
- * whether all are, so a completer that dies half-way is finished by walking the same list again. */
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE };
 
+/* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
+ * whether all are, so a completer that dies half-way is finished by walking the same list again.  The records stay until
+ * every G they wait for has been collected, so that such a walk meets no freed block. */
 #define DEPS_CLOSED 1ull
+enum { DEP_WAITS, DEP_DONE, DEP_NEVER_LINKED };    /* the last: it was done when we asked */
 struct dep {
     uint64_t next;                    /* offset of the next dependent of the same G, 0 none */
     uint64_t target;                  /* word of the G that waits */
@@ -171,9 +178,13 @@ struct deps {
 };
 
 /* ------------------------------------------------------------------------------------------------- locked rings */
+struct lock {
+    ALIGNED pthread_mutex_t mutex;    /* robust, process-shared */
+    au32 holder;                      /* m + 1, for the coordinator's look at who keeps it waiting */
+};
+
 struct lring {                        /* globrunq, and the global part of gFree */
-    ALIGNED pthread_mutex_t lock;     /* robust, process-shared */
-    au32 holder;                      /* m + 1 of the holder, for the coordinator's 100 ms look */
+    struct lock lock;
     ALIGNED au64 head;                /* under lock; read without it for emptiness */
     au64 tail;
     uint64_t cells;                   /* offset; constant */
@@ -182,29 +193,30 @@ struct lring {                        /* globrunq, and the global part of gFree 
 
 struct fn_entry {
     au64 hash;                        /* 0: free; written last, under the heap's lock */
-    uint64_t off, len;
+    uint64_t off, len;                /* off without hash: whoever wrote it died */
 };
 
 #define NCLASSES 40
 struct heap {
-    ALIGNED pthread_mutex_t lock;
+    struct lock lock;
     uint64_t base, size;              /* constant */
     au64 bump;                        /* under lock */
     au64 free[NCLASSES];              /* under lock: offset of the first free block of the class */
-    au64 allocated;                   /* bytes handed out, for stats */
+    au32 filling;                     /* the function table entry that is being filled */
 };
 
 /* ------------------------------------------------------------------------------------------------- sched */
 #define IDLE_WORDS 64                 /* 4,096 bits: an upper bound for Ps and for Ms */
 /* npidle and nmspinning are no counters but the number of bits set in masks: what a dead process contributed is then
- * exactly its own bit, and nothing needs guessing (GMP-SPEC 2.17-1). */
+ * exactly its own bit, and nothing needs guessing (GMP-SPEC 2.17-1).  pidle and midle are hints: the word of the P or
+ * the M decides.  A spinning bit belongs to whoever owns the P, and travels with it from the waker to the M. */
 struct sched {
     ALIGNED au64 pidle[IDLE_WORDS];   /* bit set: the P is idle and free to take */
-    ALIGNED au64 mspinning[IDLE_WORDS]; /* bit set: the M holds a P and looks for work */
-    ALIGNED au64 midle[IDLE_WORDS];   /* hint: the M is parked; its state word decides */
+    ALIGNED au64 spinning[IDLE_WORDS]; /* bit set: the M that holds this P looks for work */
+    ALIGNED au64 midle[IDLE_WORDS];   /* bit set: the M is parked */
     ALIGNED au32 needspinning;
     ALIGNED au64 goidgen;
-    au64 g_next;                      /* slots never used yet start here */
+    au64 g_next;                      /* slots never used yet start here; under gfree's lock */
     au32 closing;                     /* 1: no new work; 2: the coordinator is gone */
     au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS wakes it */
     au32 throws;                      /* broken invariants met; the first message is kept */
@@ -243,6 +255,7 @@ struct view {
     uint64_t cached[NCLASSES][16];
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
+    int coordinator;                  /* rule 5: it does not wait for a mutex that a stopped process holds */
 };
 
 /* segment.c */
@@ -251,17 +264,18 @@ struct config { uint32_t nprocs, max_ms, nclients, nslots; uint64_t heap_size; }
 int segment_create(struct config *c, int *fd_out);              /* -> 0, or errno */
 int segment_map(int fd, struct view *v, uint32_t self, const char **why);
 void segment_unmap(struct view *v);
-int robust_init(pthread_mutex_t *lock);
-int robust_lock(struct view *v, pthread_mutex_t *lock, int ms); /* ms < 0: no limit; 0, or ETIMEDOUT */
+int lock_init(struct lock *l);
+void lock(struct view *v, struct lock *l);
+void unlock(struct lock *l);
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 
 /* note.c */
 int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns);
 void futex_wake(au32 *word, int n);
-void noteclear(au32 *note);
-void notewakeup(struct view *v, au32 *note);
-int notesleep(au32 *note, int64_t spin_ns, int64_t timeout_ns); /* 1: woken, 0: timed out or a signal came */
+void noteclear(struct view *v);                                 /* this M is parked from here on */
+int notewakeup(struct view *v, uint32_t m, uint32_t word, uint32_t arg); /* 0: that life of m is over */
+int notesleep(struct view *v, int64_t timeout_ns);              /* 1: woken, 0: timed out or a signal came */
 int64_t nanotime(void);
 static inline void procyield(void) {
 #if defined(__x86_64__)
@@ -283,8 +297,9 @@ void globrunqput(struct view *v, uint64_t g);
 void globrunqputbatch(struct view *v, const uint64_t *gs, uint32_t n);
 uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count);
 uint64_t globrunqsize(struct view *v);
-uint32_t lring_put(struct view *v, struct lring *r, const uint64_t *ws, uint32_t n);
-uint32_t lring_get(struct view *v, struct lring *r, uint64_t *ws, uint32_t n);
+static inline au64 *lring_cell(struct view *v, struct lring *r, uint64_t i) {
+    return (au64 *)at(v, r->cells) + i % r->cap;
+}
 
 /* gslab.c */
 struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slots are taken */
@@ -293,18 +308,22 @@ int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE ->
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
-void gfinish(struct view *v, uint32_t index);
-int gwait_for(struct view *v, uint64_t w, uint64_t deps_off);   /* G_ALLOCATED -> G_DEPS; 1: ready already */
-void gdiscard(struct view *v, uint32_t index);                  /* the owner has read the result: slot and blocks go */
+void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
+void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */
+int gwait_for(struct view *v, uint64_t w);                      /* G_ALLOCATED -> G_DEPS; 1: ready already */
+int gcollect(struct view *v, uint64_t w);                       /* G_DONE -> G_COLLECTED; 0: a stale or repeated word */
+void gdiscard(struct view *v, uint32_t index);                  /* slot and blocks go */
+uint32_t gfree_sweep(struct view *v);                           /* slots that a killed process lost are free again */
+void gfflush(struct view *v);                                   /* our dead slots go to the global list */
 static inline const char *gresult(struct view *v, struct g *g) {
     return g->result ? at(v, g->result) : g->inline_result;
 }
 static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
-static inline uint64_t gready(uint32_t index, uint64_t state) { return gword(index, GGEN(state)); }
 
 /* repair.c: the coordinator's, once a process's death is certain */
 uint32_t repair(struct view *v, uint32_t m, const void *result, uint64_t len);
-uint32_t adopt(struct view *v, uint32_t m);                     /* drains a dead owner's inbox; slots still named by it */
+void mfree(struct view *v, uint32_t m);
+uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 
 /* idle.c */
 uint32_t npidle(struct view *v);
@@ -316,6 +335,7 @@ void acquirep(struct view *v, struct p *p);
 struct p *releasep(struct view *v);
 void mput(struct view *v);
 int munput(struct view *v);                                     /* 1: running again; 0: a waker was faster */
+struct p *mtake(struct view *v);                                /* HANDED -> RUNNING: the P we were given, or NULL */
 int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
@@ -328,15 +348,19 @@ void wake_coordinator(struct view *v);
 
 /* inbox.c */
 void inbox_push(struct view *v, uint32_t m, uint64_t w);
-uint64_t inbox_pop(struct view *v);
-uint64_t inbox_pop_of(struct view *v, uint32_t m);
+uint64_t inbox_peek(struct view *v, uint32_t m);                /* the next word, 0 none */
+void inbox_drop(struct view *v, uint32_t m);                    /* it has been dealt with */
 int inbox_empty(struct view *v, uint32_t m);
 int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns);
 void inbox_kick(struct view *v, uint32_t m);
 
 /* heap.c */
-uint64_t heap_alloc(struct view *v, uint64_t len);              /* offset of the payload, 0: full */
-void heap_free(struct view *v, uint64_t off);
+/* A block is *held* by its process until a G refers to it; what a dead process held is swept. */
+uint64_t heap_alloc(struct view *v, uint64_t len);              /* offset of the payload, held; 0: full */
+void heap_use(struct view *v, uint64_t off);                    /* held -> in use: the reference has been written */
+void heap_hold(struct view *v, uint64_t off);                   /* in use -> held: the reference is about to go */
+void heap_free(struct view *v, uint64_t off);                   /* held -> free */
+void heap_keep(struct view *v, uint64_t off, uint32_t m);       /* held by m -> in use */
 uint32_t heap_sweep(struct view *v, uint32_t m);
 int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index);
 uint64_t fn_hash(const void *data, uint64_t len);

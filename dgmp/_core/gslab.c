@@ -1,8 +1,12 @@
 /* gslab.c: allgs, the slots of all Gs, and gFree (Go: allgs, gfget, gfput, casgstatus).
  *
  * A slot's life: G_DEAD -> G_ALLOCATED (owner fills it) -> [G_DEPS] -> G_RUNNABLE -> G_RUNNING <-> G_WAITING ->
- * G_COMPLETING -> G_DONE -> (owner has read the result) G_DEAD with the next generation.  The state word decides: queues
- * may hold a word twice, and whoever wins the CAS from G_RUNNABLE runs it.  A G once made is reused, never unmade.
+ * G_COMPLETING -> G_DONE -> G_COLLECTED (its owner has the result) -> G_DEAD with the next generation.  The state word
+ * decides: queues may hold a word twice, and whoever wins the CAS from G_RUNNABLE runs it.  A G once made is reused,
+ * never unmade.
+ *
+ * gFree: each process keeps dead slots; the surplus lies in a global ring.  Under that ring's lock every slot below g_next
+ * has an owner, or is in the ring; one that is neither was lost by a process that died in between (gfree_sweep).
  */
 #include "core.h"
 
@@ -12,36 +16,80 @@
 #define CHUNK 64                      /* slots that move between a process and the global list at once */
 #define KEEP 4096                     /* dead slots a process keeps for itself */
 
-static void refill(struct view *v) {
-    uint64_t ws[CHUNK];
-    uint32_t n = lring_get(v, &v->seg->gfree, ws, CHUNK);
-    if (n == 0) {
-        uint64_t first = load_rlx(&v->seg->sched.g_next);
-        if (first >= v->seg->nslots) return;
-        first = atomic_fetch_add(&v->seg->sched.g_next, CHUNK);
-        for (; n < CHUNK && first + n < v->seg->nslots; n++) ws[n] = first + n;
+static uint32_t slots_in_use(struct view *v) { return (uint32_t)load_acq(&v->seg->sched.g_next); }
+
+/* Dead slots become ours: from the ring, else such as were never used. */
+static uint32_t gfree_take(struct view *v, uint32_t *is, uint32_t n) {
+    struct lring *r = &v->seg->gfree;
+    lock(v, &r->lock);
+    uint64_t h = load_rlx(&r->head), size = load_rlx(&r->tail) - h, next = load_rlx(&v->seg->sched.g_next);
+    if (size) {
+        if (n > size) n = (uint32_t)size;
+        for (uint32_t i = 0; i < n; i++) is[i] = (uint32_t)load_rlx(lring_cell(v, r, h + i));
+        store_rel(&r->head, h + n);
+    } else {
+        if (n > v->seg->nslots - next) n = (uint32_t)(v->seg->nslots - next);
+        for (uint32_t i = 0; i < n; i++) is[i] = (uint32_t)next + i;
+        store_rel(&v->seg->sched.g_next, next + n);
     }
-    if (v->nfree + n > v->free_cap) {
-        uint32_t cap = v->free_cap ? 2 * v->free_cap : 1024;
-        uint32_t *grown = realloc(v->free, cap * sizeof *grown);
-        if (!grown) throw(v, "out of memory");
-        v->free = grown, v->free_cap = cap;
+    for (uint32_t i = 0; i < n; i++) store_rel(&v->allgs[is[i]].owner, v->self + 1);
+    unlock(&r->lock);
+    return n;
+}
+
+/* The last n of our dead slots go to the ring. */
+static void gfree_put(struct view *v, uint32_t n) {
+    struct lring *r = &v->seg->gfree;
+    lock(v, &r->lock);
+    uint64_t t = load_rlx(&r->tail);
+    if (t - load_rlx(&r->head) + n > r->cap) throw(v, "gFree overflowed");
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t slot = v->free[--v->nfree];
+        store_rel(&v->allgs[slot].owner, 0);
+        store_rlx(lring_cell(v, r, t + i), slot);
     }
-    while (n--) {
-        store_rel(&v->allgs[ws[n]].owner, v->self);           /* so that repair finds it when we die */
-        v->free[v->nfree++] = (uint32_t)ws[n];
+    store_rel(&r->tail, t + n);
+    unlock(&r->lock);
+}
+
+uint32_t gfree_sweep(struct view *v) {
+    struct lring *r = &v->seg->gfree;
+    uint32_t found = 0;
+    lock(v, &r->lock);
+    uint32_t top = slots_in_use(v);
+    unsigned char *in_ring = calloc(top + 1, 1);
+    for (uint64_t i = load_rlx(&r->head); in_ring && i < load_rlx(&r->tail); i++) in_ring[load_rlx(lring_cell(v, r, i))] = 1;
+    for (uint32_t i = 0; in_ring && i < top; i++) {
+        if (in_ring[i] || load_acq(&v->allgs[i].owner)) continue;
+        store_rlx(lring_cell(v, r, load_rlx(&r->tail)), i);
+        store_rel(&r->tail, load_rlx(&r->tail) + 1);
+        found++;
     }
+    unlock(&r->lock);
+    free(in_ring);
+    return found;
+}
+
+static void reserve(struct view *v, uint32_t n) {
+    if (n <= v->free_cap) return;
+    uint32_t *grown = realloc(v->free, 2 * n * sizeof *grown);
+    if (!grown) throw(v, "out of memory");
+    v->free = grown, v->free_cap = 2 * n;
 }
 
 /* A dead slot becomes ours to fill. */
 struct g *gfget(struct view *v, uint32_t *index) {
-    if (v->nfree == 0) refill(v);
-    if (v->nfree == 0) return NULL;
+    if (v->nfree == 0) {
+        reserve(v, CHUNK);
+        v->nfree = gfree_take(v, v->free, CHUNK);
+        if (v->nfree == 0) return NULL;
+    }
     *index = v->free[--v->nfree];
     struct g *g = &v->allgs[*index];
     uint64_t s = load_acq(&g->state);
     if (GSTATUS(s) != G_DEAD) throw(v, "gfget: G %u is not dead", *index);
-    g->args = g->result = g->deps = 0;
+    g->args = g->result = 0;
+    store_rlx(&g->deps, 0);
     store_rlx(&g->dependents, 0);
     store_rlx(&g->flags, 0);
     store_rel(&g->state, GSTATE(G_ALLOCATED, NO_M, 0, GGEN(s)));
@@ -53,23 +101,13 @@ struct g *gfget(struct view *v, uint32_t *index) {
 
 /* The slot is G_DEAD and ours. */
 void gfput(struct view *v, uint32_t index) {
-    if (v->nfree >= KEEP || v->nfree == v->free_cap) {
-        uint64_t ws[CHUNK + 1];
-        uint32_t n = 0;
-        while (n < CHUNK && v->nfree) {
-            uint32_t i = v->free[--v->nfree];
-            store_rel(&v->allgs[i].owner, NONE);
-            ws[n++] = i;
-        }
-        if (v->nfree == v->free_cap) {
-            store_rel(&v->allgs[index].owner, NONE);
-            ws[n++] = index;
-            lring_put(v, &v->seg->gfree, ws, n);
-            return;
-        }
-        if (n) lring_put(v, &v->seg->gfree, ws, n);
-    }
+    if (v->nfree >= KEEP) gfree_put(v, CHUNK);
+    reserve(v, v->nfree + 1);
     v->free[v->nfree++] = index;
+}
+
+void gfflush(struct view *v) {
+    if (v->nfree) gfree_put(v, v->nfree);
 }
 
 /* Whoever popped the word becomes the one that runs it, or finds that another did. */
@@ -96,11 +134,14 @@ int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to) {
 
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len) {
     char *to = g->inline_result;
-    g->result = 0;
     if (len > INLINE_RESULT) {
         g->result = heap_alloc(v, len);
-        if (g->result) to = at(v, g->result);
-        else kind = RESULT_NO_MEMORY, len = 0;
+        if (g->result) {
+            heap_use(v, g->result);
+            to = at(v, g->result);
+        } else {
+            kind = RESULT_NO_MEMORY, len = 0;
+        }
     }
     memcpy(to, data, len);
     g->result_len = len, g->result_kind = kind;
@@ -108,7 +149,7 @@ void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, u
 
 static int deps_ready(struct deps *d) {
     for (uint64_t i = 0; i < d->n; i++)
-        if (!atomic_load(&d->dep[i].done)) return 0;
+        if (atomic_load(&d->dep[i].done) == DEP_WAITS) return 0;
     return 1;
 }
 
@@ -118,7 +159,7 @@ static void gready_target(struct view *v, uint64_t w) {
     struct m *m = self_m(v);
     uint64_t s = atomic_load(&g->state);
     if (GSTATUS(s) != G_DEPS || GGEN(s) != gword_gen(w)) return;
-    if (!deps_ready(at(v, g->deps))) return;
+    if (!deps_ready(at(v, load_acq(&g->deps)))) return;
     store_rlx(&m->intent_n, 0);
     store_rlx(&m->intent_extra, w);
     store_rel(&m->intent, INTENT_RANGE);
@@ -129,22 +170,25 @@ static void gready_target(struct view *v, uint64_t w) {
     store_rel(&m->intent, INTENT_NONE);
 }
 
-/* The result is there (G_DONE): the Gs that wait for it, then its owner, learn of it.  May be repeated. */
-void gfinish(struct view *v, uint32_t index) {
+/* The result is there: the Gs that wait for it learn of it.  Their records stay until this G is collected. */
+void gwake_dependents(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
     uint64_t list = atomic_fetch_or(&g->dependents, DEPS_CLOSED) & ~DEPS_CLOSED;
-    while (list) {
-        struct dep *d = at(v, list);
-        uint64_t next = d->next, target = d->target;          /* after the last mark the block may go */
-        atomic_store(&d->done, 1);
-        gready_target(v, target);
-        list = next;
+    for (struct dep *d; list; list = d->next) {
+        d = at(v, list);
+        atomic_store(&d->done, DEP_DONE);
+        gready_target(v, d->target);
     }
-    uint32_t owner = load_acq(&g->owner);
-    if (owner != NONE) inbox_push(v, owner, gword(index, GGEN(load_acq(&g->state))));
 }
 
-/* Exactly one completion wins: the CAS to G_COMPLETING gives the right to write the result. */
+void gtell(struct view *v, uint32_t index) {
+    struct g *g = &v->allgs[index];
+    uint32_t owner = load_acq(&g->owner);
+    if (owner) inbox_push(v, owner - 1, gword(index, GGEN(load_acq(&g->state))));
+}
+
+/* Exactly one completion wins: the CAS to G_COMPLETING gives the right to write the result.  Only after its word has been
+ * pushed can the owner collect the G, so the slot is ours until then. */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len) {
     uint32_t index = gword_index(w);
     struct g *g = &v->allgs[index];
@@ -153,16 +197,16 @@ int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint6
     uint64_t s = load_rlx(&g->state);
     atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
     store_rel(&self_m(v)->curg, 0);
-    gfinish(v, index);
+    gwake_dependents(v, index);
+    gtell(v, index);
     return 1;
 }
 
 /* w waits for every G of its deps block (their owner is ours, and pins them).  1: all are done, it is the caller's to
  * make runnable; 0: the completer of the last one does. */
-int gwait_for(struct view *v, uint64_t w, uint64_t deps_off) {
+int gwait_for(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
-    struct deps *deps = at(v, deps_off);
-    g->deps = deps_off;
+    struct deps *deps = at(v, load_rlx(&g->deps));
     for (uint64_t i = 0; i < deps->n; i++) deps->dep[i].target = w;
     atomic_store(&g->state, GSTATE(G_DEPS, NO_M, 0, gword_gen(w)));
     for (uint64_t i = 0; i < deps->n; i++) {
@@ -171,7 +215,7 @@ int gwait_for(struct view *v, uint64_t w, uint64_t deps_off) {
         uint64_t top = atomic_load(&on->dependents);
         do {
             if (top & DEPS_CLOSED) {
-                atomic_store(&d->done, 1);
+                atomic_store(&d->done, DEP_NEVER_LINKED);
                 break;
             }
             d->next = top;
@@ -182,16 +226,26 @@ int gwait_for(struct view *v, uint64_t w, uint64_t deps_off) {
            atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
 }
 
-/* Only the owner, after it has read the result. */
+/* A word from the inbox: 1 the first time, for a G of ours that has finished. */
+int gcollect(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = load_acq(&g->state);
+    return !(w & GWORD_TOKEN) && GSTATUS(s) == G_DONE && GGEN(s) == gword_gen(w) &&
+           atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
+}
+
+/* Only the owner.  The blocks are held while the references go, so that our death loses none. */
 void gdiscard(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
-    uint64_t s = load_acq(&g->state), args = g->args, result = g->result, deps = g->deps;
-    g->args = g->result = g->deps = 0;
+    uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
+    for (int i = 0; i < 3; i++)
+        if (blocks[i]) heap_hold(v, blocks[i]);
+    g->args = g->result = 0;
+    store_rlx(&g->deps, 0);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
-    if (args) heap_free(v, args);
-    if (result) heap_free(v, result);
-    if (deps) heap_free(v, deps);
     struct m *m = self_m(v);
     store_rlx(&m->n_collected, load_rlx(&m->n_collected) + 1);
+    for (int i = 0; i < 3; i++)
+        if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);
 }

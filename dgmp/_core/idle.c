@@ -3,11 +3,13 @@
  * The protocol that loses no wake-up (GMP-SPEC 2.0):
  *   who submits:  publishes the work; fence; reads whether an M spins or a P is idle.
  *   who parks:    drops its spinning bit and its P (read-modify-writes); fence; looks at every queue once more.
- * Update, then check, on both sides, with a StoreLoad fence between: at least one of the two sees the other.
+ * Update, then check, on both sides, with a StoreLoad fence between: at least one of the two sees the other.  (Go drops
+ * the P first.  Here the spinning bit is the P's, so it goes while the P is still ours; what counts is that both are gone
+ * before the last look.)
  *
- * A wake-up hands over a P: the waker takes an idle P and an idle M, writes the P to m.nextp and wakes the M's note.
- * With no idle M it reserves a free slot (M_STARTING) and wakes the coordinator, which has the zygote make the process
- * (the slow half, newm).
+ * A wake-up hands over a P: the waker takes an idle P, chooses an idle M, makes it the owner and ends its sleep.  With no
+ * idle M it reserves a free slot and wakes the coordinator, which has the zygote make the process (the slow half, newm).
+ * Every step is one CAS against a word that changes when the other side dies; repair.c finishes for a waker that dies.
  */
 #include "core.h"
 
@@ -25,7 +27,7 @@ static int clear_bit(au64 *mask, uint32_t i) {
 }
 
 uint32_t npidle(struct view *v) { return popcount(v->seg->sched.pidle, v->seg->nprocs); }
-uint32_t nmspinning(struct view *v) { return popcount(v->seg->sched.mspinning, v->seg->max_ms); }
+uint32_t nmspinning(struct view *v) { return popcount(v->seg->sched.spinning, v->seg->nprocs); }
 uint32_t nmidle(struct view *v) { return popcount(v->seg->sched.midle, v->seg->max_ms); }
 
 void wake_coordinator(struct view *v) {
@@ -33,126 +35,144 @@ void wake_coordinator(struct view *v) {
     if (v->coordinator_fd >= 0 && write(v->coordinator_fd, &one, sizeof one) < 0) return; /* EAGAIN: it is awake */
 }
 
-static void own_set(struct view *v, struct p *p, uint32_t state, uint32_t m) {
-    uint64_t own = load_acq(&p->own);
-    if (!atomic_compare_exchange_strong(&p->own, &own, OWN(state, m, OWN_SEQ(own) + 1)))
-        throw(v, "P %u changed hands while it was held", (unsigned)(p - v->allp));
+static uint32_t index_of(struct view *v, struct p *p) { return (uint32_t)(p - v->allp); }
+
+/* p is ours, and becomes another's, or idle.  Returns the word it has now. */
+static uint64_t own_set(struct view *v, struct p *p, uint32_t state, uint32_t m) {
+    uint64_t own = load_acq(&p->own), next = OWN(state, m, OWN_SEQ(own) + 1);
+    if (OWN_STATE(own) != P_RUNNING || OWN_M(own) != v->self || !atomic_compare_exchange_strong(&p->own, &own, next))
+        throw(v, "P %u is not ours", index_of(v, p));
+    return next;
+}
+
+/* For the calling process, if the word is still as it was. */
+static int own_take(struct view *v, struct p *p, uint64_t own) {
+    return atomic_compare_exchange_strong(&p->own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1));
 }
 
 /* The caller owns p, whose queue it has seen empty. */
 void pidleput(struct view *v, struct p *p) {
     own_set(v, p, P_IDLE, NONE);
-    set_bit(v->seg->sched.pidle, (uint32_t)(p - v->allp));
+    set_bit(v->seg->sched.pidle, index_of(v, p));
 }
 
-/* Takes an idle P for the calling process. */
+/* Takes an idle P for the calling process.  A bit whose P is not idle is left from a repair: it goes, and we look on. */
 struct p *pidleget(struct view *v) {
     for (uint32_t w = 0; w < words(v->seg->nprocs); w++)
         for (uint64_t bits; (bits = atomic_load(&v->seg->sched.pidle[w])) != 0;) {
             uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
             if (!clear_bit(v->seg->sched.pidle, i)) continue;
-            own_set(v, &v->allp[i], P_RUNNING, v->self);
-            return &v->allp[i];
+            uint64_t own = atomic_load(&v->allp[i].own);
+            if (OWN_STATE(own) == P_IDLE && own_take(v, &v->allp[i], own)) return &v->allp[i];
         }
     return NULL;
 }
 
 void acquirep(struct view *v, struct p *p) {
     uint64_t own = atomic_load(&p->own);
-    if (OWN_STATE(own) != P_RUNNING || OWN_M(own) != v->self) throw(v, "acquirep: P %d is not ours", (int)(p - v->allp));
+    if (OWN_STATE(own) != P_RUNNING || OWN_M(own) != v->self) throw(v, "acquirep: P %u is not ours", index_of(v, p));
     if (load_rlx(&self_m(v)->p)) throw(v, "acquirep: already holding a P");
-    store_rel(&self_m(v)->p, (uint32_t)(p - v->allp) + 1);
+    store_rel(&self_m(v)->p, index_of(v, p) + 1);
 }
 
 struct p *releasep(struct view *v) {
     uint32_t p = load_rlx(&self_m(v)->p);
     if (!p) throw(v, "releasep: no P");
+    if (is_spinning(v)) throw(v, "releasep: spinning");
     if (OWN_M(load_acq(&v->allp[p - 1].own)) != v->self) throw(v, "releasep: P %u is not ours", p - 1);
     store_rel(&self_m(v)->p, 0);
     return &v->allp[p - 1];
 }
 
-/* Publishes that this M is parked; the caller then fences and rechecks its inbox (munput if there is something). */
+/* Publishes that this M is parked; the caller then looks at its inbox once more (munput if there is something). */
 void mput(struct view *v) {
-    struct m *m = self_m(v);
-    if (load_rlx(&m->p)) throw(v, "stopm holding P %u", load_rlx(&m->p) - 1);
-    if (is_spinning(v)) throw(v, "stopm spinning");
-    noteclear(&m->note);
-    atomic_store(&m->state, M_IDLE);
+    if (load_rlx(&self_m(v)->p)) throw(v, "stopm holding P %u", load_rlx(&self_m(v)->p) - 1);
+    noteclear(v);
     set_bit(v->seg->sched.midle, v->self);
-    fence_sc(&m->inbox.tail);
+    fence_sc(&self_m(v)->inbox.tail);
 }
 
 int munput(struct view *v) {
-    uint32_t idle = M_IDLE;
+    uint32_t w = atomic_load(&self_m(v)->note);
     clear_bit(v->seg->sched.midle, v->self);
-    return atomic_compare_exchange_strong(&self_m(v)->state, &idle, M_RUNNING);
+    return MSTATE(w) == M_IDLE &&
+           atomic_compare_exchange_strong(&self_m(v)->note, &w, MWORD(M_RUNNING, 0, MLIFE(w)));
 }
 
-static int mwant(struct view *v, uint32_t m) {
-    uint32_t idle = M_IDLE;
-    if (!atomic_compare_exchange_strong(&v->allm[m].state, &idle, M_WANTED | (v->self + 1) << 8)) return 0;
+/* After notesleep, or as a new M: what was handed over. */
+struct p *mtake(struct view *v) {
+    uint32_t w = load_acq(&self_m(v)->note), p = MARG(w);
+    if (MSTATE(w) != M_HANDED) throw(v, "M %u was not woken", v->self);
+    atomic_store(&self_m(v)->note, MWORD(M_RUNNING, 0, MLIFE(w)));
+    if (!p) return NULL;
+    acquirep(v, &v->allp[p - 1]);
+    return &v->allp[p - 1];
+}
+
+/* m is idle, and wanted by us from here on: its note; 0: it was not idle. */
+static uint32_t mwant(struct view *v, uint32_t m) {
+    uint32_t w = atomic_load(&v->allm[m].note), want = MWORD(M_WANTED, v->self, MLIFE(w));
+    if (MSTATE(w) != M_IDLE || !atomic_compare_exchange_strong(&v->allm[m].note, &w, want)) return 0;
     clear_bit(v->seg->sched.midle, m);
-    return 1;
+    return want;
 }
 
-/* An idle M, now wanted by us; nms: none. */
-static uint32_t mget(struct view *v) {
+static uint32_t mget(struct view *v, uint32_t *m) {
     for (uint32_t w = 0; w < words(v->seg->max_ms); w++)
         for (uint64_t bits = atomic_load(&v->seg->sched.midle[w]); bits; bits &= bits - 1) {
-            uint32_t m = w * 64 + (uint32_t)__builtin_ctzll(bits);
-            if (mwant(v, m)) return m;
+            *m = w * 64 + (uint32_t)__builtin_ctzll(bits);
+            uint32_t note = mwant(v, *m);
+            if (note) return note;
         }
-    return v->seg->nms;
+    return 0;
 }
 
 /* A free slot for a new M, reserved for us before anything else happens (golang/go#40368). */
-static uint32_t mreserve(struct view *v) {
-    for (uint32_t m = 0; m < v->seg->max_ms; m++) {
-        uint32_t was = M_FREE;
-        if (load_rlx(&v->allm[m].state) == M_FREE &&
-            atomic_compare_exchange_strong(&v->allm[m].state, &was, M_STARTING | (v->self + 1) << 8))
-            return m;
+static uint32_t mreserve(struct view *v, uint32_t *m) {
+    for (*m = 0; *m < v->seg->max_ms; ++*m) {
+        uint32_t w = load_rlx(&v->allm[*m].note), starting = MWORD(M_STARTING, v->self, MLIFE(w));
+        if (MSTATE(w) == M_FREE && atomic_compare_exchange_strong(&v->allm[*m].note, &w, starting)) return starting;
     }
-    return v->seg->nms;
+    return 0;
 }
 
-static void hand_over(struct view *v, struct p *p, uint32_t m, int spinning) {
-    if (spinning) set_bit(v->seg->sched.mspinning, m);
-    own_set(v, p, P_RUNNING, m);
-    atomic_store(&v->allm[m].nextp, (uint32_t)(p - v->allp) + 1);
-    notewakeup(v, &v->allm[m].note);
+/* p, which is ours, becomes that of M m, whose note says that we want it.  0: m died meanwhile, and p is ours again. */
+static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int spinning) {
+    uint32_t i = index_of(v, p);
+    if (spinning) set_bit(v->seg->sched.spinning, i);
+    uint64_t own = own_set(v, p, P_RUNNING, m);
+    if (notewakeup(v, m, note, i + 1)) return 1;
+    if (!own_take(v, p, own)) return 1;                       /* its repair was faster, and has given p on */
+    clear_bit(v->seg->sched.spinning, i);
+    return 0;
 }
 
 int startm_on(struct view *v, struct p *p, uint32_t m) {
-    if (!mwant(v, m)) return 0;
-    hand_over(v, p, m, 0);
-    return 1;
+    uint32_t note = mwant(v, m);
+    return note && hand_over(v, p, m, note, 0);
 }
 
 /* The caller owns p.  Every M at work and none left to make: p goes idle, the work waits for a running M. */
 int startm(struct view *v, struct p *p, int spinning) {
-    uint32_t m = mget(v);
-    if (m < v->seg->nms) {
-        hand_over(v, p, m, spinning);
-        return 1;
+    for (uint32_t m, note;;) {
+        if ((note = mget(v, &m)) != 0) {
+            if (hand_over(v, p, m, note, spinning)) return 1;
+        } else if ((note = mreserve(v, &m)) != 0) {
+            if (!hand_over(v, p, m, note, spinning)) continue;
+            wake_coordinator(v);
+            return 1;
+        } else {
+            pidleput(v, p);
+            return 0;
+        }
     }
-    m = mreserve(v);
-    if (m < v->seg->nms) {
-        noteclear(&v->allm[m].note);
-        hand_over(v, p, m, spinning);
-        wake_coordinator(v);
-        return 1;
-    }
-    pidleput(v, p);
-    return 0;
 }
 
 /* One more M to look for work, unless one looks already or no P is idle.  The caller has published the work; whoever
  * fails to find an idle P while nobody spins leaves needspinning for the next M about to park (golang/go#45867). */
 int wakep(struct view *v) {
 #ifndef MUTANT_NO_PUT_FENCE
-    fence_sc(&v->seg->sched.mspinning[0]);
+    fence_sc(&v->seg->sched.spinning[0]);
 #endif
     if (nmspinning(v)) return 0;
     struct p *p = pidleget(v);
@@ -163,13 +183,20 @@ int wakep(struct view *v) {
     return startm(v, p, 1);
 }
 
+static uint32_t held(struct view *v) {
+    uint32_t p = load_rlx(&self_m(v)->p);
+    if (!p) throw(v, "M %u spins without a P", v->self);
+    return p - 1;
+}
+
 void set_spinning(struct view *v) {
-    set_bit(v->seg->sched.mspinning, v->self);
+    set_bit(v->seg->sched.spinning, held(v));
     atomic_store(&v->seg->sched.needspinning, 0);
 }
 
 int is_spinning(struct view *v) {
-    return (int)(load_acq(&v->seg->sched.mspinning[v->self / 64]) >> (v->self % 64) & 1);
+    uint32_t p = load_rlx(&self_m(v)->p);
+    return p && load_acq(&v->seg->sched.spinning[(p - 1) / 64]) >> ((p - 1) % 64) & 1;
 }
 
 /* At most half of the busy Ps have an M that spins. */
@@ -181,12 +208,13 @@ int become_spinning(struct view *v) {
 }
 
 void reset_spinning(struct view *v) {
+    uint32_t p = held(v);
 #ifdef MUTANT_PLAIN_PARK
-    au64 *word = &v->seg->sched.mspinning[v->self / 64];
-    store_rlx(word, load_rlx(word) & ~(1ull << (v->self % 64)));
+    au64 *word = &v->seg->sched.spinning[p / 64];
+    store_rlx(word, load_rlx(word) & ~(1ull << (p % 64)));
 #else
-    if (!clear_bit(v->seg->sched.mspinning, v->self)) throw(v, "reset_spinning: not spinning");
-    fence_sc(&v->seg->sched.mspinning[0]);
+    if (!clear_bit(v->seg->sched.spinning, p)) throw(v, "reset_spinning: not spinning");
+    fence_sc(&v->seg->sched.spinning[0]);
 #endif
 }
 

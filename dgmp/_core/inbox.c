@@ -16,7 +16,7 @@ static au64 *cell(struct view *v, struct inbox *b, uint64_t i) { return (au64 *)
 
 static void wake_m(struct view *v, uint32_t m) {
     struct m *to = &v->allm[m];
-    if (MSTATE(atomic_load(&to->state)) != M_IDLE) return;    /* it looks at its inbox before it parks */
+    if (MSTATE(atomic_load(&to->note)) != M_IDLE) return;     /* it looks at its inbox before it parks */
     struct p *p = pidleget(v);
     if (p) {
         if (startm_on(v, p, m)) return;
@@ -37,7 +37,8 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w) {
         uint64_t free = t / v->seg->inbox_cap;
         if (atomic_compare_exchange_strong(cell(v, b, t), &free, w)) break;
         if (free & GWORD_FULL) {
-            if (t - load_acq(&b->head) >= v->seg->inbox_cap) throw(v, "the inbox of M %u is full", m);
+            /* signed: if we slept since we read tail, head may be beyond it */
+            if ((int64_t)(t - load_acq(&b->head)) >= (int64_t)v->seg->inbox_cap) throw(v, "the inbox of M %u is full", m);
             uint64_t at_t = t;                                /* finish the move of whoever wrote the cell */
             atomic_compare_exchange_strong(&b->tail, &at_t, t + 1);
         }
@@ -59,18 +60,21 @@ void inbox_kick(struct view *v, uint32_t m) {
     futex_wake(&b->seq, 1 << 30);
 }
 
-uint64_t inbox_pop_of(struct view *v, uint32_t m) {
+/* The consumer looks, deals with the word, and drops it after: if it dies between, whoever collects in its stead finds
+ * the word once more.  head before the cell: one that dies between these leaves a word that comes again a lap later. */
+uint64_t inbox_peek(struct view *v, uint32_t m) {
     struct inbox *b = &v->allm[m].inbox;
-    uint64_t h = load_rlx(&b->head), w = load_acq(cell(v, b, h));
-    if (!(w & GWORD_FULL)) return 0;
-    uint64_t at_h = h;                                        /* its producer may have died before moving tail */
-    if (atomic_load(&b->tail) == h) atomic_compare_exchange_strong(&b->tail, &at_h, h + 1);
-    store_rel(cell(v, b, h), h / v->seg->inbox_cap + 1);
-    store_rel(&b->head, h + 1);
-    return w;
+    uint64_t w = load_acq(cell(v, b, load_rlx(&b->head)));
+    return w & GWORD_FULL ? w : 0;
 }
 
-uint64_t inbox_pop(struct view *v) { return inbox_pop_of(v, v->self); }
+void inbox_drop(struct view *v, uint32_t m) {
+    struct inbox *b = &v->allm[m].inbox;
+    uint64_t h = load_rlx(&b->head), at_h = h;
+    if (atomic_load(&b->tail) == h) atomic_compare_exchange_strong(&b->tail, &at_h, h + 1);  /* its producer died */
+    store_rel(&b->head, h + 1);
+    store_rel(cell(v, b, h), h / v->seg->inbox_cap + 1);
+}
 
 int inbox_empty(struct view *v, uint32_t m) {
     struct inbox *b = &v->allm[m].inbox;

@@ -26,10 +26,16 @@ typedef struct View {
     struct view v;
     struct slot *slots;
     uint32_t nslots;
+    uint64_t outstanding;             /* Gs of ours that have not been collected */
     int closed;
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct View *next;
 } View;
+
+/* Names of a Future's slots, and the state that says it has its result: api.future. */
+enum { N_WORD, N_KIND, N_DATA, N_STATE, N_THEN, NNAMES };
+static const char *const texts[NNAMES] = {"word", "_kind", "_data", "_state", "_then"};
+static PyObject *names[NNAMES], *finished;
 
 static View *views;                   /* all of this process, for the fork handler; under the GIL */
 
@@ -47,6 +53,7 @@ static int usable(View *self) {
 }
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 
+/* May move the table. */
 static struct slot *slot_of(View *self, uint32_t index) {
     if (index >= self->nslots) {
         uint32_t n = self->nslots ? self->nslots : 1024;
@@ -142,7 +149,78 @@ static PyObject *View_close(View *self, PyObject *none) {
 
 /* ---------------------------------------------------------------- spawning and collecting */
 
-/* spawn(future, fn, args, where, deps) -> word, or None when every slot is taken.
+/* In the order in which others may look: the state last.  Runs no Python code: these are slots of dgmp's own class. */
+static int finish(PyObject *future, unsigned long kind, PyObject *data) {
+    PyObject *k = PyLong_FromUnsignedLong(kind);
+    int e = !k || PyObject_SetAttr(future, names[N_KIND], k) || PyObject_SetAttr(future, names[N_DATA], data) ||
+            PyObject_SetAttr(future, names[N_STATE], finished);
+    Py_XDECREF(k);
+    return e;
+}
+
+/* The Gs that the new one waits for, as the caller found them when it encoded the call: still there, and not collected? */
+static int still_there(View *self, PyObject *deps, Py_ssize_t n) {
+    for (Py_ssize_t i = 0; i < n; i++) {
+        uint64_t w = PyLong_AsUnsignedLongLong(PyTuple_GetItem(deps, i));
+        uint32_t index = gword_index(w);
+        if (index >= self->nslots || !self->slots[index].future || self->slots[index].drained ||
+            GGEN(load_acq(&self->v.allgs[index].state)) != gword_gen(w))
+            return 0;
+    }
+    return 1;
+}
+
+/* Our side of gwait_for: what we wait for stays until we have run, our records until what we wait for is collected. */
+static int wait_for(View *self, uint32_t index, uint64_t w, PyObject *on, Py_ssize_t n) {
+    struct g *g = &self->v.allgs[index];
+    struct deps *deps = at(&self->v, load_rlx(&g->deps));
+    memset(deps, 0, sizeof *deps + (size_t)n * sizeof(struct dep));
+    deps->n = (uint64_t)n;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        deps->dep[i].on = gword_index(PyLong_AsUnsignedLongLong(PyTuple_GetItem(on, i)));
+        self->slots[deps->dep[i].on].pins++;
+    }
+    int ready = gwait_for(&self->v, w);
+    for (Py_ssize_t i = 0; i < n; i++)
+        self->slots[index].pins += atomic_load(&deps->dep[i].done) != DEP_NEVER_LINKED;
+    return ready;
+}
+
+/* heap_alloc, with the reference where a repair looks for it. */
+static uint64_t alloc_for(struct view *v, uint64_t *ref, uint64_t len) {
+    *ref = heap_alloc(v, len);
+    if (*ref) heap_use(v, *ref);
+    return *ref;
+}
+
+/* A slot with the call in it, allocated; NULL: none is free, or (with an exception) no memory. */
+static struct g *fill(View *self, uint32_t *index, const char *data, Py_ssize_t len, Py_ssize_t ndeps) {
+    struct view *v = &self->v;
+    struct g *g = gfget(v, index);
+    if (!g) return NULL;
+    uint64_t deps = 0;
+    int e = !slot_of(self, *index);
+    if (!e && len > INLINE_ARGS) e = !alloc_for(v, &g->args, (uint64_t)len);
+    if (!e && ndeps) {
+        deps = heap_alloc(v, sizeof(struct deps) + (uint64_t)ndeps * sizeof(struct dep));
+        e = !deps;
+    }
+    if (e) {
+        gdiscard(v, *index);
+        PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for arguments of %zd bytes", len);
+        return NULL;
+    }
+    if (deps) {
+        store_rel(&g->deps, deps);
+        heap_use(v, deps);
+    }
+    memcpy(g->args ? at(v, g->args) : g->inline_args, data, (size_t)len);
+    g->args_len = (uint64_t)len;
+    return g;
+}
+
+/* spawn(future, fn, args, where, deps) -> True; None when every slot is taken; False when one of deps has been collected
+ * since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
  * finds it, and nobody else runs yet). */
 static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
@@ -153,39 +231,30 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     long where = PyLong_AsLong(a[3]);
     char *data;
     Py_ssize_t len, ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    uint64_t off = 0, deps_off = 0;
-    if (len > INLINE_ARGS && !(off = heap_alloc(v, (uint64_t)len)))
-        return PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for arguments of %zd bytes", len);
-    if (ndeps && !(deps_off = heap_alloc(v, sizeof(struct deps) + (uint64_t)ndeps * sizeof(struct dep)))) {
-        if (off) heap_free(v, off);
-        return PyErr_NoMemory();
-    }
     uint32_t index;
-    struct g *g = gfget(v, &index);
-    struct slot *slot = g ? slot_of(self, index) : NULL;
-    if (!slot) {
-        if (off) heap_free(v, off);
-        if (deps_off) heap_free(v, deps_off);
-        if (g) return PyErr_NoMemory();
+    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
+    struct g *g = fill(self, &index, data, len, ndeps);
+    if (!g) {
+        if (PyErr_Occurred()) return NULL;
         Py_RETURN_NONE;
     }
-    memcpy(off ? at(v, off) : g->inline_args, data, (size_t)len);
-    g->args = off, g->args_len = (uint64_t)len, g->fn = (uint32_t)fn;
-    Py_INCREF(a[0]);
-    slot->future = a[0], slot->pins = 0, slot->drained = 0;
+    g->fn = (uint32_t)fn;
     uint64_t s = load_rlx(&g->state), w = gword(index, GGEN(s));
+    PyObject *word = PyLong_FromUnsignedLongLong(w);
+    if (!word || PyObject_SetAttr(a[0], names[N_WORD], word)) {
+        Py_XDECREF(word);
+        gdiscard(v, index);
+        return NULL;
+    }
+    Py_DECREF(word);
+    Py_INCREF(a[0]);
+    struct slot *slot = &self->slots[index];
+    slot->future = a[0], slot->pins = 0, slot->drained = 0;
+    self->outstanding++;
+    self->woke = 0;
     if (ndeps) {
-        struct deps *deps = at(v, deps_off);
-        memset(deps, 0, sizeof *deps + (size_t)ndeps * sizeof(struct dep));
-        deps->n = (uint64_t)ndeps;
-        for (Py_ssize_t i = 0; i < ndeps; i++) {
-            uint32_t on = gword_index(PyLong_AsUnsignedLongLong(PyTuple_GetItem(a[4], i)));
-            deps->dep[i].on = on;
-            self->slots[on].pins++;
-        }
-        self->woke = 0;
-        if (!gwait_for(v, w, deps_off)) return PyLong_FromUnsignedLongLong(w);
+        if (!wait_for(self, index, w, a[4], ndeps)) Py_RETURN_TRUE;
     } else {
         atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
     }
@@ -194,61 +263,68 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     if (where == 0 || where == 3 || !p) globrunqput(v, w);
     else runqput(v, &v->allp[p - 1], w, where == 2);
     self->woke = where != 3 && wakep(v);
-    return PyLong_FromUnsignedLongLong(w);
+    Py_RETURN_TRUE;
 }
 
-static void unpin(View *self, uint32_t on) {
-    struct slot *slot = &self->slots[on];
-    if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, on);
+static void unpin(View *self, uint32_t index) {
+    struct slot *slot = &self->slots[index];
+    if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, index);
 }
 
-static void discard(View *self, uint32_t index) {
-    struct g *g = &self->v.allgs[index];
-    if (g->deps) {
-        struct deps *deps = at(&self->v, g->deps);
+/* Its result is with its Future.  Nobody walks its list of dependents any more, and it needs no result of another. */
+static void let_go(View *self, uint32_t index) {
+    struct view *v = &self->v;
+    struct g *g = &v->allgs[index];
+    struct slot *slot = &self->slots[index];
+    slot->drained = 1;
+    slot->pins++;                                             /* our own, while we look at our records */
+    if (load_rlx(&g->deps)) {
+        struct deps *deps = at(v, load_rlx(&g->deps));
         for (uint64_t i = 0; i < deps->n; i++) unpin(self, deps->dep[i].on);
     }
-    self->slots[index].drained = 1;
-    if (self->slots[index].pins == 0) gdiscard(&self->v, index);
+    for (uint64_t d = load_acq(&g->dependents) & ~DEPS_CLOSED, next; d; d = next) {
+        struct dep *dep = at(v, d);
+        next = dep->next;
+        unpin(self, gword_index(dep->target));                /* may free the record */
+    }
+    unpin(self, index);
 }
 
-static PyObject *result_bytes(struct view *v, struct g *g) {
-    return PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len);
-}
-
-/* drain() -> list of (future, kind, data): the Gs of ours that have finished; their slots are dead again. */
-static PyObject *View_drain(View *self, PyObject *none) {
-    (void)none;
+/* drain(tell) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have something
+ * in _then are appended to the list `tell`; their slots are dead again. */
+static PyObject *View_drain(View *self, PyObject *tell) {
     CHECK(self);
     struct view *v = &self->v;
-    PyObject *out = PyList_New(0);
-    for (uint64_t w; out && (w = inbox_pop(v)) != 0;) {
+    long n = 0;
+    for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
-        uint64_t s = load_acq(&g->state);
-        if (w & GWORD_TOKEN || GSTATUS(s) != G_DONE || GGEN(s) != gword_gen(w) || load_acq(&g->owner) != v->self)
-            continue;                                          /* told twice */
-        struct slot *slot = slot_of(self, index);
-        if (!slot || !slot->future || slot->drained) continue;
-        PyObject *data = result_bytes(v, g);
-        PyObject *item = data ? PyTuple_New(3) : NULL;
-        PyObject *kind = item ? PyLong_FromUnsignedLong(g->result_kind) : NULL;
-        if (!kind) {
+        struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
+        PyObject *data = NULL;
+        if (slot && slot->future && !slot->drained && GGEN(load_acq(&g->state)) == gword_gen(w) &&
+            GSTATUS(load_acq(&g->state)) == G_DONE &&
+            !(data = PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len)))
+            return NULL;                                      /* the word is still there */
+        int ours = gcollect(v, w) && data;
+        inbox_drop(v, v->self);
+        if (!ours) {                                          /* told twice */
             Py_XDECREF(data);
-            Py_XDECREF(item);
-            inbox_push(v, v->self, w);
-            Py_CLEAR(out);
-            break;
+            continue;
         }
-        PyTuple_SetItem(item, 0, slot->future);
-        PyTuple_SetItem(item, 1, kind);
-        PyTuple_SetItem(item, 2, data);
+        PyObject *future = slot->future;
+        unsigned long kind = g->result_kind;
         slot->future = NULL;
-        discard(self, index);
-        if (PyList_Append(out, item)) Py_CLEAR(out);
-        Py_DECREF(item);
+        let_go(self, index);
+        self->outstanding--, n++;
+        int e = finish(future, kind, data);
+        PyObject *then = e ? NULL : PyObject_GetAttr(future, names[N_THEN]);
+        if (!then || (then != Py_None && PyList_Append(tell, future))) e = 1;
+        Py_XDECREF(then);
+        Py_DECREF(data);
+        Py_DECREF(future);
+        if (e) return NULL;
     }
-    return out;
+    return PyLong_FromLong(n);
 }
 
 /* pending() -> the Futures of ours that have not finished */
@@ -395,7 +471,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     return Py_BuildValue("(IKy#O)", g->fn, (unsigned long long)g->goid, gargs(&self->v, g), (Py_ssize_t)g->args_len,
-                         g->deps ? Py_True : Py_False);
+                         load_acq(&g->deps) ? Py_True : Py_False);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -437,10 +513,10 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    struct g *g = &self->v.allgs[gword_index(w)];
+    uint64_t off = load_acq(&self->v.allgs[gword_index(w)].deps);
     PyObject *out = PyList_New(0);
-    if (!out || !g->deps) return out;
-    struct deps *deps = at(&self->v, g->deps);
+    if (!out || !off) return out;
+    struct deps *deps = at(&self->v, off);
     for (uint64_t i = 0; i < deps->n; i++) {
         struct g *on = &self->v.allgs[deps->dep[i].on];
         PyObject *item = Py_BuildValue("(Iy#)", on->result_kind, gresult(&self->v, on), (Py_ssize_t)on->result_len);
@@ -453,15 +529,11 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
 
 /* ---------------------------------------------------------------- Ps and Ms */
 
-/* acquirep() -> whether our maker had left us a P in nextp: how an M begins */
-static PyObject *View_acquirep(View *self, PyObject *none) {
+/* mstart() -> whether our maker had left us a P: how an M begins */
+static PyObject *View_mstart(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    struct m *m = self_m(&self->v);
-    uint32_t p = atomic_exchange(&m->nextp, 0);
-    atomic_store(&m->state, M_RUNNING);
-    if (p) acquirep(&self->v, &self->v.allp[p - 1]);
-    return PyBool_FromLong(p != 0);
+    return PyBool_FromLong(mtake(&self->v) != NULL);
 }
 
 static PyObject *View_releasep(View *self, PyObject *none) {
@@ -565,62 +637,53 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     return PyBool_FromLong(found);
 }
 
-/* stopm(want_p): parks this M, which holds no P, until it is handed one: True.  False at once when its inbox has
- * something or a signal came: it runs again, without a P.  want_p: it has started Gs that are ready, so it takes an idle
- * P, or leaves a token on the global queue before it sleeps. */
-static PyObject *View_stopm(View *self, PyObject *arg) {
-    CHECK(self);
-    struct view *v = &self->v;
-    struct m *m = self_m(v);
-    int woken = 0;
-    mput(v);
-    if (arg == Py_True) {
-        struct p *p = pidleget(v);
-        if (p && munput(v)) {
-            acquirep(v, p);
-            Py_RETURN_TRUE;
-        }
-        if (p) {
-            pidleput(v, p);
-            fence_sc(&v->seg->sched.pidle[0]);
-            if (work_anywhere(v)) wakep(v);
-        } else if (atomic_exchange(&m->token_queued, 1) == 0) {
-            globrunqput(v, token(v->self));
-            wakep(v);
-        }
+/* An idle M with ready Gs gets an idle P, or a token on the global queue says that it wants one. */
+static void want_p(struct view *v) {
+    struct p *p = pidleget(v);
+    if (p) {
+        if (startm_on(v, p, v->self)) return;
+        pidleput(v, p);
+        fence_sc(&v->seg->sched.pidle[0]);
+        if (work_anywhere(v)) wakep(v);
+    } else if (atomic_exchange(&self_m(v)->token_queued, 1) == 0) {
+        globrunqput(v, token(v->self));
+        wakep(v);
     }
+}
+
+/* stopm(want_p, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
+ * something, the time is up or a signal came: it runs again, without a P.  want_p: it has started Gs that are ready. */
+static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "stopm takes 2 arguments");
+    struct view *v = &self->v;
+    long long timeout = PyLong_AsLongLong(a[1]);
+    int woken = 0;
+    if (PyErr_Occurred()) return NULL;
+    mput(v);
+    if (a[0] == Py_True) want_p(v);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
-        woken = notesleep(&m->note, 0, -1);
+        woken = notesleep(v, timeout);
         Py_END_ALLOW_THREADS
     }
     if (!woken && munput(v)) {
         if (PyErr_CheckSignals()) return NULL;
         Py_RETURN_FALSE;
     }
-    if (!woken) {                                              /* the waker was faster: its note comes */
+    if (!woken) {                                             /* a waker chose us: its hand-over comes */
         Py_BEGIN_ALLOW_THREADS
-        while (!notesleep(&m->note, 0, -1)) continue;
+        while (!notesleep(v, -1)) continue;
         Py_END_ALLOW_THREADS
     }
-    uint32_t p = atomic_exchange(&m->nextp, 0);
-    atomic_store(&m->state, M_RUNNING);
-    if (p) acquirep(v, &v->allp[p - 1]);
-    return PyBool_FromLong(p != 0);
+    return PyBool_FromLong(mtake(v) != NULL);
 }
 
 /* A thread of an M other than its main one has drained something the scheduler must see. */
 static PyObject *View_wake_self(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    struct view *v = &self->v;
-    struct m *m = self_m(v);
-    if (MSTATE(atomic_load(&m->state)) == M_IDLE) {
-        struct p *p = pidleget(v);
-        if (p && !startm_on(v, p, v->self)) pidleput(v, p);
-        else if (!p && atomic_exchange(&m->token_queued, 1) == 0) globrunqput(v, token(v->self));
-        if (work_anywhere(v)) wakep(v);
-    }
+    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v);
     Py_RETURN_NONE;
 }
 
@@ -635,7 +698,7 @@ static PyObject *View_attach(View *self, PyObject *args) {
     uint32_t was = 0;
     if (!atomic_compare_exchange_strong(&m->pid, &was, pid) && was != pid) Py_RETURN_FALSE;
     store_rlx(&m->kind, kind);
-    if (kind == KIND_CLIENT) atomic_store(&m->state, M_RUNNING);
+    if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
 }
 
@@ -646,7 +709,7 @@ static PyObject *View_starting(View *self, PyObject *none) {
     PyObject *out = PyList_New(0);
     for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
         struct m *m = &self->v.allm[i];
-        if (MSTATE(atomic_load(&m->state)) != M_STARTING || load_acq(&m->pid)) continue;
+        if (MSTATE(atomic_load(&m->note)) != M_HANDED || load_acq(&m->pid)) continue;
         PyObject *x = PyLong_FromUnsignedLong(i);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
         Py_XDECREF(x);
@@ -672,7 +735,7 @@ static PyObject *View_pids(View *self, PyObject *none) {
     CHECK(self);
     PyObject *out = PyList_New(0);
     for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
-        uint32_t pid = load_acq(&self->v.allm[i].pid), state = MSTATE(atomic_load(&self->v.allm[i].state));
+        uint32_t pid = load_acq(&self->v.allm[i].pid), state = MSTATE(atomic_load(&self->v.allm[i].note));
         if (!pid || state == M_FREE || state == M_DEAD) continue;
         PyObject *x = Py_BuildValue("(II)", i, pid);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
@@ -708,12 +771,7 @@ static PyObject *View_adopt(View *self, PyObject *arg) {
     unsigned long m = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
     uint32_t live = adopt(&self->v, (uint32_t)m);
-    if (!live) {
-        struct m *dead = &self->v.allm[m];
-        store_rlx(&dead->pid, 0);
-        atomic_store(&dead->note, 0);
-        atomic_store(&dead->state, M_FREE);
-    }
+    if (!live) mfree(&self->v, (uint32_t)m);
     return PyLong_FromUnsignedLong(live);
 }
 
@@ -757,7 +815,7 @@ static PyObject *View_stats(View *self, PyObject *none) {
         gs += load_rlx(&m->n_executed), steals += load_rlx(&m->n_steals), stolen += load_rlx(&m->n_stolen);
         parks += load_rlx(&m->n_parks), global += load_rlx(&m->n_global);
         spawned += load_rlx(&m->n_spawned), collected += load_rlx(&m->n_collected);
-        uint32_t state = MSTATE(load_rlx(&m->state));
+        uint32_t state = MSTATE(load_rlx(&m->note));
         ms += i < v->seg->max_ms && state != M_FREE && state != M_DEAD;
     }
     PyObject *d = PyDict_New();
@@ -801,6 +859,7 @@ static PyObject *View_get(View *self, void *what) {
     case 5: return PyLong_FromUnsignedLong(v->seg->nslots);
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
     case 7: return PyLong_FromUnsignedLong(npidle(v));
+    case 8: return PyLong_FromUnsignedLongLong(self->outstanding);
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -810,17 +869,18 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(close), FAST(spawn), NOARGS(drain), NOARGS(pending), NOARGS(inbox_empty), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
+    NOARGS(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
     NOARGS(runqget), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
-    NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(acquirep), NOARGS(releasep),
+    NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
-    NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning), NOARGS(work_anywhere), ONE(spin), ONE(stopm),
+    NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning), NOARGS(work_anywhere), ONE(spin), FAST(stopm),
     NOARGS(wake_self), NOARGS(pids), ARGS(attach), NOARGS(starting), ARGS(m_started), NOARGS(start_m0), ARGS(repair), ONE(adopt),
     ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
 
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
-                               GET("runtime_id", 6), GET("npidle", 7), GET("woke", 8), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
+                               GET("woke", 9), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -852,6 +912,9 @@ static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core 
 
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
+    for (int i = 0; i < NNAMES; i++)
+        if (!names[i] && !(names[i] = PyUnicode_InternFromString(texts[i]))) return NULL;
+    if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (!type || PyModule_AddObject(mod, "View", type) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||

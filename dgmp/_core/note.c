@@ -1,7 +1,8 @@
-/* note.c: one-time sleep and wake-up on a futex that processes share (Go: lock_futex.go).
+/* note.c: an M's note: sleep until a waker hands over a P (Go: lock_futex.go, m.park).
  *
- * noteclear, then one notesleep and one notewakeup in any order: the sleep returns after the wake-up.  A second
- * wake-up before the next noteclear is a broken invariant.  Never FUTEX_PRIVATE_FLAG: the word is shared by processes.
+ * noteclear, then one notesleep and one notewakeup in any order: the sleep returns after the wake-up.  The note is the
+ * word that also says what the M does (core.h), so a wake-up is one CAS: it publishes the P, ends the sleep, and fails
+ * if the M has died meanwhile, even if another lives in its slot by now.  Never FUTEX_PRIVATE_FLAG: processes share it.
  */
 #include "core.h"
 
@@ -26,25 +27,29 @@ int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns) {
 
 void futex_wake(au32 *word, int n) { syscall(SYS_futex, word, FUTEX_WAKE, n, NULL, NULL, 0); }
 
-void noteclear(au32 *note) { atomic_store(note, 0); }
-
-void notewakeup(struct view *v, au32 *note) {
-    if (atomic_exchange(note, 1) != 0) throw(v, "notewakeup: double wakeup");
-    futex_wake(note, 1);
+void noteclear(struct view *v) {
+    au32 *note = &self_m(v)->note;
+    uint32_t w = load_rlx(note);
+    if (MSTATE(w) != M_RUNNING) throw(v, "noteclear: M %u is in state %u", v->self, MSTATE(w));
+    atomic_store(note, MWORD(M_IDLE, 0, MLIFE(w)));
 }
 
-int notesleep(au32 *note, int64_t spin_ns, int64_t timeout_ns) {
-    int64_t start = spin_ns > 0 || timeout_ns >= 0 ? nanotime() : 0;
-    if (spin_ns > 0)
-        for (int i = 1; load_acq(note) == 0; i++) {
-            procyield();
-            if (i % 64 == 0 && nanotime() - start > spin_ns) break;
-        }
-    while (load_acq(note) == 0) {
-        int64_t left = timeout_ns < 0 ? -1 : timeout_ns - (nanotime() - start);
+/* word: the note as the waker left it when it chose m (WANTED or STARTING). */
+int notewakeup(struct view *v, uint32_t m, uint32_t word, uint32_t arg) {
+    au32 *note = &v->allm[m].note;
+    if (!atomic_compare_exchange_strong(note, &word, MWORD(M_HANDED, arg, MLIFE(word)))) return 0;
+    futex_wake(note, 1);
+    return 1;
+}
+
+int notesleep(struct view *v, int64_t timeout_ns) {
+    au32 *note = &self_m(v)->note;
+    int64_t end = timeout_ns < 0 ? 0 : nanotime() + timeout_ns;
+    for (uint32_t w; MSTATE(w = load_acq(note)) != M_HANDED;) {
+        int64_t left = timeout_ns < 0 ? -1 : end - nanotime();
         if (timeout_ns >= 0 && left <= 0) return 0;
-        int e = futex_wait(note, 0, left);
-        if (e == ETIMEDOUT || e == EINTR) return load_acq(note) != 0;
+        int e = futex_wait(note, w, left);
+        if (e == ETIMEDOUT || e == EINTR) return MSTATE(load_acq(note)) == M_HANDED;
     }
     return 1;
 }

@@ -1,16 +1,16 @@
 /* repair.c: what a dead process leaves half-done is finished or discarded (GMP-SPEC 2.17).
  *
  * Only the coordinator calls this, and only once the death is certain.  Everything the dead one may have held is read
- * from its own record: its intent (words on their way between queues), the word it was popping, its P, its spinning bit,
- * an M it was about to wake, its slots.  Requeueing a word that another queue holds too is harmless: one state CAS wins.
+ * from its own record: its intent (words on their way between queues), the word it was popping, its P, an M it was about
+ * to wake, its slots and the blocks it held.  Requeueing a word that another queue holds too is harmless: one state CAS
+ * wins.  The order matters: its note says DEAD before its Ps are looked for, so that a waker who hands it one now fails.
  */
 #include "core.h"
 
 static void requeue(struct view *v, uint64_t w) {
     if (!(w & GWORD_FULL)) return;
-    if (w & GWORD_TOKEN) {
-        uint32_t m = (uint32_t)(w & 0xffffu);
-        if (m < v->seg->max_ms && !inbox_empty(v, m)) globrunqput(v, w);
+    if (w & GWORD_TOKEN) {                                    /* popped, perhaps not handed its P: see requeue_tokens */
+        atomic_store(&v->allm[w & 0xffffu].token_queued, 1);
         return;
     }
     uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
@@ -29,93 +29,142 @@ static void requeue_moves(struct view *v, struct m *m) {
     store_rel(&m->intent, INTENT_NONE);
 }
 
-/* Ps it held, or had just taken or put; Ms it was about to wake. */
-static void release_ps(struct view *v, uint32_t dead) {
-    struct sched *s = &v->seg->sched;
-    atomic_fetch_and(&s->mspinning[dead / 64], ~(1ull << (dead % 64)));
-    atomic_fetch_and(&s->midle[dead / 64], ~(1ull << (dead % 64)));
-    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
-        uint32_t state = atomic_load(&v->allm[i].state);
-        if (MWAKER(state) != dead + 1 || atomic_load(&v->allm[i].note)) continue;
-        if (MSTATE(state) == M_WANTED) notewakeup(v, &v->allm[i].note);      /* it comes without a P, and parks again */
-        if (MSTATE(state) == M_STARTING) wake_coordinator(v);
-    }
+/* The dead one may have announced a token and not queued it.  One too many is harmless. */
+static void requeue_tokens(struct view *v) {
+    for (uint32_t i = 0; i < v->seg->max_ms; i++)
+        if (atomic_load(&v->allm[i].token_queued)) globrunqput(v, token(i));
+}
+
+static struct p *p_of(struct view *v, uint32_t m) {
     for (uint32_t i = 0; i < v->seg->nprocs; i++) {
         uint64_t own = atomic_load(&v->allp[i].own);
-        int idle_unlisted = OWN_STATE(own) == P_IDLE && !(atomic_load(&s->pidle[i / 64]) >> (i % 64) & 1);
+        if (OWN_STATE(own) == P_RUNNING && OWN_M(own) == m) return &v->allp[i];
+    }
+    return NULL;
+}
+
+/* M i was chosen by the dead one.  If it owns a P already it only has to hear of it; else it is not needed. */
+static void finish_wakeup(struct view *v, uint32_t dead, uint32_t i) {
+    au32 *note = &v->allm[i].note;
+    uint32_t w = atomic_load(note);
+    if (MSTATE(w) == M_HANDED) futex_wake(note, 1);           /* perhaps only this was missing */
+    if ((MSTATE(w) != M_WANTED && MSTATE(w) != M_STARTING) || MARG(w) != dead) return;
+    struct p *p = p_of(v, i);
+    if (p || MSTATE(w) == M_WANTED) notewakeup(v, i, w, p ? (uint32_t)(p - v->allp) + 1 : 0);
+    else atomic_compare_exchange_strong(note, &w, MWORD(M_FREE, 0, MLIFE(w)));
+}
+
+static void release_ps(struct view *v, uint32_t dead) {
+    struct sched *s = &v->seg->sched;
+    for (uint32_t i = 0; i < v->seg->nprocs; i++) {
+        uint64_t own = atomic_load(&v->allp[i].own), bit = 1ull << (i % 64);
         if (OWN_STATE(own) == P_RUNNING && OWN_M(own) == dead) {
-            if (atomic_compare_exchange_strong(&v->allp[i].own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1))) {
-                if (work_anywhere(v)) startm(v, &v->allp[i], 0);
-                else pidleput(v, &v->allp[i]);
-            }
-        } else if (idle_unlisted && OWN_M(own) == NONE) {
-            /* A live process may be between the two halves of pidleput or pidleget: look whether it stays so. */
-            for (int64_t end = nanotime() + 2000000; nanotime() < end && atomic_load(&v->allp[i].own) == own;)
-                procyield();
-            if (atomic_load(&v->allp[i].own) == own) atomic_fetch_or(&s->pidle[i / 64], 1ull << (i % 64));
+            if (!atomic_compare_exchange_strong(&v->allp[i].own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1))) continue;
+            atomic_fetch_and(&s->spinning[i / 64], ~bit);
+            if (work_anywhere(v)) startm(v, &v->allp[i], 0);
+            else pidleput(v, &v->allp[i]);
+        } else if (OWN_STATE(own) == P_IDLE) {
+            atomic_fetch_or(&s->pidle[i / 64], bit);          /* it may have died before or after its own bit change */
         }
     }
 }
 
-/* Gs that ran or were parked there end with `result`; Gs it owned and nobody awaits any more are dropped unless they
- * run; its dead slots go back.  Returns how many Gs were ended. */
+static void keep_blocks(struct view *v, struct g *g, uint32_t dead) {
+    if (g->args) heap_keep(v, g->args, dead);
+    if (g->result) heap_keep(v, g->result, dead);
+    if (load_acq(&g->deps)) heap_keep(v, load_acq(&g->deps), dead);
+}
+
+static void end_g(struct view *v, uint32_t i, uint64_t s, const void *result, uint64_t len) {
+    struct g *g = &v->allgs[i];
+    atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));
+    uint64_t half_done = g->result;
+    g->result = 0;
+    if (half_done) heap_hold(v, half_done), heap_free(v, half_done);
+    gset_result(v, g, RESULT_WORKER_DIED, result, len);
+    atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
+    gwake_dependents(v, i);
+    gtell(v, i);
+}
+
+/* It was done; perhaps not everybody was told.  While we look through the list its owner must not collect it: the CAS
+ * fails if it has. */
+static void tell_again(struct view *v, uint32_t i, uint64_t s) {
+    struct g *g = &v->allgs[i];
+    if (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)))) return;
+    gwake_dependents(v, i);
+    atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
+    gtell(v, i);
+}
+
+static int unfinished(uint32_t status) { return status != G_DEAD && status != G_COLLECTED; }
+
+/* Gs that ran or were parked there end with `result`.  Of its own Gs those that nobody runs are dropped.  Returns how
+ * many Gs were ended. */
 static uint32_t settle_gs(struct view *v, uint32_t dead, const void *result, uint64_t len) {
     uint32_t ended = 0;
-    uint64_t top = atomic_load(&v->seg->sched.g_next);
-    if (top > v->seg->nslots) top = v->seg->nslots;
+    uint64_t top = load_acq(&v->seg->sched.g_next);
     for (uint32_t i = 0; i < top; i++) {
         struct g *g = &v->allgs[i];
         uint64_t s = atomic_load(&g->state);
         uint32_t status = GSTATUS(s);
-        if (GM(s) == dead && (status == G_RUNNING || status == G_WAITING || status == G_COMPLETING)) {
-            atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));
-            gset_result(v, g, RESULT_WORKER_DIED, result, len);
-            atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
-            ended++;
-            gfinish(v, i);
-        } else if (GM(s) == dead && status == G_DONE) {
-            gfinish(v, i);                                    /* perhaps it was not told yet; twice is harmless */
-        } else if (atomic_load(&g->owner) == dead && (status == G_RUNNABLE || status == G_DEPS || status == G_ALLOCATED)) {
-            if (atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, 0, GGEN(s))))
-                atomic_store(&g->state, GSTATE(G_DONE, v->self, 0, GGEN(s)));
-        }
+        int ran = GM(s) == dead && status >= G_RUNNING && status <= G_DONE, owned = load_acq(&g->owner) == dead + 1;
+        if (ran || owned) keep_blocks(v, g, dead);
+        if (ran && status == G_DONE) tell_again(v, i, s);
+        else if (ran) end_g(v, i, s, result, len), ended++;
+        else if (owned && (status == G_RUNNABLE || status == G_DEPS || status == G_ALLOCATED))
+            atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
     }
     return ended;
 }
 
-/* The dead owner's finished Gs are collected in its stead.  Returns the number of its slots that are still in use. */
+/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, such
+ * as others may still refer to (they wait for something, or are waited for) stay too. */
 uint32_t adopt(struct view *v, uint32_t dead) {
-    uint32_t live = 0;
-    uint64_t top = atomic_load(&v->seg->sched.g_next);
-    if (top > v->seg->nslots) top = v->seg->nslots;
-    while (inbox_pop_of(v, dead)) continue;                   /* the slots themselves say what is finished */
+    uint32_t live = 0, kept = 0;
+    uint64_t top = load_acq(&v->seg->sched.g_next);
+    for (uint64_t w; (w = inbox_peek(v, dead)) != 0; inbox_drop(v, dead)) gcollect(v, w);
+    for (uint32_t i = 0; i < top; i++)
+        live += load_acq(&v->allgs[i].owner) == dead + 1 && unfinished(GSTATUS(atomic_load(&v->allgs[i].state)));
     for (uint32_t i = 0; i < top; i++) {
         struct g *g = &v->allgs[i];
-        if (atomic_load(&g->owner) != dead) continue;
+        if (load_acq(&g->owner) != dead + 1) continue;
         uint32_t status = GSTATUS(atomic_load(&g->state));
-        if (status == G_DONE) {
-            store_rel(&g->owner, v->self);
-            gdiscard(v, i);
-        } else if (status == G_DEAD) {
-            store_rel(&g->owner, v->self);
-            gfput(v, i);
-        } else {
-            live++;
+        int referred = load_acq(&g->deps) || load_acq(&g->dependents) & ~DEPS_CLOSED;
+        if (unfinished(status) || (live && status == G_COLLECTED && referred)) {
+            kept++;
+            continue;
         }
+        store_rel(&g->owner, v->self + 1);
+        if (status == G_COLLECTED) gdiscard(v, i);
+        else gfput(v, i);
     }
-    return live;
+    gfflush(v);
+    return kept;
 }
 
 uint32_t repair(struct view *v, uint32_t dead, const void *result, uint64_t len) {
     struct m *m = &v->allm[dead];
-    atomic_store(&m->state, M_DEAD);
+    uint32_t w = atomic_load(&m->note);
+    while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
+    atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
     requeue_moves(v, m);
     uint32_t ended = settle_gs(v, dead, result, len);
-    atomic_store(&m->p, 0);
-    atomic_store(&m->nextp, 0);
-    atomic_store(&m->token_queued, 0);
-    release_ps(v, dead);
     heap_sweep(v, dead);
+    gfree_sweep(v);
+    atomic_store(&m->p, 0);
+    atomic_store(&m->curg, 0);
+    atomic_store(&m->token_queued, 0);
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
+    release_ps(v, dead);
+    requeue_tokens(v);
     if (work_anywhere(v)) wakep(v);
     return ended;
+}
+
+/* The slot of a dead M of which nothing is left can be reserved again. */
+void mfree(struct view *v, uint32_t dead) {
+    struct m *m = &v->allm[dead];
+    atomic_store(&m->pid, 0);
+    atomic_store(&m->note, MWORD(M_FREE, 0, MLIFE(load_rlx(&m->note))));
 }

@@ -1,4 +1,4 @@
-/* segment.c: making, mapping and checking the shared segment, robust mutexes, and throw.
+/* segment.c: making, mapping and checking the shared segment, and throw.
  *
  * The segment is a memfd: it has no name, so no kill can leak it, and it does not count against /dev/shm.  It is
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
@@ -14,7 +14,6 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 /* A broken invariant: say so and end this process.  A scheduler that hides corruption cannot be debugged. */
@@ -28,36 +27,6 @@ _Noreturn void throw(struct view *v, const char *fmt, ...) {
         memcpy(v->seg->sched.throw_text, text, sizeof text);
     fprintf(stderr, "dgmp: fatal error: %s (pid %d)\n", text, (int)getpid());
     abort();
-}
-
-int robust_init(pthread_mutex_t *lock) {
-    pthread_mutexattr_t a;
-    int e = pthread_mutexattr_init(&a);
-    if (!e) e = pthread_mutexattr_setpshared(&a, PTHREAD_PROCESS_SHARED);
-    if (!e) e = pthread_mutexattr_setrobust(&a, PTHREAD_MUTEX_ROBUST);
-    if (!e) e = pthread_mutex_init(lock, &a);
-    return e;
-}
-
-/* What our mutexes protect is consistent after every store, so a dead holder needs no more than this. */
-int robust_lock(struct view *v, pthread_mutex_t *lock, int ms) {
-    int e;
-    if (ms < 0) {
-        e = pthread_mutex_lock(lock);
-    } else {
-        struct timespec t;
-        clock_gettime(CLOCK_REALTIME, &t);
-        t.tv_nsec += (long)ms * 1000000;
-        t.tv_sec += t.tv_nsec / 1000000000;
-        t.tv_nsec %= 1000000000;
-        e = pthread_mutex_timedlock(lock, &t);
-    }
-    if (e == EOWNERDEAD) {
-        pthread_mutex_consistent(lock);
-        e = 0;
-    }
-    if (e && e != ETIMEDOUT) throw(v, "a mutex of the segment failed: %s", strerror(e));
-    return e;
 }
 
 static uint64_t place(uint64_t *end, uint64_t n, uint64_t size) {
@@ -95,9 +64,9 @@ static int try_create(const struct config *c, int fd) {
     struct segment *s = mmap(NULL, head.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (s == MAP_FAILED) return errno;
     memcpy(s, &head, sizeof head);
-    int e = robust_init(&s->globrunq.lock);
-    if (!e) e = robust_init(&s->gfree.lock);
-    if (!e) e = robust_init(&s->heap.lock);
+    int e = lock_init(&s->globrunq.lock);
+    if (!e) e = lock_init(&s->gfree.lock);
+    if (!e) e = lock_init(&s->heap.lock);
     atomic_store(&s->heap.bump, s->heap.base);
     if (getrandom(&s->runtime_id, sizeof s->runtime_id, 0) != sizeof s->runtime_id) e = e ? e : EIO;
     struct p *allp = (void *)((char *)s + s->allp);
@@ -113,7 +82,7 @@ static int try_create(const struct config *c, int fd) {
 
 /* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits. */
 int segment_create(struct config *c, int *fd_out) {
-    if (c->nprocs == 0 || c->nprocs > 64 * IDLE_WORDS || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
+    if (c->nprocs == 0 || c->nprocs >= 0xfff || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
         c->nslots == 0 || c->nslots > INDEX_MASK)
         return EINVAL;
     int fd = memfd_create("dgmp", MFD_CLOEXEC | MFD_ALLOW_SEALING);

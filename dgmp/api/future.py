@@ -1,8 +1,8 @@
 """Future: what `go` returns.
 
-A Future belongs to the process that spawned its G.  Whoever drains that process's inbox finishes it (`finish`): a thread
-in `result`, `done` or `go`, the collector thread, or, in an M, the scheduler.  It keeps the result's bytes until somebody
-asks; decoding is the asker's work.
+A Future belongs to the process that spawned its G.  Whoever drains that process's inbox (`View.drain`) sets _kind, _data
+and _state in it: a thread in `result`, `done` or `go`, the collector thread, or, in an M, the scheduler.  It keeps the
+result's bytes until somebody asks; decoding is the asker's work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .node import Node
 
 T = TypeVar("T")
-PENDING, FINISHED, DECODED = 0, 1, 2
+PENDING, FINISHED, DECODED = 0, 1, 2  # FINISHED is set by the core
 
 
 class Future(Generic[T]):
@@ -35,14 +35,13 @@ class Future(Generic[T]):
         True
     """
 
-    __slots__ = ("_node", "_state", "_kind", "_data", "_value", "_error", "_callbacks", "_waiters", "word", "_name", "_fn",
-                 "_code", "_lasti", "__weakref__")
+    __slots__ = ("_node", "_state", "_kind", "_data", "_value", "_error", "_then", "word", "_name", "_fn", "_code", "_lasti",
+                 "__weakref__")
 
     def __init__(self, node: Node, fn: Any, name: str | None) -> None:
         self._node = node
         self._state = PENDING
-        self._waiters: list[Any] | None = None
-        self._callbacks: list[Callable[[Any], Any]] | None = None
+        self._then: list[Any] | None = None  # callbacks, and words of Gs that are parked until it has finished
         self._fn = fn
         self._name = name
         self._code: Any = None
@@ -69,30 +68,22 @@ class Future(Generic[T]):
                 line = at
         return f"{self._code.co_filename}:{line}"
 
-    def finish(self, kind: int, data: bytes) -> None:
-        """The result has come; called once, by whoever drained it."""
-        self._kind = kind
-        self._data = data
-        self._state = FINISHED
-        if self._waiters is not None or self._callbacks is not None:
-            self._tell()
-
     def fail(self, error: BaseException) -> None:
         """Ends it here: the runtime is gone."""
         if self._state == PENDING:
             self._value, self._error = None, error
             self._state = DECODED
-            self._tell()
+            self._node.tell(self)
 
-    def _tell(self) -> None:
-        waiters, self._waiters = self._waiters, None
-        for goready in waiters or ():
-            goready()
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
-            self._call(callback)
+    def listen(self) -> list[Any]:
+        """Where to put a callback.  Whoever has put one looks at the state after."""
+        with self._node.lock:
+            if self._then is None:
+                self._then = []
+            return self._then
 
-    def _call(self, callback: Callable[[Any], Any]) -> None:
+    def run_callback(self, callback: Callable[[Any], Any]) -> None:
+        """What it raises is logged."""
         try:
             callback(self)
         except Exception:
@@ -101,16 +92,21 @@ class Future(Generic[T]):
             logging.getLogger("dgmp").exception("a callback of %r failed", self)
 
     def _decode(self) -> None:
+        data = self._data  # before the state: another thread may be at it too
+        if self._state != FINISHED:
+            return
+        if self._kind == RESULT_WORKER_DIED:
+            value: Any = None
+            error: BaseException | None = self._worker_died(data)
+        else:
+            value, error = closure.decode_result(self._kind, data)
         if self._state == FINISHED:
-            if self._kind == RESULT_WORKER_DIED:
-                self._value, self._error = None, self._worker_died()
-            else:
-                self._value, self._error = closure.decode_result(self._kind, self._data)
+            self._value, self._error = value, error
             self._state = DECODED
             self._data = b""
 
-    def _worker_died(self) -> WorkerDied:
-        how = msgpack.unpackb(self._data)
+    def _worker_died(self, data: bytes) -> WorkerDied:
+        how = msgpack.unpackb(data)
         return WorkerDied(f"G {how['goid'] or ''} ({self.name}), spawned at {self.spawned_at}, did not finish: its M "
                           f"(pid {how['pid']}) {how['how']}.  Other Gs go on; spawn it again if it may run twice.")
 
@@ -157,18 +153,11 @@ class Future(Generic[T]):
 
         It runs in some thread of this process that collects results; what it raises is logged and ignored.
         """
-        with self._node.lock:
-            if self._state == PENDING:
-                if self._callbacks is None:
-                    self._callbacks = []
-                self._callbacks.append(callback)
-                pending = True
-            else:
-                pending = False
-        if pending:
+        self.listen().append(callback)
+        if self._state == PENDING:
             self._node.need_collector()
         else:
-            self._call(callback)
+            self._node.tell(self)
 
     def __repr__(self) -> str:
         return f"<dgmp.Future of {self.name} {'pending' if self._state == PENDING else 'finished'}>"

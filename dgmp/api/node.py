@@ -7,6 +7,8 @@ completions and 1 ms, because a wake-up for each would cost more than the tasks.
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import sys
 import threading
 import time
@@ -33,6 +35,7 @@ class Node:
     """What Client and Member share."""
 
     where = LOCAL_TAIL
+    idle_look_ns = -1  # how often the collector thread looks whether the runtime is still there
 
     def __init__(self, view: View) -> None:
         self.view = view
@@ -40,8 +43,9 @@ class Node:
         self.lock = threading.RLock()
         self.sleepers = 0
         self.spawned = 0
-        self.finished = 0
         self.quota = view.nslots - view.nslots // 4
+        self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
+        self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
 
     # ------------------------------------------------------------------ spawning
@@ -53,25 +57,33 @@ class Node:
         future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
         future._code, future._lasti = frame.f_code, frame.f_lasti
-        deps: tuple[int, ...] | None = None
         plain = not kwargs
         for x in args:
             if type(x) is Future:
                 plain = False
-        if not plain:
-            args, kwargs, deps = self.dependencies(args, kwargs)
-            key, data = closure.WHOLE, self.encoder.encode_whole(fn, args, kwargs)
-        else:
+        if plain:
             key, data = self.encoder.encode(fn, args)
-        word = self.view.spawn(future, key, data, self.where if where is None else where, deps)
-        while word is None:
-            self.full()
-            word = self.view.spawn(future, key, data, GLOBAL_QUEUE, deps)
-        future.word = word
+            deps = None
+        else:
+            key, data, deps = self.encode_with_futures(fn, args, kwargs)
+        if where is None:
+            where = self.where
+        while not (done := self.view.spawn(future, key, data, where, deps)):
+            if done is None:
+                self.full()
+                where = GLOBAL_QUEUE
+            else:  # one of deps was collected meanwhile
+                key, data, deps = self.encode_with_futures(fn, args, kwargs)
         self.spawned += 1
         if not self.spawned & 63:
             self.throttle()
         return future
+
+    def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
+        int, bytes, tuple[int, ...] | None
+    ]:
+        args, kwargs, deps = self.dependencies(args, kwargs)
+        return closure.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
 
     def dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         tuple[Any, ...], dict[str, Any], tuple[int, ...] | None
@@ -105,15 +117,47 @@ class Node:
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self) -> None:
         """Finishes the Futures whose Gs have finished."""
-        if self.gone is not None:
-            return
-        got = self.view.drain()
-        if got:
-            for future, kind, data in got:
-                future.finish(kind, data)  # type: ignore[attr-defined]
-            self.finished += len(got)
+        if self.gone is None and self.view.drain(self.untold):
+            self.tell_all()
             if self.sleepers > 1:
                 self.view.kick()
+
+    def tell_all(self) -> None:
+        """A Future leaves the list only when all of its callbacks have been called: an interrupt between loses none."""
+        while self.untold:
+            future = self.untold[0]
+            self.tell(future)
+            with contextlib.suppress(ValueError):
+                self.untold.remove(future)
+
+    def tell(self, future: Future[Any]) -> None:
+        """future has ended: each callback is called once, whoever comes first."""
+        while future._then:
+            with contextlib.suppress(IndexError):
+                self.call(future, future._then.pop(0))
+
+    def call(self, future: Future[Any], then: Any) -> None:
+        future.run_callback(then)
+
+    def need_collector(self) -> None:
+        """A callback waits, so somebody must collect even when nobody asks."""
+        with self.lock:
+            if self.collector is None:
+                self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
+                self.collector.start()
+
+    def collect_for_ever(self) -> None:
+        self.sleepers += 1
+        try:
+            while self.gone is None:
+                self.view.wait(0, 0, 0, self.idle_look_ns if self.view.outstanding else -1)
+                self.collect()
+                if self.view.outstanding:
+                    self.look()
+        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+            pass
+        finally:
+            self.sleepers -= 1
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
@@ -129,7 +173,7 @@ class Node:
                     left = min(left, deadline - time.monotonic_ns())
                     if left <= 0:
                         raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-                outstanding = self.spawned - self.finished
+                outstanding = self.view.outstanding
                 if outstanding > MANY:
                     self.view.wait(0, MANY, 0, min(left, BATCH_NS))
                 else:
@@ -148,10 +192,6 @@ class Node:
     def look(self) -> None:
         """Is the runtime still there?"""
 
-    def need_collector(self) -> None:
-        """A callback waits, so somebody must collect even when nobody asks."""
-        raise NotImplementedError
-
 
 class Member(Node):
     """Inside an M: a G that waits parks; other threads of the M are clients."""
@@ -161,7 +201,9 @@ class Member(Node):
     def __init__(self, view: View, m: proc.M) -> None:
         super().__init__(view)
         self.m = m
-        self.collector: threading.Thread | None = None
+        m.untold, m.tell = self.untold, self.tell_all
+        self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.caller: threading.Thread | None = None
 
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
@@ -177,28 +219,35 @@ class Member(Node):
         m.collect()
         if future._state != PENDING:
             return
-        if timeout is not None:
-            return self.wait_timed(future, timeout)
+        future.listen()
+        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         while future._state == PENDING:
-            if future._waiters is None:
-                future._waiters = []
-            future._waiters.append(lambda: m.goready(gp))
-            m.gopark()
-
-    def wait_timed(self, future: Future[Any], timeout: float) -> None:
-        """With a deadline the G stays runnable and gives way until it has passed: timers come with issue 4."""
-        deadline = time.monotonic_ns() + int(timeout * 1e9)
-        while future._state == PENDING:
-            if time.monotonic_ns() >= deadline:
+            if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            self.m.gosched()
-            self.m.collect()
+            m.gopark(future, deadline)
 
     def collect(self) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
         else:
             super().collect()
+
+    def call(self, future: Future[Any], then: Any) -> None:
+        """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
+        if type(then) is int:
+            self.m.goready(then)
+        elif threading.get_ident() != self.m.thread:
+            future.run_callback(then)
+        else:
+            if self.caller is None:
+                self.caller = threading.Thread(target=self.call_for_ever, name="dgmp-callbacks", daemon=True)
+                self.caller.start()
+            self.callbacks.put((future, then))
+
+    def call_for_ever(self) -> None:
+        while True:
+            future, then = self.callbacks.get()
+            future.run_callback(then)
 
     def full(self) -> None:
         self.collect()
@@ -207,21 +256,19 @@ class Member(Node):
             return
         raise TooManyGs(f"all {self.view.nslots} slots of the runtime are taken; wait for some Gs before spawning more")
 
-    def need_collector(self) -> None:
-        """The M's scheduler collects whenever it runs; a long G of its own would keep it from that."""
-
 
 class Client(Node):
     """A process that runs no Gs: the user's program."""
 
+    idle_look_ns = LOOK_NS
+
     def __init__(self, view: View, alive: Callable[[], bool]) -> None:
         super().__init__(view)
         self.alive = alive
-        self.collector: threading.Thread | None = None
 
     def throttle(self) -> None:
         self.collect()
-        while self.spawned - self.finished > self.quota:
+        while self.view.outstanding > self.quota:
             self.full()
 
     def full(self) -> None:
@@ -248,21 +295,3 @@ class Client(Node):
         for future in pending:
             future.fail(error)  # type: ignore[attr-defined]
         self.view.close()
-
-    def need_collector(self) -> None:
-        if self.collector is None:
-            self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
-            self.collector.start()
-
-    def collect_for_ever(self) -> None:
-        self.sleepers += 1
-        try:
-            while self.gone is None:
-                self.view.wait(0, 0, 0, LOOK_NS if self.spawned - self.finished else -1)
-                self.collect()
-                if self.spawned - self.finished:
-                    self.look()
-        except (RuntimeClosed, CoordinatorDied, RuntimeError):
-            pass
-        finally:
-            self.sleepers -= 1

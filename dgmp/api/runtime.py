@@ -160,13 +160,10 @@ class Runtime:
             return
         node = self.node
         try:
-            while not cancel and node.gone is None and node.spawned > node.finished:
-                pending = node.view.pending()
-                if not pending:
-                    node.collect()
-                    break
-                with contextlib.suppress(Exception):
-                    pending[0].exception()  # type: ignore[attr-defined]
+            while not cancel and node.gone is None and node.view.outstanding:
+                for future in node.view.pending():
+                    with contextlib.suppress(Exception):
+                        future.exception()  # type: ignore[attr-defined]
         finally:
             self._closed = True
             self._end()

@@ -22,6 +22,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from heapq import heapify, heappop, heappush
 from math import gcd
 from typing import Any
 
@@ -74,6 +75,9 @@ class M:
         self.decoder = closure.Decoder(view)
         self.g0: Any = getcurrent()
         self.curg: G | None = None
+        self.parked: dict[int, G] = {}  # started Gs that wait, by their word
+        self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
+        self.serial = 0
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -81,16 +85,18 @@ class M:
         self.coprimes = steal_order(view.nps)
         self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
-        self.last_global = time.monotonic_ns()
+        self.last_other = time.monotonic_ns()
         self.ready_run = 0
         self.spinning = False
         self.thread = threading.get_ident()
         self.pid = os.getpid()
+        self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
+        self.tell: Callable[[], None] = self.untold.clear  # api.node tells them
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
         """Begins with the P that the maker of this M left for it; never returns."""
-        if self.view.acquirep():
+        if self.view.mstart():
             self.spinning = self.view.is_spinning()
             self.pinned()
         else:
@@ -106,7 +112,7 @@ class M:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
         while True:
-            gp = self.global_turn()
+            gp = self.other_turn()
             if gp is None:
                 self.collect()
                 ready = self.ready
@@ -128,14 +134,17 @@ class M:
                 self.resetspinning()
             return gp
 
-    def global_turn(self) -> G | None:
-        """Every 61st tick, and after a bounded time, the global queue goes first."""
+    def other_turn(self) -> G | None:
+        """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way,
+        and the global queue."""
         self.tick += 1
         if self.tick % GLOBAL_TICK:
             now = time.monotonic_ns()
-            if now - self.last_global < GLOBAL_NS:
+            if now - self.last_other < GLOBAL_NS:
                 return None
-            self.last_global = now
+            self.last_other = now
+        if self.yielded:
+            self.ready.append(self.yielded.popleft())
         word = self.view.globrunqget(1)
         return None if word is None else self.claim(word, False)
 
@@ -163,7 +172,7 @@ class M:
                 gp = self.stealwork()
                 if gp is not None:
                     return gp
-            if self.yielded:
+            if self.yielded:  # after stealing: no M runs what lies in the client's ring
                 return self.yielded.popleft()
             if self.spinning and view.spin(SPIN_NS):
                 self.check_closing()
@@ -175,11 +184,11 @@ class M:
                 view.set_spinning()
                 self.spinning = True
                 continue
-            # The delicate dance: first the P, then the spinning bit, then (fence) every queue once more.
-            view.releasep()
+            # The delicate dance: the spinning bit and the P go, then (fence) every queue is looked at once more.
             if self.spinning:
                 self.spinning = False
                 view.reset_spinning()
+            view.releasep()
             if view.work_anywhere() and view.pidleget():
                 self.pinned()
                 view.set_spinning()
@@ -225,7 +234,8 @@ class M:
         while True:
             self.check_closing()
             self.collect()
-            if self.view.stopm(bool(self.ready)):
+            wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
+            if self.view.stopm(bool(self.ready), wait):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -317,34 +327,52 @@ class M:
         gp = self.curg
         return gp is not None and gp.greenlet is getcurrent()
 
-    def gopark(self) -> None:
-        """The calling G waits until goready; its M runs others meanwhile."""
+    # A frame of a G that is near the recursion limit fails at its first call or not at all, as all its calls are equally
+    # deep: so what parks a G stands in one frame each, its first call changes nothing if it fails, and nothing is undone.
+    def gopark(self, future: Any, deadline: int | None = None) -> None:
+        """The calling G waits until goready, which future's end causes, or the deadline (monotonic, ns); its M runs others
+        meanwhile.  It may come back early: the caller looks at what it waits for."""
         gp = self.curg
         assert gp is not None
+        word = gp.word
+        self.view.gpark(word)
         self.curg = None
-        self.view.gpark(gp.word)
-        self.mcall()
+        self.parked[word] = gp
+        future._then.append(word)
+        timer = None
+        if deadline is not None:
+            self.serial += 1
+            timer = [deadline, self.serial, word]
+            heappush(self.timers, timer)
+        if future._state and self.parked.pop(word, None):  # it ended before it could know of us
+            self.ready.append(gp)
+        self.g0.switch()
+        if timer is not None and timer in self.timers:
+            self.timers.remove(timer)
+            heapify(self.timers)
 
     def gosched(self) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
-        self.curg = None
         self.view.gpark(gp.word)
+        self.curg = None
         self.yielded.append(gp)
-        self.mcall()
-
-    def mcall(self) -> None:
-        """From the G's greenlet to g0; comes back when the G is resumed."""
         self.g0.switch()
 
-    def goready(self, gp: G) -> None:
-        """gp, which is parked or about to, can go on.  From any thread of its home M."""
-        self.ready.append(gp)
-        if threading.get_ident() != self.thread:
-            self.view.wake_self()
+    def goready(self, word: int) -> None:
+        """The parked G of that word, if it still is, can go on.  From any thread of its home M."""
+        gp = self.parked.pop(word, None)
+        if gp is not None:
+            self.ready.append(gp)
+            if threading.get_ident() != self.thread:
+                self.view.wake_self()
 
     def collect(self) -> None:
-        """Takes finished children out of the inbox; the Gs that wait for them become ready."""
-        for future, kind, data in self.view.drain():
-            future.finish(kind, data)  # type: ignore[attr-defined]
+        """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
+        if self.view.drain(self.untold):
+            self.tell()
+        if self.timers:
+            now = time.monotonic_ns()
+            while self.timers and self.timers[0][0] <= now:
+                self.goready(heappop(self.timers)[2])

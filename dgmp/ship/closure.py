@@ -176,6 +176,8 @@ def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
             return None, error
         if kind == RESULT_NO_MEMORY:
             return None, MemoryError("the runtime's shared memory has no room for the result")
+    except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later
+        raise
     except Exception as e:
         return None, EncodingError(f"the result cannot be unpickled here: {type(e).__name__}: {e}")
     return None, EncodingError(f"unknown kind of result: {kind}")

@@ -57,7 +57,14 @@ static void attach(struct view *v, int fd, uint32_t m, uint32_t kind) {
     CHECK(segment_map(fd, v, m, &why) == 0);
     atomic_store(&v->allm[m].kind, kind);
     atomic_store(&v->allm[m].pid, (uint32_t)getpid() + m);
-    if (kind == KIND_M) atomic_store(&v->allm[m].state, M_RUNNING);
+    if (kind == KIND_M) atomic_store(&v->allm[m].note, MWORD(M_RUNNING, 0, 0));
+}
+
+/* The next word of v's inbox, taken out. */
+__attribute__((unused)) static uint64_t inbox_pop(struct view *v) {
+    uint64_t w = inbox_peek(v, v->self);
+    if (w) inbox_drop(v, v->self);
+    return w;
 }
 
 /* m runs with the P it takes. */

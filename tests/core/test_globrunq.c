@@ -37,7 +37,7 @@ int main(void) {
     /* killed while it holds the lock: the next one goes on */
     pid_t child = fork_child();
     if (child == 0) {
-        pthread_mutex_lock(&views[0].seg->globrunq.lock);
+        lock(&views[0], &views[0].seg->globrunq.lock);
         kill(getpid(), SIGKILL);
     }
     waitpid(child, NULL, 0);

@@ -30,7 +30,7 @@ static void submit_side(void) {
 
 static void park_side(void) {
     for (long r = 1; r <= ROUNDS; r++) {
-        atomic_fetch_or(&parker.seg->sched.mspinning[0], 2);
+        set_spinning(&parker);
         meet(&shared->meet, 3 * r - 2);
         for (long i = r % 16; i; i--) __asm__ volatile("" ::: "memory");
         reset_spinning(&parker);
@@ -46,10 +46,11 @@ static void *park_thread(void *arg) {
 }
 
 int main(void) {
-    int fd = new_segment(1, 2);
+    int fd = new_segment(2, 2);
     attach(&submitter, fd, 0, KIND_M);
     attach(&parker, fd, 1, KIND_M);
     p0 = with_p(&submitter);
+    with_p(&parker);
     CHECK(npidle(&submitter) == 0 && nmspinning(&submitter) == 0);
     shared = (void *)at(&submitter, submitter.seg->heap.base);
 #ifdef __SANITIZE_THREAD__
@@ -70,18 +71,31 @@ int main(void) {
     CHECK(status == 0);
 #endif
     /* wakep: takes the idle P, wakes the parked M, presets its spinning bit; a second one does nothing. */
-    pidleput(&submitter, releasep(&submitter));
+    pidleput(&parker, releasep(&parker));
     mput(&parker);
     CHECK(nmidle(&submitter) == 1 && npidle(&submitter) == 1);
     CHECK(wakep(&submitter) == 1 && wakep(&submitter) == 0);
-    CHECK(notesleep(&self_m(&parker)->note, 0, 0) == 1);
-    CHECK(is_spinning(&parker) && self_m(&parker)->nextp == 1 && npidle(&submitter) == 0);
-    /* no idle M: a slot is reserved before anybody else can look */
-    acquirep(&parker, &parker.allp[0]);
+    CHECK(nmspinning(&submitter) == 1 && nmidle(&submitter) == 0 && npidle(&submitter) == 0);
+    CHECK(notesleep(&parker, 0) == 1 && mtake(&parker) == &parker.allp[1] && is_spinning(&parker));
+    /* no idle M: a slot is reserved before anybody else can look, and finds its P when it starts */
     reset_spinning(&parker);
     pidleput(&parker, releasep(&parker));
-    atomic_store(&submitter.allm[0].state, M_FREE);
-    CHECK(wakep(&parker) == 1 && MSTATE(submitter.allm[0].state) == M_STARTING);
+    pidleput(&submitter, releasep(&submitter));
+    atomic_store(&submitter.allm[0].note, MWORD(M_FREE, 0, 3));
+    CHECK(wakep(&parker) == 1 && submitter.allm[0].note == MWORD(M_HANDED, 1, 3));
     CHECK(OWN_M(submitter.allp[0].own) == 0 && nmspinning(&parker) == 1);
+    CHECK(mtake(&submitter) == &submitter.allp[0] && is_spinning(&submitter));
+    reset_spinning(&submitter);
+    /* the M that a waker chose dies before the hand-over: the P is the waker's again, and finds another */
+    mput(&parker);
+    uint32_t late = MWORD(M_WANTED, 0, MLIFE(parker.allm[1].note));
+    atomic_store(&parker.allm[1].note, late);
+    repair(&submitter, 1, "", 0);
+    CHECK(!notewakeup(&submitter, 1, late, 2) && npidle(&submitter) == 1);
+    struct p *p = pidleget(&submitter);
+    CHECK(startm_on(&submitter, p, 1) == 0 && startm(&submitter, p, 0) == 0 && npidle(&submitter) == 1);
+    /* an idle bit whose P is not idle (a repair was too careful) goes, and the next one is found */
+    atomic_fetch_or(&submitter.seg->sched.pidle[0], 1);
+    CHECK(pidleget(&submitter) == &submitter.allp[1] && npidle(&submitter) == 0 && !pidleget(&submitter));
     DONE("idle");
 }

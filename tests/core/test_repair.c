@@ -81,7 +81,7 @@ static void by_hand(void) {
     dead = &m0.allm[0];
     CHECK(runqget(&m0, p, &inherit) == ws[0] && dead->popping == ws[0] && runqempty(p));
     CHECK(repair(&coordinator, 0, "died", 4) == 0);
-    CHECK(dead->state == M_DEAD && dead->p == 0 && dead->popping == 0 && !(client.seg->sched.mspinning[0] & 1));
+    CHECK(MSTATE(dead->note) == M_DEAD && MLIFE(dead->note) == 1 && dead->p == 0 && dead->popping == 0 && !(client.seg->sched.spinning[0] & 1));
     CHECK(OWN_M(p->own) != 0);                              /* handed to a new M for the work, or idle */
     CHECK(drain(claimed) == 1 && claimed[0] == ws[0]);
     stale();
@@ -139,9 +139,9 @@ static void by_hand(void) {
     fresh(1);
     p = pidleget(&m0);
     mput(&m1);
-    atomic_store(&m1.allm[1].state, M_WANTED | 1u << 8);
+    atomic_store(&m1.allm[1].note, MWORD(M_WANTED, 0, 0));
     CHECK(repair(&coordinator, 0, "died", 4) == 0);
-    CHECK(notesleep(&m1.allm[1].note, 0, 0) == 1 && m1.allm[1].nextp == 0);
+    CHECK(notesleep(&m1, 0) == 1 && mtake(&m1) == NULL);
     CHECK(OWN_STATE(p->own) == P_IDLE && npidle(&client) == 1);
     stale();
     /* a stale word (its slot has a new generation) and a G that runs elsewhere are not queued */
@@ -154,30 +154,76 @@ static void by_hand(void) {
     CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&client) == 0);
     CHECK(gcomplete(&m1, ws[0], RESULT_VALUE, "x", 1));
     stale();
-#ifdef KNOWN_BUGS
-    /* it died in hand_over after own_set, before nextp: M 1 owns a P that it never hears of */
+    /* it died in hand_over, M 1 owned the P already: it hears of it */
     fresh(1);
     p = pidleget(&m0);
     mput(&m1);
-    atomic_store(&m1.allm[1].state, M_WANTED | 1u << 8);
-    atomic_fetch_or(&client.seg->sched.mspinning[0], 2);
+    atomic_store(&m1.allm[1].note, MWORD(M_WANTED, 0, 0));
+    atomic_fetch_or(&client.seg->sched.spinning[0], 1);
     atomic_store(&p->own, OWN(P_RUNNING, 1, OWN_SEQ(p->own) + 1));
     CHECK(repair(&coordinator, 0, "died", 4) == 0);
-    CHECK(notesleep(&m1.allm[1].note, 0, 0) == 1);
-    CHECK((OWN_STATE(p->own) == P_IDLE && !is_spinning(&m1)) || m1.allm[1].nextp == 1);
+    CHECK(notesleep(&m1, 0) == 1 && mtake(&m1) == m1.allp && is_spinning(&m1));
     stale();
-#endif
-#ifdef KNOWN_BUGS_2
-    /* M 1, alive, is in refill: g_next is moved, the owners are not written yet and read 0, which is M 0's number */
+    /* the same with a new M: it is made if it has a P, and not needed if it has none */
+    for (int has_p = 0; has_p < 2; has_p++) {
+        fresh(1);
+        p = pidleget(&m0);
+        atomic_store(&m1.allm[2].note, MWORD(M_STARTING, 0, 0));
+        if (has_p) atomic_store(&p->own, OWN(P_RUNNING, 2, OWN_SEQ(p->own) + 1));
+        CHECK(repair(&coordinator, 0, "died", 4) == 0);
+        CHECK(MSTATE(m1.allm[2].note) == (has_p ? M_HANDED : M_FREE) && npidle(&m1) == !has_p);
+        stale();
+    }
+    /* it announced a token for M 1 and died before it was queued; or had popped it */
+    for (int popped = 0; popped < 2; popped++) {
+        fresh(1);
+        with_p(&m0);
+        mput(&m1);
+        if (popped) atomic_store(&m0.allm[0].popping, token(1));
+        else atomic_store(&m1.allm[1].token_queued, 1);
+        CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&m1) == 1);
+        stale();
+    }
+    /* it had the result of G 1, which G 2 waits for: told or not, G 2 becomes runnable once and the owner hears of G 1 */
+    for (int told = 0; told < 2; told++) {
+        fresh(1);
+        uint32_t index;
+        struct g *g2 = gfget(&client, &index);
+        uint64_t w2 = gword(index, GGEN(g2->state)), off = heap_alloc(&client, sizeof(struct deps) + sizeof(struct dep));
+        store_rel(&g2->deps, off), heap_use(&client, off);
+        struct deps *d = at(&client, off);
+        memset(d, 0, sizeof *d + sizeof(struct dep));
+        d->n = 1, d->dep[0].on = gword_index(ws[0]);
+        CHECK(gwait_for(&client, w2) == 0 && gclaim(&m0, ws[0]));
+        if (told) gcomplete(&m0, ws[0], RESULT_VALUE, "x", 1);
+        else client.allgs[gword_index(ws[0])].state = GSTATE(G_DONE, 0, 1, gword_gen(ws[0]));
+        CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&client) == 1);
+        CHECK(gcollect(&client, inbox_pop(&client)));
+        for (uint64_t again; (again = inbox_pop(&client)) != 0;) CHECK(!gcollect(&client, again));
+        uint64_t done = client.allgs[gword_index(ws[0])].state;
+        CHECK(repair(&coordinator, 0, "died", 4) == 0 && client.allgs[gword_index(ws[0])].state == done);
+        stale();
+    }
+    /* blocks it held, also those of a slot that it was filling, completing or discarding, come back: none is lost */
     fresh(1);
-    uint64_t first = atomic_fetch_add(&client.seg->sched.g_next, 64);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0);
-    adopt(&coordinator, 0);
-    CHECK(coordinator.nfree == 0 && globrunqsize(&client) == 0 && first);
-    uint64_t given;
-    CHECK(lring_get(&client, &client.seg->gfree, &given, 1) == 0);       /* slots of M 1 given away */
+    uint32_t index;
+    struct g *g = gfget(&m0, &index);
+    g->args = heap_alloc(&m0, 100000);                      /* not in use yet */
+    CHECK(gclaim(&m0, ws[0]));
+    client.allgs[gword_index(ws[0])].result = heap_alloc(&m0, 100000);
+    CHECK(heap_alloc(&m0, 100000) && repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
+    uint64_t bump = client.seg->heap.bump;
+    CHECK(heap_alloc(&client, 100000) && heap_alloc(&client, 100000) && heap_alloc(&client, 100000));
+    CHECK(client.seg->heap.bump == bump && heap_alloc(&client, 100000) && client.seg->heap.bump > bump);
     stale();
-#endif
+    /* it died in refill: g_next is moved, the owners are not written yet; and with slots of its own */
+    fresh(1);
+    CHECK(gfget(&m0, &index));
+    atomic_fetch_add(&client.seg->sched.g_next, 64);
+    CHECK(repair(&coordinator, 0, "died", 4) == 0 && adopt(&coordinator, 0) == 0);
+    struct lring *r = &client.seg->gfree;
+    CHECK(r->tail - r->head == 128 && gfree_sweep(&coordinator) == 0);
+    stale();
 }
 
 static void killed_anywhere(void) {
@@ -204,7 +250,8 @@ static void killed_anywhere(void) {
         int done = 0;
         for (uint64_t w; (w = inbox_pop(&client)) != 0;) {
             struct g *g = &client.allgs[gword_index(w)];
-            if (GSTATUS(g->state) != G_DONE || GGEN(g->state) != gword_gen(w)) continue;
+            if (!gcollect(&client, w)) continue;
+            CHECK(GSTATUS(g->state) == G_COLLECTED);
             gdiscard(&client, gword_index(w));
             done++;
         }

@@ -11,6 +11,15 @@ from dgmp.coordinator.state import STILLBORN, Coordinator
 NOWAKE = 3
 
 
+class Spawned:
+    """What the core needs of a Future."""
+
+    def __init__(self):
+        self.word = 0
+        self._kind = self._state = self._then = None
+        self._data = b""
+
+
 @pytest.fixture
 def node():
     fd = create(2, 4, 2, 4096, 1 << 20)
@@ -27,7 +36,7 @@ def start(fd, coordinator, m, pid):
     coordinator.handle(("m_started", m, pid))
     view = View(fd, m)
     assert view.attach(KIND_M, pid)
-    view.acquirep()
+    view.mstart()
     return view
 
 
@@ -43,30 +52,30 @@ def test_a_dead_m_costs_the_g_it_ran(node):
     fd, client, c = node
     c.handle(("wake",))
     m0 = start(fd, c, 0, 100)
-    futures = [object(), object()]
-    words = [client.spawn(f, 0, b"x", NOWAKE, None) for f in futures]
+    futures = [Spawned(), Spawned()]
+    assert all(client.spawn(f, 0, b"x", NOWAKE, None) for f in futures)
     assert m0.claim(m0.globrunqget(1), False) is not None
     c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
-    (future, kind, data), = client.drain()
-    assert future is futures[0] and kind == RESULT_WORKER_DIED
-    assert msgpack.unpackb(data)["how"] == "was killed by SIGKILL"
+    assert client.drain([]) == 1 and client.outstanding == 1
+    assert futures[0]._state and futures[0]._kind == RESULT_WORKER_DIED and not futures[1]._state
+    assert msgpack.unpackb(futures[0]._data)["how"] == "was killed by SIGKILL"
     # its P was given to a new M, reserved at once, which finds the other G
     assert c.view.starting() == [] and 0 in c.starting | c.ms.keys() or c.starting
     m = next(iter(c.starting))
     again = start(fd, c, m, 101)
     word = again.globrunqget(1)
-    assert word == words[1] and again.claim(word, False) is not None
+    assert word == futures[1].word and again.claim(word, False) is not None
 
 
 def test_popped_but_not_claimed_is_found(node):
     fd, client, c = node
     c.handle(("wake",))
     m0 = start(fd, c, 0, 100)
-    future = object()
-    word = client.spawn(future, 0, b"x", NOWAKE, None)
-    assert m0.globrunqget(1) == word  # popped ...
+    future = Spawned()
+    client.spawn(future, 0, b"x", NOWAKE, None)
+    assert m0.globrunqget(1) == future.word  # popped ...
     c.handle(("m_died", 0, 100, "was killed"))  # ... and dead before the claim
-    assert client.drain() == []
+    assert client.drain([]) == 0
     assert c.view.globrunqsize() == 1
 
 
@@ -74,7 +83,9 @@ def test_stolen_range_is_found(node):
     fd, client, c = node
     c.handle(("wake",))
     m0 = start(fd, c, 0, 100)
-    words = {client.spawn(object(), 0, b"x", NOWAKE, None) for _ in range(9)}
+    futures = [Spawned() for _ in range(9)]
+    assert all(client.spawn(f, 0, b"x", NOWAKE, None) for f in futures)
+    words = {f.word for f in futures}
     first = m0.globrunqget(0)  # some in its ring, one popped
     assert first in words
     c.handle(("m_died", 0, 100, "was killed"))
@@ -105,7 +116,7 @@ def test_children_of_a_dead_m_are_dropped_and_its_slot_returns(node):
     fd, _, c = node
     c.handle(("wake",))
     m0 = start(fd, c, 0, 100)
-    m0.spawn(object(), 0, b"x", 1, None)
+    m0.spawn(Spawned(), 0, b"x", 1, None)
     c.handle(("m_died", 0, 100, "was killed"))
     assert c.dead == set()
     assert c.view.stats()["num_g"] == 0
@@ -132,7 +143,7 @@ def test_ms_that_never_live_end_the_node(node):
         m = next(iter(c.starting))
         c.handle(("m_started", m, 100 + i))
         actions = c.handle(("m_died", m, 100 + i, "ended with exit code 70"))
-        client.spawn(object(), 0, b"x", 0, None)
+        client.spawn(Spawned(), 0, b"x", 0, None)
         c.handle(("wake",))
     assert actions and actions[0][0] == "exit" and "died before they ran anything" in actions[0][1]
 
