@@ -171,9 +171,7 @@ int startm(struct view *v, struct p *p, int spinning) {
 /* One more M to look for work, unless one looks already or no P is idle.  The caller has published the work; whoever
  * fails to find an idle P while nobody spins leaves needspinning for the next M about to park (golang/go#45867). */
 int wakep(struct view *v) {
-#ifndef MUTANT_NO_PUT_FENCE
     fence_sc(&v->seg->sched.spinning[0]);
-#endif
     if (nmspinning(v)) return 0;
     struct p *p = pidleget(v);
     if (!p) {
@@ -209,13 +207,8 @@ int become_spinning(struct view *v) {
 
 void reset_spinning(struct view *v) {
     uint32_t p = held(v);
-#ifdef MUTANT_PLAIN_PARK
-    au64 *word = &v->seg->sched.spinning[p / 64];
-    store_rlx(word, load_rlx(word) & ~(1ull << (p % 64)));
-#else
     if (!clear_bit(v->seg->sched.spinning, p)) throw(v, "reset_spinning: not spinning");
     fence_sc(&v->seg->sched.spinning[0]);
-#endif
 }
 
 /* Anything an M without a P would want one for? */

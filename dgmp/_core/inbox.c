@@ -93,22 +93,13 @@ int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, in
             if (i % 64 == 0 && nanotime() > end) break;
         }
     }
-#ifdef MUTANT_SWAPPED_CHECK
-    int empty = inbox_empty(v, v->self);
-#endif
     int alone = atomic_fetch_add(&b->waiters, 1) == 0;
     atomic_store(&b->want, alone && want ? want : ANY_WORD);
     atomic_store(&b->wake_at, more ? load_acq(&b->head) + more : 0);
     if (alone && !want && more) atomic_store(&b->want, 0);
     fence_sc(&b->tail);
     int e = 0;
-#if defined(MUTANT_NO_RECHECK)
-    e = futex_wait(&b->seq, seq, timeout_ns);
-#elif defined(MUTANT_SWAPPED_CHECK)
-    if (empty) e = futex_wait(&b->seq, seq, timeout_ns);
-#else
     if (inbox_empty(v, v->self)) e = futex_wait(&b->seq, seq, timeout_ns);
-#endif
     atomic_fetch_sub(&b->waiters, 1);
     return e;
 }

@@ -44,10 +44,6 @@ void runqput(struct view *v, struct p *p, uint64_t g, int next) {
         uint64_t old = load_acq(&p->runnext);
         do {
             intent_begin(v, (uint32_t)(p - v->allp), 0, 0, old);
-#ifdef MUTANT_PLAIN_RUNNEXT
-            store_rlx(&p->runnext, g);
-            break;
-#endif
         } while (!atomic_compare_exchange_weak(&p->runnext, &old, g));
         if (!old) {
             intent_end(v);
@@ -112,15 +108,9 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
             return 1;
         }
         if (n > RUNQ_CAP / 2) continue;       /* h and t do not belong together */
-#ifdef MUTANT_COPY_AFTER_CAS
-        if (!atomic_compare_exchange_strong(&victim->head, &h, h + n)) continue;
-#endif
         for (uint64_t i = 0; i < n; i++)
             store_rlx(&p->runq[(t0 + i) % RUNQ_CAP], load_rlx(&victim->runq[(h + i) % RUNQ_CAP]));
         intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);
-#ifdef MUTANT_COPY_AFTER_CAS
-        return (uint32_t)n;
-#endif
         if (atomic_compare_exchange_strong_explicit(&victim->head, &h, h + n, memory_order_acq_rel,
                                                     memory_order_acquire))
             return (uint32_t)n;

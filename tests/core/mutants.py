@@ -1,11 +1,13 @@
-"""Every concurrency test must fail when what it guards is taken out: compiles the core with each mutant and expects that.
+"""Every concurrency test must fail when what it guards is taken out: builds the core with each mutant and expects that.
 
-A mutant that is indistinguishable on this machine is not here: on x86-64 every read-modify-write is a full barrier, so
-the fence after one cannot be missed; that is why the parking side's mutant replaces the read-modify-write itself.
+A mutant is an edit of the sources: the text on the left, found exactly once, becomes the text on the right.  One that
+is indistinguishable on this machine is not here: on x86-64 every read-modify-write is a full barrier, so the fence after
+one cannot be missed; that is why the parking side's mutant replaces the read-modify-write itself.
 """
 
 import glob
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,41 +15,97 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORE = os.path.join(HERE, "..", "..", "dgmp", "_core")
-MUTANTS = [  # (macro, what it takes out, the test that kills it)
-    ("MUTANT_PLAIN_RUNNEXT", "runnext by a plain store", "test_runq"),
-    ("MUTANT_COPY_AFTER_CAS", "a thief copies after its CAS", "test_runq"),
-    ("MUTANT_NO_PUT_FENCE", "the fence between submitting and looking", "test_idle"),
-    ("MUTANT_PLAIN_PARK", "the barrier between parking and looking", "test_idle"),
-    ("MUTANT_NO_RECHECK", "the recheck before sleeping", "test_inbox"),
-    ("MUTANT_SWAPPED_CHECK", "recheck first, publish after", "test_inbox"),
+TRIES = 5  # a race shows itself in most runs, not in each
+MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
+    ("runnext by a plain store", "test_runq", "runq.c",
+     {"} while (!atomic_compare_exchange_weak(&p->runnext, &old, g));": "store_rlx(&p->runnext, g); } while (0);"}),
+    ("a thief copies after its CAS", "test_runq", "runq.c",
+     {"for (uint64_t i = 0; i < n; i++)\n            store_rlx(&p->runq[(t0 + i)":
+      "if (!atomic_compare_exchange_strong(&victim->head, &h, h + n)) continue;\n"
+      "for (uint64_t i = 0; i < n; i++)\n            store_rlx(&p->runq[(t0 + i)",
+      "if (atomic_compare_exchange_strong_explicit(&victim->head, &h, h + n, memory_order_acq_rel,\n"
+      "                                                    memory_order_acquire))\n": ""}),
+    ("the fence between submitting and looking", "test_idle", "idle.c",
+     {"    fence_sc(&v->seg->sched.spinning[0]);\n    if (nmspinning(v)) return 0;": "    if (nmspinning(v)) return 0;"}),
+    ("the barrier between parking and looking", "test_idle", "idle.c",
+     {'    if (!clear_bit(v->seg->sched.spinning, p)) throw(v, "reset_spinning: not spinning");\n'
+      "    fence_sc(&v->seg->sched.spinning[0]);":
+      "    au64 *word = &v->seg->sched.spinning[p / 64];\n"
+      "    store_rlx(word, load_rlx(word) & ~(1ull << (p % 64)));"}),
+    ("needspinning", "test_idle", "idle.c", {"        atomic_store(&v->seg->sched.needspinning, 1);\n": ""}),
+    ("the recheck before sleeping", "test_inbox", "inbox.c", {"    if (inbox_empty(v, v->self)) e = futex_wait": "    e = futex_wait"}),
+    ("recheck first, publish after", "test_inbox", "inbox.c",
+     {"    int alone = atomic_fetch_add": "    int empty = inbox_empty(v, v->self);\n    int alone = atomic_fetch_add",
+      "    if (inbox_empty(v, v->self)) e = futex_wait": "    if (empty) e = futex_wait"}),
+    ("a wake-up by a plain store", "test_note", "note.c",
+     {"if (!atomic_compare_exchange_strong(note, &word, MWORD(M_HANDED, arg, MLIFE(word)))) return 0;":
+      "atomic_store(note, MWORD(M_HANDED, arg, MLIFE(word)));"}),
+    ("a claim by a plain store", "test_gslab", "gslab.c",
+     {"              atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s)));":
+      "              (atomic_store(&g->state, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s))), 1);"}),
+    ("the intent of a steal", "test_kill", "runq.c", {"        intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);\n": ""}),
+    ("the intent of an overflow", "test_kill", "runq.c", {"    intent_begin(v, (uint32_t)(p - v->allp), h, n, g);\n": ""}),
+    ("the word being popped", "test_kill", "runq.c",
+     {"        store_rel(&m->popping, g);\n        if (atomic_compare": "        if (atomic_compare"}),
+    ("finishing a dead one's wake-up", "test_kill", "repair.c", {"finish_wakeup(v, dead, i);": "(void)finish_wakeup;"}),
+    ("keeping what a slot refers to", "test_kill", "repair.c", {"if (ran || owned) keep_blocks(v, g, dead);": "(void)keep_blocks;"}),
+    ("telling again", "test_kill", "repair.c", {"tell_again(v, i, s);": "(void)tell_again;"}),
+    ("tokens of the dead", "test_kill", "repair.c", {"    requeue_tokens(v);\n": "    (void)requeue_tokens;\n"}),
+    ("collecting before dropping", "test_kill", "test_kill.c",
+     {"        int ours = gcollect(&m0, g);\n        inbox_drop(&m0, 0);": "        inbox_drop(&m0, 0);\n        int ours = gcollect(&m0, g);"}),
+    ("the sweep of gFree", "test_kill", "repair.c", {"    gfree_sweep(v);\n": ""}),
 ]
 
 
-def run(folder, test, macro):
-    program = os.path.join(folder, f"{test}-{macro}")
-    sources = [f for f in sorted(glob.glob(os.path.join(CORE, "*.c"))) if not f.endswith("module.c")]
-    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-w", "-pthread", f"-I{CORE}", f"-D{macro}",
-                    os.path.join(HERE, test + ".c"), *sources, "-o", program], check=True)
-    for _ in range(5):  # a race shows itself in most runs, not in each
-        try:
-            if subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=20).returncode:
-                return True
-        except subprocess.TimeoutExpired:  # a hang is how a lost wake-up looks
-            return True
-    return False
+def build(folder, test):
+    """The program of a test from the sources in folder."""
+    program = os.path.join(folder, test)
+    sources = [f for f in sorted(glob.glob(os.path.join(folder, "*.c"))) if not os.path.basename(f).startswith(("test_", "module"))]
+    subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-w", "-pthread", f"-I{folder}",
+                    os.path.join(folder, test + ".c"), *sources, "-o", program], check=True)
+    return program
+
+
+def copy_sources(folder):
+    for path in glob.glob(os.path.join(CORE, "*.[ch]")) + glob.glob(os.path.join(HERE, "*.[ch]")):
+        shutil.copy(path, folder)
+
+
+def fails(program):
+    try:
+        return subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode != 0
+    except subprocess.TimeoutExpired:  # a hang is how a lost wake-up looks
+        return True
+
+
+def mutate(folder, file, edits):
+    path = os.path.join(folder, file)
+    with open(path) as source:
+        text = source.read()
+    for old, new in edits.items():
+        if text.count(old) != 1:
+            sys.exit(f"{file} does not hold exactly once: {old}")
+        text = text.replace(old, new)
+    with open(path, "w") as source:
+        source.write(text)
 
 
 def main():
     survivors = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for test in sorted({m[2] for m in MUTANTS}):
-            if run(folder, test, "MUTANT_NONE"):
+    for test in sorted({m[1] for m in MUTANTS}):
+        with tempfile.TemporaryDirectory() as folder:
+            copy_sources(folder)
+            if fails(build(folder, test)):
                 sys.exit(f"{test} fails without a mutant")
-        for macro, what, test in MUTANTS:
-            begun = time.monotonic()
-            killed = run(folder, test, macro)
-            survivors += not killed
-            print(f"{'killed' if killed else 'SURVIVED':9} {what:45} by {test} ({time.monotonic() - begun:.1f} s)", flush=True)
+    for what, test, file, edits in MUTANTS:
+        begun = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            copy_sources(folder)
+            mutate(folder, file, edits)
+            program = build(folder, test)
+            killed = any(fails(program) for _ in range(TRIES))
+        survivors += not killed
+        print(f"{'killed' if killed else 'SURVIVED':9} {what:45} by {test} ({time.monotonic() - begun:.1f} s)", flush=True)
     return survivors
 
 

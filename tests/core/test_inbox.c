@@ -1,6 +1,8 @@
 /* The inbox: each word once, laps, producers that die half-way or are killed anywhere, no lost wake-up of who waits. */
 #include "check.h"
 
+#include <errno.h>
+
 enum { PRODUCERS = 3, EACH = 30000, KILLS = 60 };
 static struct view views[PRODUCERS + 1];
 static int fd;
@@ -145,8 +147,60 @@ static void slept_a_lap(void) {
     close(fd);
 }
 
+/* One word a round, pushed at the very moment at which the consumer goes to sleep. */
+#ifdef __SANITIZE_THREAD__
+enum { MEETINGS = 5000 };
+#else
+enum { MEETINGS = 300000 };
+#endif
+static _Atomic long *met;
+
+static void *push_at_meetings(void *arg) {
+    for (long r = 1; r <= MEETINGS; r++) {
+        meet(met, 2 * r - 1);
+        for (long i = r % 200; i; i--) __asm__ volatile("" ::: "memory");
+        inbox_push(&views[1], 0, word(1, r));
+        meet(met, 2 * r);
+    }
+    return arg;
+}
+
+static void no_lost_wakeup(void) {
+    fd = new_segment_of(1, 2, 64);
+    for (uint32_t i = 0; i <= 1; i++) attach(&views[i], fd, i, KIND_CLIENT);
+    struct view *v = &views[0];
+    met = at(v, v->seg->heap.base);
+#ifdef __SANITIZE_THREAD__
+    pthread_t t;
+    pthread_create(&t, NULL, push_at_meetings, NULL);
+#else
+    pid_t child = fork_child();
+    if (child == 0) {
+        push_at_meetings(NULL);
+        _exit(0);
+    }
+#endif
+    for (long r = 1; r <= MEETINGS; r++) {
+        meet(met, 2 * r - 1);
+        for (uint64_t w; (w = inbox_pop(v)) != word(1, r);) {
+            CHECK(w == 0);
+            CHECK(inbox_wait(v, 0, 0, 0, 2000000000) != ETIMEDOUT);
+        }
+        meet(met, 2 * r);
+    }
+#ifdef __SANITIZE_THREAD__
+    pthread_join(t, NULL);
+#else
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+#endif
+    segment_unmap(&views[0]), segment_unmap(&views[1]);
+    close(fd);
+}
+
 int main(void) {
     died_half_way();
+    no_lost_wakeup();
 #ifndef __SANITIZE_THREAD__
     killed();
     slept_a_lap();

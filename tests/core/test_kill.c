@@ -1,0 +1,313 @@
+/* Killed between any two instructions, literally: each operation of M 0 runs in a child that is single-stepped, and after
+ * every instruction a copy of the segment is repaired as if the child had just been killed.  In each copy nothing may be
+ * lost or doubled: Gs, Ps, spinning bits, wake-ups, slots, blocks. */
+#include "check.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+
+enum { PS = 2, MS = 3, CLIENT = MS, COORDINATOR = MS + 1, SLOTS = 1024, HEAP_COPIED = 1 << 20, OWNER_DIED = 0x40000000 };
+static struct view m0, m1, client, to_m1, to_client, to_coordinator;
+static int fd, to_fd;
+static const char *op_name;
+static long at_step;
+
+#undef CHECK
+#define CHECK(x) do { checks++; if (!(x)) { \
+    fprintf(stderr, "%s:%d: %s killed after instruction %ld: not true: %s\n", __FILE__, __LINE__, op_name, at_step, #x); \
+    _exit(1); } } while (0)
+
+static uint64_t spawn(struct view *v, uint64_t len) {
+    uint32_t index;
+    struct g *g = gfget(v, &index);
+    CHECK(g);
+    uint64_t s = g->state;
+    if (len) {
+        g->args = heap_alloc(v, len);
+        heap_use(v, g->args);
+    }
+    atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
+    return gword(index, GGEN(s));
+}
+
+static uint64_t spawn_after(struct view *v, const uint64_t *on, uint64_t n) {
+    uint32_t index;
+    struct g *g = gfget(v, &index);
+    uint64_t off = heap_alloc(v, sizeof(struct deps) + n * sizeof(struct dep)), w = gword(index, GGEN(g->state));
+    store_rel(&g->deps, off);
+    heap_use(v, off);
+    struct deps *d = at(v, off);
+    memset(d, 0, sizeof *d + n * sizeof(struct dep));
+    d->n = n;
+    for (uint64_t i = 0; i < n; i++) d->dep[i].on = gword_index(on[i]);
+    CHECK(gwait_for(v, w) == 0);
+    return w;
+}
+
+/* ---------------------------------------------------------------- the operations; each has a set-up by living processes */
+static struct p *p0;
+static uint64_t w[8];
+static char big[3000];
+
+static void put_next(void) { runqput(&m0, p0, w[0], 1); }
+static void before_put(void) { w[0] = spawn(&m0, 0), runqput(&m0, p0, spawn(&client, 0), 1); }
+
+static void before_overflow(void) {
+    for (int i = 0; i < RUNQ_CAP; i++) runqput(&m0, p0, spawn(&client, 0), 0);
+    w[0] = spawn(&m0, 0);
+}
+static void overflow(void) { runqput(&m0, p0, w[0], 0); }
+
+static void before_get(void) { runqput(&m0, p0, spawn(&client, 0), 0), runqput(&m0, p0, spawn(&client, 0), 1); }
+static void get(void) {
+    int inherit;
+    gclaim(&m0, runqget(&m0, p0, &inherit));
+    gclaim(&m0, runqget(&m0, p0, &inherit));
+}
+
+static void before_steal(void) {
+    for (int i = 0; i < 5; i++) runqput(&client, &client.allp[PS], spawn(&client, 0), 0);
+}
+static void steal(void) {
+    uint32_t n;
+    for (int i = 0; i < 2; i++) gclaim(&m0, runqsteal(&m0, p0, &m0.allp[PS], 1, &n));
+}
+
+static void before_steal_next(void) { runqput(&client, &client.allp[PS], spawn(&client, 0), 1); }
+
+static void before_global(void) {
+    for (int i = 0; i < 7; i++) globrunqput(&client, spawn(&client, 0));
+}
+static void global(void) {
+    uint32_t n;
+    gclaim(&m0, globrunqget(&m0, p0, 0, &n));
+}
+
+static void before_complete(void) {
+    w[0] = spawn(&client, 2000), w[1] = spawn(&client, 0);
+    spawn_after(&client, w, 1), spawn_after(&client, w, 2), spawn_after(&client, w, 1);
+    CHECK(gclaim(&m0, w[0]) && gclaim(&m0, w[1]) && gcomplete(&m0, w[1], RESULT_VALUE, "x", 1));
+}
+static void complete(void) { CHECK(gcomplete(&m0, w[0], RESULT_VALUE, big, sizeof big)); }
+
+/* As View_spawn does it, for a G of M 0's own. */
+static void spawn_child(void) {
+    uint64_t g = spawn(&m0, 2000);
+    runqput(&m0, p0, g, 1);
+    wakep(&m0);
+}
+static void spawn_waiter(void) {
+    uint64_t g = spawn(&m0, 0);
+    runqput(&m0, p0, g, 0);
+    spawn_after(&m0, &g, 1);
+}
+
+static void before_collect(void) {
+    for (int i = 0; i < 3; i++) {
+        w[i] = spawn(&m0, 2000);
+        CHECK(gclaim(&m1, w[i]) && gcomplete(&m1, w[i], RESULT_VALUE, big, sizeof big));
+    }
+}
+static void collect(void) {
+    for (uint64_t g; (g = inbox_peek(&m0, 0)) != 0;) {
+        int ours = gcollect(&m0, g);
+        inbox_drop(&m0, 0);
+        if (ours) gdiscard(&m0, gword_index(g));
+    }
+}
+
+static void m1_parks(void) { mput(&m1); }
+static void before_wake(void) { m1_parks(), globrunqput(&client, spawn(&client, 0)); }
+static void wake(void) { wakep(&m0); }
+static void before_new(void) { globrunqput(&client, spawn(&client, 0)); }
+
+/* M 1 is parked and has a started G that w[0] readies: with an idle P, and without. */
+static void before_ready(void) {
+    m1_parks();
+    w[0] = spawn(&m1, 0);
+    CHECK(gclaim(&m0, w[0]));
+}
+static void before_ready_busy(void) {
+    before_ready();
+    CHECK(pidleget(&client));                                 /* the last idle P: somebody else's now */
+}
+static void ready(void) { gcomplete(&m0, w[0], RESULT_VALUE, "x", 1); }
+
+static void before_park(void) { set_spinning(&m0); }
+static void park(void) {
+    reset_spinning(&m0);
+    pidleput(&m0, releasep(&m0));
+    fence_sc(&m0.seg->sched.pidle[0]);
+    if (work_anywhere(&m0)) return;
+    mput(&m0);
+    munput(&m0);
+    acquirep(&m0, pidleget(&m0));
+}
+static void hand_off(void) { startm_on(&m0, releasep(&m0), 1); }
+static void hand_to_new(void) { startm(&m0, releasep(&m0), 0); }
+
+static struct op { const char *name; void (*before)(void), (*act)(void); } ops[] = {
+    {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
+    {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
+    {"complete", before_complete, complete}, {"spawn", NULL, spawn_child}, {"spawn a waiter", NULL, spawn_waiter},
+    {"collect", before_collect, collect}, {"wake", before_wake, wake}, {"new M", before_new, wake},
+    {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
+    {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}};
+
+/* ---------------------------------------------------------------- what must hold */
+
+/* A copy of the segment as it is, in which the stopped child is dead. */
+static void copy(pid_t child) {
+    struct segment *from = m0.seg, *to = to_m1.seg;
+    char *a = (char *)from, *b = (char *)to;
+    memcpy(b, a, from->fns);
+    memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->heap.base + HEAP_COPIED - from->globrunq.cells);
+    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock};
+    for (int i = 0; i < 3; i++)
+        if ((locks[i]->mutex.__data.__lock & 0x3fffffff) == child) locks[i]->mutex.__data.__lock = OWNER_DIED;
+}
+
+/* M 1 has what M 0 had: it runs all there is.  Returns how many Gs it ran. */
+static void run_everything(void) {
+    struct view *v = &to_m1;
+    int inherit;
+    uint32_t n;
+    uint64_t own = atomic_load(&v->allp[0].own);
+    atomic_store(&v->allp[0].own, OWN(P_RUNNING, 1, OWN_SEQ(own) + 1));       /* whoever has it: it is a test's P now */
+    struct p *p = &v->allp[0];
+    atomic_store(&v->allm[1].p, 1);
+    for (;;) {
+        uint64_t g = runqget(v, p, &inherit);
+        if (!g) g = globrunqget(v, p, 0, &n);
+        for (uint32_t i = 0; !g && i < v->seg->nps; i++)
+            if (&v->allp[i] != p) g = runqsteal(v, p, &v->allp[i], 1, &n);
+        if (!g) return;
+        if (!(g & GWORD_TOKEN) && gclaim(v, g)) gcomplete(v, g, RESULT_VALUE, "x", 1);
+    }
+}
+
+static int has_token(struct view *v, uint32_t m) {
+    struct lring *r = &v->seg->globrunq;
+    for (uint64_t i = r->head; i < r->tail; i++)
+        if (load_rlx(lring_cell(v, r, i)) == token(m)) return 1;
+    return 0;
+}
+
+static void check_ps_and_ms(void) {
+    struct view *v = &to_m1;
+    int coming = 0;
+    for (uint32_t i = 0; i < MS; i++) {
+        uint32_t note = v->allm[i].note;
+        CHECK(MSTATE(note) != M_WANTED && MSTATE(note) != M_STARTING);
+        coming += MSTATE(note) == M_HANDED;
+        if (MSTATE(note) == M_HANDED && MARG(note)) CHECK(OWN_M(v->allp[MARG(note) - 1].own) == i);
+    }
+    for (uint32_t i = 0; i < PS; i++) {
+        uint64_t own = v->allp[i].own;
+        int idle = v->seg->sched.pidle[0] >> i & 1, spins = v->seg->sched.spinning[0] >> i & 1;
+        CHECK(OWN_STATE(own) == P_IDLE ? idle && !spins : OWN_M(own) != 0 || MSTATE(v->allm[0].note) == M_HANDED);
+        if (OWN_STATE(own) == P_RUNNING && OWN_M(own) < MS)
+            CHECK(v->allm[OWN_M(own)].note == MWORD(M_HANDED, i + 1, MLIFE(v->allm[OWN_M(own)].note)));
+    }
+    CHECK(!work_anywhere(v) || npidle(v) == 0 || coming);     /* work and an idle P: somebody comes */
+    if (MSTATE(v->allm[1].note) == M_IDLE) CHECK(inbox_empty(v, 1) || has_token(v, 1));
+}
+
+static void check_gs(uint32_t clients) {
+    struct view *v = &to_client;
+    run_everything();
+    uint32_t told = 0, out = 0;
+    for (uint64_t g; (g = inbox_peek(v, CLIENT)) != 0; inbox_drop(v, CLIENT)) told += (uint32_t)gcollect(v, g);
+    CHECK(told == clients);
+    for (uint64_t g; (g = inbox_peek(v, 1)) != 0; inbox_drop(v, 1)) gcollect(v, g);
+    CHECK(adopt(&to_coordinator, 0) == 0);
+    for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {
+        uint64_t s = v->allgs[i].state;
+        CHECK(GSTATUS(s) == G_DEAD || GSTATUS(s) == G_COLLECTED);
+        CHECK(v->allgs[i].owner != 1);
+        out += v->allgs[i].owner != 0;
+    }
+    CHECK(v->seg->gfree.tail - v->seg->gfree.head + out == v->seg->sched.g_next && gfree_sweep(&to_coordinator) == 0);
+}
+
+/* Each block in use is referred to once; none is held by the dead; sweeping again finds nothing. */
+static void check_blocks(void) {
+    struct view *v = &to_coordinator;
+    struct block { au32 state, owner, class, unused; uint64_t next, pad; };   /* as in heap.c */
+    uint32_t used = 0, referred = 0, owned_by_dead = 0;
+    for (uint64_t off = v->seg->heap.base; off < v->seg->heap.bump;) {
+        struct block *b = at(v, off);
+        used += b->state == 3, owned_by_dead += b->state == 2 && b->owner == 0;
+        off += 512ull << b->class;
+    }
+    for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {
+        struct g *g = &v->allgs[i];
+        if (GSTATUS(g->state) != G_DEAD) referred += (g->args != 0) + (g->result != 0) + (g->deps != 0);
+    }
+    CHECK(used == referred && owned_by_dead == 0 && heap_sweep(v, 0) == 0);
+}
+
+static void check_killed_here(pid_t child) {
+    copy(child);
+    struct view *vs[] = {&to_m1, &to_client, &to_coordinator};
+    for (int i = 0; i < 3; i++) vs[i]->nfree = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
+    uint32_t clients = 0;
+    for (uint32_t i = 0; i < to_m1.seg->sched.g_next; i++)
+        clients += to_m1.allgs[i].owner == CLIENT + 1 && GSTATUS(to_m1.allgs[i].state) != G_DEAD;
+    repair(&to_coordinator, 0, "died", 4);
+    check_ps_and_ms();
+    check_gs(clients);
+    check_blocks();
+}
+
+static void fresh(void) {
+    fd = new_segment_of(PS, MS, SLOTS);
+    attach(&m0, fd, 0, KIND_M), attach(&m1, fd, 1, KIND_M), attach(&client, fd, CLIENT, KIND_CLIENT);
+    p0 = with_p(&m0);
+    CHECK(p0 == m0.allp);
+}
+
+static void step_through(struct op *op) {
+    fresh();
+    op_name = op->name;
+    if (op->before) op->before();
+    pid_t child = fork_child();
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        raise(SIGSTOP);
+        op->act();
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    for (at_step = 0;; at_step++) {
+        check_killed_here(child);
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child);
+        CHECK(WIFSTOPPED(status) && (WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP));
+        if (WSTOPSIG(status) == SIGSTOP) break;
+    }
+    kill_child(child);
+    check_killed_here(child);
+    segment_unmap(&m0), segment_unmap(&m1), segment_unmap(&client);
+    close(fd);
+    if (getenv("VERBOSE")) printf("%s: %ld instructions\n", op->name, at_step);
+}
+
+int main(void) {
+    pid_t probe = fork_child();
+    if (probe == 0) _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) ? 1 : 0);
+    int status;
+    waitpid(probe, &status, 0);
+    if (status) {
+        printf("kill: skipped: ptrace is not allowed here\n");
+        return 0;
+    }
+    to_fd = new_segment_of(PS, MS, SLOTS);
+    const char *why;
+    CHECK(segment_map(to_fd, &to_m1, 1, &why) == 0 && segment_map(to_fd, &to_client, CLIENT, &why) == 0);
+    CHECK(segment_map(to_fd, &to_coordinator, COORDINATOR, &why) == 0);
+    for (size_t i = 0; i < sizeof ops / sizeof *ops; i++) step_through(&ops[i]);
+    DONE("kill");
+}
