@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import time
 import types
@@ -13,8 +14,9 @@ from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
-from dgmp.coordinator.server import EVENT_FD, SEGMENT_FD
+from dgmp.coordinator.server import ALARM_FD, EVENT_FD, SEGMENT_FD
 from dgmp.runtime import boot as booting
+from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
 
 
@@ -52,7 +54,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
     """Becomes M m and schedules until the node ends; never returns."""
     try:
         die_with_parent(coordinator)
-        view = View(SEGMENT_FD, m, EVENT_FD)
+        view = View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
         set_stdio(m, stdio, boot)
@@ -60,7 +62,13 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         sys.argv[:] = boot["argv"] or [""]
         main = types.ModuleType("__main__")
         sys.modules["__main__"] = main
-        worker = M(view, make_pin(boot))
+        affinity = None
+        if boot["binding"] != "never":
+            affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
+            affinity.watch_process_starts()
+        worker = M(view, affinity)
+        if m == 0 and boot["foreground"]:
+            signal.signal(signal.SIGINT, worker.interrupt)
         api.become_member(Member(view, worker))
         booting.mstart_trace(m)
         worker.mstart()
@@ -72,17 +80,3 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(0)
-
-
-def make_pin(boot: dict[str, Any]) -> Any:
-    """Binds the M to the core of the P it holds, if the runtime was told to."""
-    cores: list[int] = boot["pin"]
-    if not cores:
-        return None
-
-    def pin(p: int) -> None:
-        if p >= 0:
-            with contextlib.suppress(OSError):
-                os.sched_setaffinity(0, {cores[p % len(cores)]})
-
-    return pin

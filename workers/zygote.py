@@ -1,7 +1,8 @@
 """The zygote: a single-threaded process with everything imported that an M needs, which forks Ms in about 1 ms (newm).
 
-It reads M numbers from its socket and answers (m, pid).  It forks twice and lets the middle process end, so that the Ms
-become children of the coordinator, the nearest subreaper: they outlive the zygote and die with the coordinator.
+It reads M numbers from its socket and answers (m, pid), or (m, -errno) when it cannot fork.  It forks twice and lets the
+middle process end, so that the Ms become children of the coordinator, the nearest subreaper: they outlive the zygote and
+die with the coordinator.
 Always fork, never raw clone: a robust mutex would not be recovered after a clone.
 """
 
@@ -18,6 +19,15 @@ import msgpack
 from . import m as worker
 
 
+def fork(control: socket.socket, m: int) -> int | None:
+    """None, and the coordinator knows: there is no room for another process now."""
+    try:
+        return os.fork()
+    except OSError as e:
+        control.send(msgpack.packb((m, -(e.errno or 1))))
+        return None
+
+
 def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
     """Serves until the coordinator is gone; never returns."""
     worker.die_with_parent(coordinator)
@@ -28,17 +38,19 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
         if not data:
             os._exit(0)
         m = msgpack.unpackb(data)
-        middle = os.fork()
+        middle = fork(control, m)
         if middle == 0:
             try:
-                pid = os.fork()
+                pid = fork(control, m)
                 if pid:
                     control.send(msgpack.packb((m, pid)))
-                else:
+                elif pid == 0:
                     control.close()
                     worker.m_main(m, coordinator, stdio, boot)
             finally:
                 os._exit(0)
+        if middle is None:
+            continue
         os.waitpid(middle, 0)
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
             import cloudpickle  # noqa: F401

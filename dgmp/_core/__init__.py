@@ -13,6 +13,7 @@ from .native import (
     RESULT_VALUE,
     RESULT_WORKER_DIED,
     View,
+    alarm,
     become_subreaper,
     create,
     die_with_parent,
@@ -20,5 +21,5 @@ from .native import (
 
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
-    "View", "become_subreaper", "create", "die_with_parent",
+    "View", "alarm", "become_subreaper", "create", "die_with_parent",
 ]

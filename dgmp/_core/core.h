@@ -113,6 +113,7 @@ struct m {
     au32 pid;                         /* the coordinator, at start */
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
+    au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au64 popping;                     /* the word being popped; cleared once its G is claimed */
     au64 curg;                        /* the word of the running G, 0 none; for people */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
@@ -218,7 +219,8 @@ struct sched {
     ALIGNED au64 goidgen;
     au64 g_next;                      /* slots never used yet start here; under gfree's lock */
     au32 closing;                     /* 1: no new work; 2: the coordinator is gone */
-    au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS wakes it */
+    au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
+    au32 rescues;                     /* work beside an idle P and nobody coming, twice in a row: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
 };
@@ -254,6 +256,7 @@ struct view {
     uint32_t ncached[NCLASSES];       /* heap cache of this process */
     uint64_t cached[NCLASSES][16];
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
+    int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
     int coordinator;                  /* rule 5: it does not wait for a mutex that a stopped process holds */
 };
@@ -344,6 +347,9 @@ void set_spinning(struct view *v);
 void reset_spinning(struct view *v);
 int is_spinning(struct view *v);
 int work_anywhere(struct view *v);
+void startm_failed(struct view *v, uint32_t m);                 /* no process could be made for reserved m */
+int stranded(struct view *v);                                   /* work, an idle P, and nobody comes for it */
+int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
 
 /* inbox.c */

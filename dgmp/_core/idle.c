@@ -13,7 +13,10 @@
  */
 #include "core.h"
 
+#include <sys/timerfd.h>
 #include <unistd.h>
+
+#define ALARM_NS 10000000             /* from the first P at work to sysmon's first look */
 
 static uint32_t words(uint32_t n) { return (n + 63) / 64; }
 static uint32_t popcount(au64 *mask, uint32_t n) {
@@ -56,6 +59,15 @@ void pidleput(struct view *v, struct p *p) {
     set_bit(v->seg->sched.pidle, index_of(v, p));
 }
 
+/* Not woken at once: on a cold path every microsecond on a core counts. */
+static void sysmon_wake(struct view *v) {
+    uint32_t asleep = 1;
+    struct itimerspec alarm = {{0, 0}, {0, ALARM_NS}};
+    if (load_rlx(&v->seg->sched.sysmonwait) &&
+        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, 0) && v->sysmon_fd >= 0)
+        timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
+}
+
 /* Takes an idle P for the calling process.  A bit whose P is not idle is left from a repair: it goes, and we look on. */
 struct p *pidleget(struct view *v) {
     for (uint32_t w = 0; w < words(v->seg->nprocs); w++)
@@ -63,7 +75,9 @@ struct p *pidleget(struct view *v) {
             uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
             if (!clear_bit(v->seg->sched.pidle, i)) continue;
             uint64_t own = atomic_load(&v->allp[i].own);
-            if (OWN_STATE(own) == P_IDLE && own_take(v, &v->allp[i], own)) return &v->allp[i];
+            if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) continue;
+            sysmon_wake(v);
+            return &v->allp[i];
         }
     return NULL;
 }
@@ -216,5 +230,27 @@ int work_anywhere(struct view *v) {
     if (globrunqsize(v)) return 1;
     for (uint32_t i = 0; i < v->seg->nps; i++)
         if (!runqempty(&v->allp[i])) return 1;
+    return 0;
+}
+
+void startm_failed(struct view *v, uint32_t m) {
+    au32 *note = &v->allm[m].note;
+    uint32_t w = atomic_load(note), p = MARG(w);
+    if (MSTATE(w) != M_HANDED || !p || load_acq(&v->allm[m].pid)) return;
+    uint64_t own = atomic_load(&v->allp[p - 1].own);
+    atomic_store(note, MWORD(M_FREE, 0, MLIFE(w) + 1));
+    if (OWN_M(own) != m || !own_take(v, &v->allp[p - 1], own)) throw(v, "P %u of unborn M %u changed hands", p - 1, m);
+    clear_bit(v->seg->sched.spinning, p - 1);
+    pidleput(v, &v->allp[p - 1]);
+}
+
+int stranded(struct view *v) { return npidle(v) && !nmspinning(v) && work_anywhere(v); }
+
+int sysmon_sleep(struct view *v) {
+    atomic_store(&v->seg->sched.sysmonwait, 1);
+    fence_sc(&v->seg->sched.pidle[0]);
+    if (npidle(v) == v->seg->nprocs && !work_anywhere(v)) return 1;
+    uint32_t asleep = 1;
+    atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, 0);
     return 0;
 }

@@ -14,6 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/timerfd.h>
+#include <time.h>
 
 struct slot {                         /* what the owner keeps about a slot, in its own memory */
     PyObject *future;
@@ -92,11 +94,11 @@ static PyObject *create(PyObject *mod, PyObject *args, PyObject *kw) {
 }
 
 static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
-    static char *names[] = {"fd", "self", "coordinator_fd", NULL};
-    int fd, cfd = -1;
+    static char *names[] = {"fd", "self", "coordinator_fd", "sysmon_fd", NULL};
+    int fd, cfd = -1, sfd = -1;
     unsigned int me;
     const char *why;
-    if (!PyArg_ParseTupleAndKeywords(args, kw, "iI|i", names, &fd, &me, &cfd)) return NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kw, "iI|ii", names, &fd, &me, &cfd, &sfd)) return NULL;
     allocfunc alloc = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     View *self = (View *)alloc(type, 0);
     if (!self) return NULL;
@@ -110,7 +112,7 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
         Py_DECREF(self);
         return NULL;
     }
-    self->v.coordinator_fd = cfd;
+    self->v.coordinator_fd = cfd, self->v.sysmon_fd = sfd;
     self->next = views;
     views = self;
     return (PyObject *)self;
@@ -702,6 +704,77 @@ static PyObject *View_attach(View *self, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
+/* coordinate(): this process is the coordinator (rule 5). */
+static PyObject *View_coordinate(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    self->v.coordinator = 1;
+    Py_RETURN_NONE;
+}
+
+/* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
+static PyObject *View_sysmon_sleep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(sysmon_sleep(&self->v));
+}
+
+/* rescue(now) -> is there work, an idle P, and nobody coming?  now: wake somebody; that it was needed is counted. */
+static PyObject *View_rescue(View *self, PyObject *now) {
+    CHECK(self);
+    if (!stranded(&self->v)) Py_RETURN_FALSE;
+    if (now == Py_True) {
+        atomic_fetch_add(&self->v.seg->sched.rescues, 1);
+        wakep(&self->v);
+    }
+    Py_RETURN_TRUE;
+}
+
+/* unstart(m): the process of reserved M m cannot be made. */
+static PyObject *View_unstart(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m < self->v.seg->max_ms) startm_failed(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
+/* holders() -> list of (m, pid, p, bound) of the Ms that hold a P; bound: as p, -1 to none */
+static PyObject *View_holders(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        struct m *m = &self->v.allm[i];
+        uint32_t p = load_acq(&m->p), pid = load_acq(&m->pid);
+        if (!p || !pid) continue;
+        PyObject *x = Py_BuildValue("(IIii)", i, pid, (int)p - 1, (int)load_acq(&m->bound) - 1);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* set_bound(m, p) -> False if m does not hold p; p -1: to none */
+static PyObject *View_set_bound(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m;
+    int p;
+    if (!PyArg_ParseTuple(args, "Ii", &m, &p)) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    atomic_store(&self->v.allm[m].bound, (uint32_t)(p + 1));
+    return PyBool_FromLong(p < 0 || load_acq(&self->v.allm[m].p) == (uint32_t)p + 1);
+}
+
+/* executed(m) -> how many Gs the Ms of that slot have begun */
+static PyObject *View_executed(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    return PyLong_FromUnsignedLongLong(load_acq(&self->v.allm[m].n_executed));
+}
+
 /* starting() -> the Ms that were reserved and have no process yet */
 static PyObject *View_starting(View *self, PyObject *none) {
     (void)none;
@@ -826,6 +899,7 @@ static PyObject *View_stats(View *self, PyObject *none) {
         put(d, "spinningthreads", nmspinning(v)) || put(d, "idlethreads", nmidle(v)) ||
         put(d, "needspinning", atomic_load(&v->seg->sched.needspinning)) || put(d, "runqueue", globrunqsize(v)) ||
         put(d, "throws", atomic_load(&v->seg->sched.throws)) ||
+        put(d, "rescues", atomic_load(&v->seg->sched.rescues)) ||
         put(d, "spawned", spawned) || put(d, "ms_made", atomic_load(&v->seg->ms_made))) {
         Py_XDECREF(d);
         Py_XDECREF(q);
@@ -860,6 +934,7 @@ static PyObject *View_get(View *self, void *what) {
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
     case 7: return PyLong_FromUnsignedLong(npidle(v));
     case 8: return PyLong_FromUnsignedLongLong(self->outstanding);
+    case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -874,13 +949,14 @@ static PyMethodDef methods[] = {
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
     NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning), NOARGS(work_anywhere), ONE(spin), FAST(stopm),
-    NOARGS(wake_self), NOARGS(pids), ARGS(attach), NOARGS(starting), ARGS(m_started), NOARGS(start_m0), ARGS(repair), ONE(adopt),
+    NOARGS(wake_self), NOARGS(coordinate), NOARGS(sysmon_sleep), ONE(rescue), ONE(unstart), NOARGS(holders), ARGS(set_bound),
+    ONE(executed), NOARGS(pids), ARGS(attach), NOARGS(starting), ARGS(m_started), NOARGS(start_m0), ARGS(repair), ONE(adopt),
     ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
 
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -903,7 +979,15 @@ static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyMethodDef functions[] = {{"become_subreaper", become_subreaper, METH_NOARGS, NULL},
+/* alarm() -> a timerfd for sysmon */
+static PyObject *make_alarm(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    int fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
                                   {NULL, NULL, 0, NULL}};

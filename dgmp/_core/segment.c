@@ -68,6 +68,7 @@ static int try_create(const struct config *c, int fd) {
     if (!e) e = lock_init(&s->gfree.lock);
     if (!e) e = lock_init(&s->heap.lock);
     atomic_store(&s->heap.bump, s->heap.base);
+    atomic_store(&s->sched.sysmonwait, 1);
     if (getrandom(&s->runtime_id, sizeof s->runtime_id, 0) != sizeof s->runtime_id) e = e ? e : EIO;
     struct p *allp = (void *)((char *)s + s->allp);
     struct m *allm = (void *)((char *)s + s->allm);
@@ -122,7 +123,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
     madvise(s, s->size, MADV_DONTDUMP);
     v->seg = s;
     v->allp = at(v, s->allp), v->allm = at(v, s->allm), v->allgs = at(v, s->allgs), v->fns = at(v, s->fns);
-    v->self = self, v->coordinator_fd = -1;
+    v->self = self, v->coordinator_fd = v->sysmon_fd = -1;
     v->rng = (uint64_t)nanotime() * 0x9e3779b97f4a7c15ull ^ (uint64_t)getpid();
     return 0;
 }

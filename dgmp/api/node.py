@@ -209,7 +209,9 @@ class Member(Node):
            where: int | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
             where = GLOBAL_QUEUE
-        return super().go(fn, args, kwargs, name, depth + 1, where)
+        future = super().go(fn, args, kwargs, name, depth + 1, where)
+        self.m.check_interrupt()
+        return future
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         m = self.m
@@ -225,6 +227,7 @@ class Member(Node):
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
             m.gopark(future, deadline)
+            m.check_interrupt()
 
     def collect(self) -> None:
         if threading.get_ident() == self.m.thread:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from .._core import alarm
 from ..errors import RuntimeClosed
 from ..runtime import boot
 from .future import Future
@@ -37,7 +38,8 @@ class Runtime:
         procs: how many Ps, that is how many Gs run at once (Go: GOMAXPROCS).  Default: DGMP_PROCS, else the cores this
             process may use (affinity and cgroup quota).
         max_ms: at most so many processes; default 64 + procs.
-        pin: True binds each M to the core of the P it holds.
+        pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
+            for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
 
     Raises:
         ValueError: procs or max_ms out of range.
@@ -50,27 +52,28 @@ class Runtime:
         6
     """
 
-    def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool = False,
+    def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> None:
         refuse_member("start a Runtime")
         ncpu = boot.osinit()
         self._closed = False
         self._owner = os.getpid()
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._alarm = alarm()
         self._socket: socket.socket | None = None
         self._pid = 0
         try:
-            fd, view = boot.schedinit(ncpu, procs, max_ms, self._event)
+            fd, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
         except BaseException:
-            os.close(self._event)
+            self._close_descriptors()
             raise
         try:
             self.node = Client(view, self._alive)
             self.main = self._newproc(main)
-            self._mstart(fd, pin, foreground=main is not None)
+            self._mstart(fd, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
         except BaseException:
-            os.close(self._event)
             view.close()
+            self._close_descriptors()
             raise
         finally:
             os.close(fd)
@@ -84,7 +87,7 @@ class Runtime:
         boot.trace(f"newproc: main G ({boot.__name__}.{fn.__name__})")
         return future
 
-    def _mstart(self, segment: int, pin: bool, foreground: bool) -> None:
+    def _mstart(self, segment: int, binding: str, foreground: bool) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         trace = boot.debug("schedtrace")
@@ -95,15 +98,16 @@ class Runtime:
         message = {
             "client": os.getpid(), "pgrp": os.getpgrp(), "max_ms": self.node.view.max_ms, "path": sys.path,
             "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": ms * 1_000_000,
-            "pin": sorted(os.sched_getaffinity(0)) if pin else [],
+            "binding": binding, "cores": sorted(os.sched_getaffinity(0)),
         }
         here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
         code = COORDINATOR.format(path=[here] if here not in sys.path else [*sys.path])
         argv = [sys.executable, "-c", code]
-        # Three steps so that no descriptor is inheritable here even for a moment; first above 12, lest they overlap.
+        # Two steps so that no descriptor is inheritable here even for a moment; first above 13, lest they overlap.
         import fcntl
 
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 30) for fd in (segment, self._event, theirs.fileno())]
+        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 30) for fd in (segment, self._event, theirs.fileno(), self._alarm)]
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # not between the process and its pid here
         try:
             self._pid = os.posix_spawn(
                 sys.executable, argv, os.environ,
@@ -111,12 +115,23 @@ class Runtime:
                 setpgroup=0, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
             )
         finally:
+            self._socket = ours
             for fd in high:
                 os.close(fd)
             theirs.close()
-        self._socket = ours
-        ours.send(msgpack.packb(message))
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._send(message)
         ours.setblocking(False)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        """To the coordinator, if it is there."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(msgpack.packb(message))
+
+    def _close_descriptors(self) -> None:
+        os.close(self._event)
+        os.close(self._alarm)
 
     def _alive(self) -> bool:
         """Whether the coordinator is there; a fatal message of its raises."""
@@ -154,6 +169,10 @@ class Runtime:
             raise self.node.gone
         return self.node.view.stats()
 
+    def interrupt(self) -> None:
+        """Raises KeyboardInterrupt in the main G of `dgmp run`."""
+        self._send({"interrupt": True})
+
     def close(self, cancel: bool = False) -> None:
         """Ends the runtime.  Waits for what is left to run, or with cancel=True drops it; then nothing is left behind."""
         if self._closed or self._owner != os.getpid():
@@ -171,8 +190,7 @@ class Runtime:
     def _end(self) -> None:
         _runtimes.discard(self)
         if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.send(msgpack.packb({"close": True}))
+            self._send({"close": True})
             if not self._reap(CLOSE_SECONDS):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._pid, signal.SIGKILL)
@@ -182,7 +200,7 @@ class Runtime:
         with contextlib.suppress(RuntimeError):
             self.node.collect()
         self.node.end(RuntimeClosed("the runtime was closed"))
-        os.close(self._event)
+        self._close_descriptors()
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end."""
@@ -327,5 +345,6 @@ def gosched() -> None:
     """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads."""
     if _member is not None and _member.m.in_g():
         _member.m.gosched()
+        _member.m.check_interrupt()
     else:
         time.sleep(0)

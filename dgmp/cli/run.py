@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
+
+GRACE_SECONDS = 0.6
 
 
 def add_parser(verbs: Any) -> None:
@@ -47,13 +50,22 @@ def act(options: argparse.Namespace) -> int:
         return code
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if runtime is not None:
-            runtime.close(cancel=True)
-        return 128 + signal.SIGINT
+        return interrupted(runtime)
     except (DgmpError, ValueError, OSError) as e:
         if runtime is not None:
             runtime.close(cancel=True)
         return fail(str(e))
+
+
+def interrupted(runtime: Any) -> int:
+    """The script gets its KeyboardInterrupt and a moment to clean up; then everything ends."""
+    code = 128 + signal.SIGINT
+    if runtime is not None:
+        runtime.interrupt()
+        with contextlib.suppress(Exception):
+            code = runtime.main.result(timeout=GRACE_SECONDS)
+        runtime.close(cancel=True)
+    return code
 
 
 def fail(text: str) -> int:

@@ -1,9 +1,11 @@
 """The coordinator's process: its I/O, around the state machine in state.py.
 
-Started by the client (api.runtime) with three descriptors: the segment, an eventfd that wakes it, and a socketpair to the
-client (msgpack messages: {"boot": ...} once, then {"close": true}; back: {"fatal": text}; end of file means the other is
-gone).  It watches the client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.  Being a subreaper
-it becomes the parent of the Ms that the zygote double-forks.  When it ends, everything of the node has ended.
+Started by the client (api.runtime) with four descriptors: the segment, an eventfd that wakes it, a socketpair to the client
+and sysmon's alarm.  On the socket go msgpack messages: the boot message once, then {"interrupt": true} and {"close":
+true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that socket and a pidfd, its
+Ms by pidfds, the zygote by its socket.
+Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
+die: these it reaps, and ends with the node unless they have made a session of their own.
 """
 
 from __future__ import annotations
@@ -19,9 +21,10 @@ from typing import Any
 import msgpack
 
 from .._core import KIND_CLIENT, View, become_subreaper
+from .binding import NAME, Binder, alone, set_affinity, waited
 from .state import Action, Coordinator
 
-SEGMENT_FD, EVENT_FD, CLIENT_FD = 10, 11, 12  # where the client puts them
+SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD = 10, 11, 12, 13  # where the client puts them
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -34,9 +37,13 @@ class Server:
         self.boot: dict[str, Any] = msgpack.unpackb(self.client.recv(1 << 20))
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
-        self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD)
+        self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
+        self.view.coordinate()
         self.view.attach(KIND_CLIENT, self.pid)
         self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
+        self.binder: Binder | None = None
+        if self.boot["binding"] != "never":
+            self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
         self.poll = select.poll()
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
@@ -69,6 +76,10 @@ class Server:
             os.environ.setdefault(name, "1")
         self.watch(CLIENT_FD, self.on_client)
         self.watch(EVENT_FD, self.on_event)
+        self.watch(ALARM_FD, self.on_alarm)
+        self.watch_orphans()
+        self.name = socket.socket(socket.AF_UNIX)  # so that others see that there is a runtime
+        self.name.bind(f"\0{NAME}{self.pid}")
         try:
             client = os.pidfd_open(self.boot["client"])
             self.watch(client, lambda: self.act([("client_gone",)]))
@@ -97,12 +108,42 @@ class Server:
             data = self.client.recv(1 << 20)
         except OSError:
             data = b""
-        self.act([("close",) if data else ("client_gone",)])
+        message = msgpack.unpackb(data) if data else {}
+        self.act([("interrupt",) if "interrupt" in message else ("close",) if message else ("client_gone",)])
 
     def on_event(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(EVENT_FD, 8)
         self.act([("wake",)])
+
+    def on_alarm(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(ALARM_FD, 8)
+            self.act([("alarm", time.monotonic_ns())])
+
+    def watch_orphans(self) -> None:
+        ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+        self.watch(ours, lambda: self.on_child(ours))
+
+    def on_child(self, fd: int) -> None:
+        """Some child has ended.  The zygote and Ms are seen to elsewhere; all others are what a G has left."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(fd, 4096)
+        if self.zygote is not None and select.select([self.zygote], [], [], 0)[0]:
+            self.on_zygote()  # first the pids of new Ms, which may have died already
+        self.reap_orphans()
+
+    def reap_orphans(self) -> None:
+        while not self.done:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None or ended.si_pid == self.zygote_pid or ended.si_pid in self.state.ms.values():
+                return
+            os.waitpid(ended.si_pid, 0)
 
     def on_zygote(self) -> None:
         assert self.zygote is not None
@@ -130,6 +171,7 @@ class Server:
         except ChildProcessError:
             how = "ended"
         self.act([("m_died", m, pid, how)])
+        self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions
     def take(self, action: Action) -> None:
@@ -151,6 +193,12 @@ class Server:
         elif kind == "print":
             with contextlib.suppress(OSError):
                 os.write(self.stdio[2], (action[1] + "\n").encode())
+        elif kind == "interrupt":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(action[1], signal.SIGINT)
+        elif kind == "bind":
+            if self.binder is not None:
+                self.binder.look(time.monotonic_ns())
         elif kind == "exit":
             self.exit_text = action[1]
             self.done = True
@@ -187,17 +235,39 @@ class Server:
         for pid in (self.zygote_pid, *pids):
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        # A last M may have been forked, unknown to us, as the zygote died: it sees that its slot is not wanted.
+        # What is left are processes that Gs started, ours since their M is gone; and perhaps an M that was forked, unknown
+        # to us, as the zygote died.
         deadline = time.monotonic() + 0.5
         while time.monotonic() < deadline:
-            late = {pid for _, pid in self.view.pids()} - pids
-            for pid in late:
+            left = [pid for pid in children() if session(pid) == session(0)]
+            for pid in left:
                 kill(pid)
-            try:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0 and not late:
-                    break
-            except ChildProcessError:
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not left:
                 break
+            time.sleep(0.001)
+
+
+def children() -> list[int]:
+    """The children of this process that have not ended."""
+    found = []
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    state, parent = file.read().rpartition(b")")[2].split()[:2]
+                if int(parent) == os.getpid() and state != b"Z":
+                    found.append(int(name))
+    return found
+
+
+def session(pid: int) -> int:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return -1
 
 
 def kill(pid: int) -> None:

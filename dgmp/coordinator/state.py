@@ -6,16 +6,19 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
-  ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies
+  ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
   ("m_died", m, pid, how)     ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
+  ("interrupt",)              ("interrupt", pid)      SIGINT for m0 of `dgmp run`
+  ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
   ("tick", ns)
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import msgpack
@@ -26,8 +29,10 @@ from ..observe.schedtrace import schedtrace_line
 Event = tuple[Any, ...]
 Action = tuple[Any, ...]
 
-TICK_NS = 10_000_000  # sysmon's slowest pace (Go: 10 ms)
+TICK_NS = 10_000_000  # sysmon's pace when there is something to see to
+SLOW_TICK_NS = 80_000_000  # when there is work and nothing to see to: it doubles up to this
 STILLBORN = 5  # Ms in a row that died before they ran anything: something is wrong with every M
+NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
 
 class Coordinator:
@@ -44,7 +49,12 @@ class Coordinator:
         self.schedtrace_ns = schedtrace_ns
         self.booted = now
         self.last_trace = now
+        self.awake = False  # sysmon: somebody runs
+        self.pace = TICK_NS
+        self.stranded = False
+        self.no_forks = 0
         self.ms: dict[int, int] = {}  # m -> pid, alive as far as we know
+        self.executed: dict[int, int] = {}  # m -> how many Gs that slot had run when this M began
         self.starting: set[int] = set()  # asked of the zygote, no answer yet
         self.dead: set[int] = set()  # dead, but some of their slots are still in use
         self.stillborn = 0
@@ -59,9 +69,10 @@ class Coordinator:
 
     def next_tick(self) -> int | None:
         """How many ns until sysmon wants a tick; None: it sleeps until something happens."""
-        if self.schedtrace_ns:
-            return min(self.schedtrace_ns, TICK_NS) if self.dead else self.schedtrace_ns
-        return TICK_NS if self.dead else None
+        wanted = [self.pace] if self.awake or self.no_forks else []
+        wanted += [TICK_NS] if self.dead else []
+        wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
+        return min(wanted, default=None)
 
     def on_wake(self) -> list[Action]:
         """Somebody reserved an M, in startm."""
@@ -77,21 +88,38 @@ class Coordinator:
 
     def on_m_started(self, m: int, pid: int) -> list[Action]:
         self.starting.discard(m)
-        if not self.view.m_started(m, pid):
-            return []  # another process has the slot: this one finds that out and leaves
-        self.ms[m] = pid
+        if pid < 0:
+            return self.not_made(m, -pid)
+        self.no_forks = 0
+        if self.view.m_started(m, pid):
+            self.ms[m] = pid
+        else:  # another process has the slot, made by a zygote that died since: this one finds that out and leaves
+            attached = dict(self.view.pids()).get(m)
+            if attached is None or m in self.ms:
+                return []
+            self.ms[m] = pid = attached
+        self.executed[m] = self.view.executed(m)
         return [("watch", m, pid)]
+
+    def not_made(self, m: int, errno: int) -> list[Action]:
+        """No process could be made: the P goes back, and sysmon tries again while there is work."""
+        self.view.unstart(m)
+        self.no_forks += 1
+        if self.no_forks < NO_FORKS or self.ms:
+            return []
+        self.closing = True
+        return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
     def on_m_died(self, m: int, pid: int, how: str) -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
-        goid = self.view.running(m)
-        self.stillborn = 0 if goid is not None else self.stillborn + 1
+        lived = self.view.executed(m) > self.executed.pop(m)
+        self.stillborn = 0 if lived or "SIGKILL" in how else self.stillborn + 1
         if self.stillborn >= STILLBORN:
             self.closing = True
             return [("exit", f"{STILLBORN} Ms in a row died before they ran anything; the last, pid {pid}, {how}")]
-        self.view.repair(m, msgpack.packb({"goid": goid, "pid": pid, "how": how}))
+        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "pid": pid, "how": how}))
         self.dead.add(m)
         return self.bury() + self.newm()
 
@@ -115,10 +143,32 @@ class Coordinator:
 
     on_close = on_client_gone
 
+    def on_interrupt(self) -> list[Action]:
+        return [("interrupt", self.ms[0])] if 0 in self.ms else []
+
+    # ------------------------------------------------------------------ sysmon
+    def on_alarm(self, now: int) -> list[Action]:
+        """Somebody has been at work for a tick."""
+        self.awake = True
+        self.pace = TICK_NS
+        return self.on_tick(now)
+
     def on_tick(self, now: int) -> list[Action]:
-        """sysmon."""
         actions = self.bury()
+        if self.awake or self.no_forks:
+            actions += self.sysmon()
         if self.schedtrace_ns and now - self.last_trace >= self.schedtrace_ns:
             self.last_trace = now
             actions.append(("print", schedtrace_line(self.view.stats(), (now - self.booted) // 1_000_000)))
         return actions + self.newm()
+
+    def sysmon(self) -> list[Action]:
+        """One look (Go: sysmon).  Work beside an idle P, with nobody on the way to it at two looks in a row, is seen to; that
+        happens when no process could be made, and would when a wake-up was lost."""
+        if self.view.sysmon_sleep():
+            self.awake = self.stranded = False
+            self.no_forks = 0
+            return []
+        self.stranded = self.view.rescue(self.stranded)
+        self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)
+        return [("bind",)]

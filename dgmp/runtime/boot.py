@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import sys
 
 from .._core import KIND_CLIENT, View, create
@@ -77,7 +78,7 @@ def osinit() -> int:
     return n
 
 
-def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int) -> tuple[int, View]:
+def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int, sysmon_fd: int) -> tuple[int, View]:
     """Makes the segment with all Ps idle, and reserves m0 with allp[0].  Returns the memfd and the client's view."""
     if procs is None:
         text = os.environ.get("DGMP_PROCS", "")
@@ -92,11 +93,18 @@ def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: 
     if max_ms < procs:
         raise ValueError(f"max_ms ({max_ms}) must be at least procs ({procs})")
     fd = create(procs, max_ms, 2, NSLOTS, HEAP)
-    view = View(fd, max_ms, coordinator_fd)
+    view = View(fd, max_ms, coordinator_fd, sysmon_fd)
     view.attach(KIND_CLIENT, os.getpid())
     view.start_m0()
     trace(f"schedinit: gomaxprocs={procs}, maxmcount={max_ms}, m0 with allp[0], g0")
     return fd, view
+
+
+def binding(pin: bool | None, ncpu: int, procs: int) -> str:
+    """How Ms are bound to cores (coordinator.binding): "never", "relieved" or "forced"."""
+    if pin is not None:
+        return "forced" if pin else "never"
+    return "relieved" if procs == ncpu == len(os.sched_getaffinity(0)) and cgroup_quota() is None else "never"
 
 
 def mstart_trace(m: int) -> None:
@@ -124,15 +132,10 @@ def main_script(kind: str, target: str, argv: list[str]) -> int:
             run_as_main(target)
     except SystemExit as e:
         code = e.code
-    except BaseException as e:  # as the interpreter does: the traceback, without our frames
-        import traceback
-
-        tb = e.__traceback__
-        while tb is not None and tb.tb_frame.f_code.co_filename in (__file__, runpy.__file__):
-            tb = tb.tb_next
+    except BaseException as e:
         sys.stdout.flush()
-        traceback.print_exception(type(e), e, tb)
-        code = 1
+        print_error(e)
+        code = 128 + signal.SIGINT if isinstance(e, KeyboardInterrupt) else 1
     sys.stdout.flush()
     if code is None:
         return 0
@@ -140,6 +143,18 @@ def main_script(kind: str, target: str, argv: list[str]) -> int:
         return code & 0xFF
     print(code, file=sys.stderr)
     return 1
+
+
+def print_error(error: BaseException) -> None:
+    """As the interpreter does, without the frames through which the script was started or interrupted."""
+    import runpy
+    import traceback
+
+    ours = os.path.dirname(os.path.dirname(__file__))
+    text = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in text.stack if frame.filename != runpy.__file__ and not frame.filename.startswith(ours)]
+    text.stack = traceback.StackSummary.from_list(frames)
+    print("".join(text.format()), end="", file=sys.stderr, flush=True)
 
 
 def run_as_main(path: str) -> None:

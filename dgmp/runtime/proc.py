@@ -30,6 +30,7 @@ from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_ERROR, View
 from ..ship import closure
+from .affinity import Affinity
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -41,6 +42,8 @@ SPIN_NS = 50_000
 STEAL_ROUNDS = 4
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
+
+MAIN_GOID = 1
 
 _TOKEN = 1 << 62
 
@@ -66,12 +69,23 @@ def steal_order(n: int) -> list[int]:
     return [i for i in range(1, n + 1) if gcd(i, n) == 1]
 
 
+def in_policy(frame: Any) -> bool:
+    """Whether the interrupted code is the scheduler's, or was called by it, rather than a G's own."""
+    while frame is not None:
+        if frame.f_code.co_name in ("goexit", "main_script", "run_as_main"):
+            return False
+        if frame.f_globals.get("__name__", "").startswith("dgmp."):
+            return True
+        frame = frame.f_back
+    return True
+
+
 class M:
     """One M: an operating-system process that runs Gs while it holds a P."""
 
-    def __init__(self, view: View, pin: Callable[[int], None] | None = None) -> None:
+    def __init__(self, view: View, affinity: Affinity | None = None) -> None:
         self.view = view
-        self.pin = pin
+        self.affinity = affinity
         self.decoder = closure.Decoder(view)
         self.g0: Any = getcurrent()
         self.curg: G | None = None
@@ -90,6 +104,9 @@ class M:
         self.spinning = False
         self.thread = threading.get_ident()
         self.pid = os.getpid()
+        self.main: G | None = None  # the main G of `dgmp run`, once it runs here
+        self.interrupts = 0
+        self.interrupted = False  # the main G is to get a KeyboardInterrupt
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them
 
@@ -105,8 +122,8 @@ class M:
             self.execute(self.schedule())
 
     def pinned(self) -> None:
-        if self.pin is not None:
-            self.pin(self.view.p)
+        if self.affinity is not None:
+            self.affinity.hold(self.view.p)
 
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
@@ -261,6 +278,8 @@ class M:
         gp.word = word
         gp.fn = claimed
         gp.goid = claimed[1]
+        if gp.goid == MAIN_GOID:
+            self.main = gp
         return gp
 
     # ------------------------------------------------------------------ running a G
@@ -359,6 +378,25 @@ class M:
         self.curg = None
         self.yielded.append(gp)
         self.g0.switch()
+
+    # ------------------------------------------------------------------ Ctrl-C
+    def interrupt(self, signum: int, frame: Any) -> None:
+        """SIGINT's handler on m0 of `dgmp run`: KeyboardInterrupt in the main G, at once if its own code runs, else when the
+        scheduler has come back to it.  Once: the launcher ends everything soon after."""
+        self.interrupts += 1
+        main = self.main
+        if self.interrupts > 1 or main is None:
+            return
+        if self.curg is main and main.greenlet is getcurrent() and not in_policy(frame):
+            raise KeyboardInterrupt
+        self.interrupted = True
+        self.goready(main.word)
+
+    def check_interrupt(self) -> None:
+        """Called in Gs where the scheduler's code ends."""
+        if self.interrupted and self.curg is self.main:
+            self.interrupted = False
+            raise KeyboardInterrupt
 
     def goready(self, word: int) -> None:
         """The parked G of that word, if it still is, can go on.  From any thread of its home M."""

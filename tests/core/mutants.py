@@ -33,7 +33,8 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
       "    au64 *word = &v->seg->sched.spinning[p / 64];\n"
       "    store_rlx(word, load_rlx(word) & ~(1ull << (p % 64)));"}),
     ("needspinning", "test_idle", "idle.c", {"        atomic_store(&v->seg->sched.needspinning, 1);\n": ""}),
-    ("the recheck before sleeping", "test_inbox", "inbox.c", {"    if (inbox_empty(v, v->self)) e = futex_wait": "    e = futex_wait"}),
+    ("the recheck before sleeping", "test_inbox", "inbox.c",
+     {"    if (inbox_empty(v, v->self)) e = futex_wait": "    e = futex_wait"}),
     ("recheck first, publish after", "test_inbox", "inbox.c",
      {"    int alone = atomic_fetch_add": "    int empty = inbox_empty(v, v->self);\n    int alone = atomic_fetch_add",
       "    if (inbox_empty(v, v->self)) e = futex_wait": "    if (empty) e = futex_wait"}),
@@ -48,11 +49,13 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
     ("the word being popped", "test_kill", "runq.c",
      {"        store_rel(&m->popping, g);\n        if (atomic_compare": "        if (atomic_compare"}),
     ("finishing a dead one's wake-up", "test_kill", "repair.c", {"finish_wakeup(v, dead, i);": "(void)finish_wakeup;"}),
-    ("keeping what a slot refers to", "test_kill", "repair.c", {"if (ran || owned) keep_blocks(v, g, dead);": "(void)keep_blocks;"}),
+    ("keeping what a slot refers to", "test_kill", "repair.c",
+     {"if (ran || owned) keep_blocks(v, g, dead);": "(void)keep_blocks;"}),
     ("telling again", "test_kill", "repair.c", {"tell_again(v, i, s);": "(void)tell_again;"}),
     ("tokens of the dead", "test_kill", "repair.c", {"    requeue_tokens(v);\n": "    (void)requeue_tokens;\n"}),
     ("collecting before dropping", "test_kill", "test_kill.c",
-     {"        int ours = gcollect(&m0, g);\n        inbox_drop(&m0, 0);": "        inbox_drop(&m0, 0);\n        int ours = gcollect(&m0, g);"}),
+     {"        int ours = gcollect(&m0, g);\n        inbox_drop(&m0, 0);":
+      "        inbox_drop(&m0, 0);\n        int ours = gcollect(&m0, g);"}),
     ("the sweep of gFree", "test_kill", "repair.c", {"    gfree_sweep(v);\n": ""}),
 ]
 
@@ -60,7 +63,8 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
 def build(folder, test):
     """The program of a test from the sources in folder."""
     program = os.path.join(folder, test)
-    sources = [f for f in sorted(glob.glob(os.path.join(folder, "*.c"))) if not os.path.basename(f).startswith(("test_", "module"))]
+    sources = [f for f in sorted(glob.glob(os.path.join(folder, "*.c")))
+               if not os.path.basename(f).startswith(("test_", "module"))]
     subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-w", "-pthread", f"-I{folder}",
                     os.path.join(folder, test + ".c"), *sources, "-o", program], check=True)
     return program
