@@ -105,7 +105,9 @@ class Server:
 
     def on_client(self) -> None:
         try:
-            data = self.client.recv(1 << 20)
+            data = self.client.recv(1 << 20, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         message = msgpack.unpackb(data) if data else {}
@@ -131,8 +133,7 @@ class Server:
         """Some child has ended.  The zygote and Ms are seen to elsewhere; all others are what a G has left."""
         with contextlib.suppress(BlockingIOError):
             os.read(fd, 4096)
-        if self.zygote is not None and select.select([self.zygote], [], [], 0)[0]:
-            self.on_zygote()  # first the pids of new Ms, which may have died already
+        self.on_zygote()  # first the pids of new Ms, which may have died already
         self.reap_orphans()
 
     def reap_orphans(self) -> None:
@@ -146,15 +147,19 @@ class Server:
             os.waitpid(ended.si_pid, 0)
 
     def on_zygote(self) -> None:
+        """All that it has sent; this event's message may have been read with another's."""
         assert self.zygote is not None
-        try:
-            data = self.zygote.recv(4096)
-        except OSError:
-            data = b""
-        if data:
+        while True:
+            try:
+                data = self.zygote.recv(4096, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except OSError:
+                break
+            if not data:
+                break
             m, pid = msgpack.unpackb(data)
             self.act([("m_started", m, pid)])
-            return
         self.unwatch(self.zygote.fileno())
         self.zygote.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
