@@ -153,6 +153,9 @@ class Future(Generic[T]):
 
         It runs in some thread of this process that collects results; what it raises is logged and ignored.
         """
+        if self._state != PENDING:
+            self.run_callback(callback)
+            return
         self.listen().append(callback)
         if self._state == PENDING:
             self._node.need_collector()

@@ -382,15 +382,16 @@ class M:
     # ------------------------------------------------------------------ Ctrl-C
     def interrupt(self, signum: int, frame: Any) -> None:
         """SIGINT's handler on m0 of `dgmp run`: KeyboardInterrupt in the main G, at once if its own code runs, else when the
-        scheduler has come back to it.  Once: the launcher ends everything soon after."""
+        scheduler has come back to it; the G that keeps m0 from it is interrupted too.  Once: the launcher ends everything
+        soon after."""
         self.interrupts += 1
         main = self.main
         if self.interrupts > 1 or main is None:
             return
-        if self.curg is main and main.greenlet is getcurrent() and not in_policy(frame):
-            raise KeyboardInterrupt
-        self.interrupted = True
+        self.interrupted = self.curg is not main or in_policy(frame)
         self.goready(main.word)
+        if self.in_g() and not in_policy(frame):
+            raise KeyboardInterrupt
 
     def check_interrupt(self) -> None:
         """Called in Gs where the scheduler's code ends."""

@@ -43,6 +43,39 @@ int main(void) {
     waitpid(child, NULL, 0);
     globrunqput(&views[0], GWORD_FULL | 5);
     CHECK(globrunqget(&views[0], ps[0], 1, &n) == (GWORD_FULL | 5));
+    /* stopped while it holds the lock: the coordinator kills an M; but not if the client is stopped too (Ctrl-Z) */
+    views[1].coordinator = 1;
+    pid_t stopped = fork_child();
+    if (stopped == 0) {
+        lock(&views[0], &views[0].seg->globrunq.lock);
+        raise(SIGSTOP);
+        unlock(&views[0].seg->globrunq.lock);
+        _exit(7);
+    }
+    int status;
+    CHECK(waitpid(stopped, &status, WUNTRACED) == stopped && WIFSTOPPED(status));
+    struct m *m = views[0].allm;
+    atomic_store(&m[0].pid, (uint32_t)stopped), atomic_store(&m[8].pid, (uint32_t)stopped);
+    child = fork_child();                                       /* "fg", after a while */
+    if (child == 0) {
+        usleep(250000);
+        kill(stopped, SIGCONT);
+        _exit(0);
+    }
+    globrunqput(&views[1], GWORD_FULL | 6);
+    CHECK(waitpid(stopped, &status, 0) == stopped && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+    waitpid(child, NULL, 0);
+    stopped = fork_child();
+    if (stopped == 0) {
+        lock(&views[0], &views[0].seg->globrunq.lock);
+        raise(SIGSTOP);
+        _exit(7);
+    }
+    CHECK(waitpid(stopped, &status, WUNTRACED) == stopped && WIFSTOPPED(status));
+    atomic_store(&m[0].pid, (uint32_t)stopped), atomic_store(&m[8].pid, (uint32_t)getpid());
+    globrunqput(&views[1], GWORD_FULL | 7);
+    CHECK(waitpid(stopped, &status, 0) == stopped && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    while (globrunqget(&views[0], ps[0], 1, &n)) continue;
 #endif
     pthread_t t[TAKERS];
     for (long k = 0; k < TAKERS; k++) pthread_create(&t[k], NULL, taker, (void *)(k + 1));

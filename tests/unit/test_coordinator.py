@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
-from dgmp.coordinator.state import STILLBORN, Coordinator
+from dgmp.coordinator.state import NO_FORKS, STILLBORN, Coordinator
 
 NOWAKE = 3
 
@@ -146,6 +146,74 @@ def test_ms_that_never_live_end_the_node(node):
         client.spawn(Spawned(), 0, b"x", 0, None)
         c.handle(("wake",))
     assert actions and actions[0][0] == "exit" and "died before they ran anything" in actions[0][1]
+
+
+def test_ms_killed_from_outside_do_not_count_as_stillborn(node):
+    _, client, c = node
+    c.handle(("wake",))
+    for i in range(3 * STILLBORN):
+        m = next(iter(c.starting))
+        c.handle(("m_started", m, 100 + i))
+        assert all(a[0] != "exit" for a in c.handle(("m_died", m, 100 + i, "was killed by SIGKILL")))
+        client.spawn(Spawned(), 0, b"x", 0, None)
+        c.handle(("wake",))
+
+
+def test_no_room_for_a_process_is_tried_again_by_sysmon(node):
+    _, client, c = node
+    c.handle(("wake",))
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert c.handle(("m_started", 0, -11)) == []
+    stats = c.view.stats()
+    assert stats["idleprocs"] == 2 and stats["threads"] == 0 and stats["runqueue"] == 1
+    assert c.next_tick() is not None
+    c.handle(("tick", 1))  # the first look
+    assert ("newm", 0) in c.handle(("tick", 2))
+    assert c.handle(("m_started", 0, 100)) == [("watch", 0, 100)] and c.no_forks == 0
+
+
+def test_no_room_for_any_process_ends_the_node(node):
+    _, client, c = node
+    c.handle(("wake",))
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    actions = []
+    for i in range(4 * NO_FORKS):
+        if c.starting:
+            actions = c.handle(("m_started", next(iter(c.starting)), -11))
+        if actions:
+            break
+        c.handle(("tick", i))
+    assert actions == [("exit", "no process can be made for an M: Resource temporarily unavailable")]
+
+
+def test_the_m_that_has_the_slot_is_watched(node):
+    fd, _, c = node
+    c.handle(("wake",))
+    View(fd, 0).attach(KIND_M, 100)
+    assert c.handle(("m_started", 0, 101)) == [("watch", 0, 100)]
+
+
+def test_sysmon_sleeps_when_all_is_idle(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    assert c.handle(("alarm", 0)) == [("bind",)]
+    pace = c.next_tick()
+    c.handle(("tick", 1))
+    assert c.next_tick() == 2 * pace
+    m0.releasep()
+    assert c.handle(("tick", 2)) == [] and c.next_tick() is None
+
+
+def test_a_lost_wakeup_would_be_seen_to(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)  # nobody was woken for it, and P 1 is idle
+    c.handle(("alarm", 0))
+    assert c.view.stats()["rescues"] == 0  # perhaps somebody is on the way
+    assert any(a[0] == "newm" for a in c.handle(("tick", 1)))
+    assert c.view.stats()["rescues"] == 1 and m0.p == 0
 
 
 def test_client_gone_ends_the_node(node):

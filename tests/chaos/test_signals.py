@@ -1,0 +1,188 @@
+"""Ctrl-C, Ctrl-Z and what Gs leave behind, with real terminals, process groups and orphans."""
+
+import os
+import pty
+import random
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import dgmp
+from tests import helpers
+from tests.chaos.test_kill import ROUNDS, gone, start
+from tests.helpers import PYTHON, alive, descendants, eventually
+
+DGMP = [PYTHON, "-m", "dgmp", "run"]
+
+WAITS_IN_RESULT = """
+import time, dgmp
+def nap(): time.sleep(60)
+def main():
+    f = dgmp.go(nap)
+    print("ready", flush=True)
+    f.result()
+main()
+"""
+CLEANS_UP = """
+import sys, time
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("cleaning up", flush=True)
+    sys.exit(5)
+"""
+PARKED_AND_CLEANS_UP = """
+import sys, time, dgmp
+def nap(): time.sleep(60)
+try:
+    f = dgmp.go(nap)
+    print("ready", flush=True)
+    f.result()
+except KeyboardInterrupt:
+    print("cleaning up", flush=True)
+    sys.exit(5)
+"""
+STUBBORN = """
+import time
+print("ready", flush=True)
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+def run(tmp_path, text, **options):
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    program = subprocess.Popen([*DGMP, "--procs", "2", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               **options)
+    assert program.stdout.readline() == "ready\n"
+    return program, descendants(program.pid)
+
+
+@pytest.mark.parametrize("text,code,out,tracebacks", [
+    (WAITS_IN_RESULT, 130, "", 1), (CLEANS_UP, 5, "cleaning up\n", 0), (PARKED_AND_CLEANS_UP, 5, "cleaning up\n", 0),
+    (STUBBORN, 130, "", 0)])
+def test_ctrl_c_reaches_the_script(tmp_path, text, code, out, tracebacks):
+    program, family = run(tmp_path, text)
+    program.send_signal(signal.SIGINT)
+    said, err = program.communicate(timeout=15)
+    assert (program.returncode, said, err.count("Traceback")) == (code, out, tracebacks), err
+    assert "dgmp/" not in err.replace(str(tmp_path), "")
+    assert gone(family)
+
+
+def test_ctrl_c_on_a_terminal(tmp_path):
+    """The terminal signals the whole foreground group: the launcher and m0, which reads the terminal."""
+    script = tmp_path / "script.py"
+    script.write_text("import dgmp\nprint('hello ' + input('name? '), flush=True)\ninput('again? ')\n")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(PYTHON, [*DGMP, str(script)])
+    said = read_until(terminal, b"name? ")
+    os.write(terminal, b"you\n")
+    said += read_until(terminal, b"again? ")
+    family = descendants(pid)
+    os.write(terminal, b"\x03")
+    said += read_until(terminal, None)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
+    assert b"hello you" in said and said.count(b"Traceback") <= 1
+    assert gone(family)
+    os.close(terminal)
+
+
+def read_until(fd, text):
+    """What comes, up to text, or (None) to the end."""
+    got = b""
+    while text is None or text not in got:
+        assert select.select([fd], [], [], 20)[0], got
+        try:
+            data = os.read(fd, 4096)
+        except OSError:  # the other end of a terminal is gone
+            break
+        if not data:
+            break
+        got += data
+    return got
+
+
+def test_ctrl_c_at_random_moments():
+    rng = random.Random(3)
+    for _ in range(ROUNDS):
+        program, family = start()
+        time.sleep(rng.random() * 0.05)
+        program.send_signal(signal.SIGINT)
+        out, _ = program.communicate(timeout=15)
+        assert program.returncode in (1, 130, -signal.SIGINT) and out.count("Traceback") <= 1, out
+        assert gone(family)
+
+
+def test_ctrl_z_and_fg(tmp_path):
+    """Stopped for longer than any patience, then continued: the answer is the same."""
+    text = ("import dgmp\nfrom tests.helpers import fib\nprint('ready', flush=True)\n"
+            "print(sum(dgmp.gather(*[dgmp.go(fib, 12) for _ in range(20)])))\n")
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
+    program, family = run(tmp_path, text, start_new_session=True, env=env)
+    for _ in range(3):
+        os.killpg(program.pid, signal.SIGSTOP)
+        assert eventually(lambda: state(program.pid) == "T")
+        time.sleep(0.3)  # the coordinator, in a group of its own, runs on and must not take m0 for dead
+        os.killpg(program.pid, signal.SIGCONT)
+    said, err = program.communicate(timeout=60)
+    assert (program.returncode, said, err) == (0, "2880\n", "")
+    assert gone(family)
+
+
+def state(pid):
+    return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_ms_stopped_at_random_moments_lose_nothing():
+    rng = random.Random(5)
+    for _ in range(ROUNDS):
+        with dgmp.Runtime(procs=2) as rt:
+            futures = [rt.go(helpers.fib, 6) for _ in range(100)] + [rt.go(helpers.identity, 8) for _ in range(1000)]
+            for _ in range(3):
+                time.sleep(rng.random() * 0.01)
+                for _, pid in rt.node.view.pids():
+                    os.kill(pid, signal.SIGSTOP)
+                    assert eventually(lambda: state(pid) == "T")  # noqa: B023
+                    futures.append(rt.go(helpers.identity, 8))
+                    os.kill(pid, signal.SIGCONT)
+            assert set(dgmp.gather(*futures)) == {8}
+
+
+def start_sleeper():
+    return subprocess.Popen(["sleep", "60"], start_new_session=False).pid
+
+
+def leave_a_zombie():
+    """A grandchild whose parent ends first: it becomes the coordinator's."""
+    out, into = os.pipe()
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.write(into, f"{os.getpid()}".encode())
+        os._exit(0)
+    os.wait()
+    return int(os.read(out, 20))
+
+
+def test_processes_that_gs_start_end_with_the_runtime():
+    with dgmp.Runtime(procs=2) as rt:
+        sleeper = rt.go(start_sleeper).result(20)
+        orphan = rt.go(start_sleeper).result(20)
+        with pytest.raises(dgmp.WorkerDied):
+            rt.go(helpers.kill_self).result(20)
+        assert alive(sleeper) and alive(orphan)
+        zombie = rt.go(leave_a_zombie).result(20)
+        assert eventually(lambda: not (Path("/proc") / str(zombie)).exists(), 5)
+    assert gone([sleeper, orphan])
+
+

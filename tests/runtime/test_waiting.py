@@ -1,0 +1,147 @@
+"""What waits inside Gs: time-outs, callbacks, the recursion limit; and what is refused when all slots are taken."""
+
+import sys
+import threading
+import time
+
+import pytest
+
+import dgmp
+from dgmp import _core
+from tests import helpers
+
+
+def timed_out_then_done(seconds, timeout):
+    begun = dgmp.stats()["gs"]
+    f = dgmp.go(helpers.nap, seconds)
+    while dgmp.stats()["gs"] == begun:  # until another M has taken it
+        pass
+    with pytest.raises(TimeoutError):
+        f.result(timeout)
+    assert not f.done()
+    return f.result(30)
+
+
+def test_a_timeout_inside_a_g_parks_it(rt):
+    parks = rt.stats()["parks"]
+    assert rt.go(timed_out_then_done, 0.3, 0.1).result(30) == 0.3
+    assert rt.stats()["parks"] - parks <= 4  # it waited, it did not poll
+
+
+def wait_for(future_of, timeout):
+    try:
+        return dgmp.go(helpers.nap, future_of).result(timeout)
+    except TimeoutError:
+        return None
+
+
+def test_many_deadlines_on_one_m():
+    with dgmp.Runtime(procs=2) as rt:
+        waiters = [rt.go(wait_for, 0.002, 20) for _ in range(50)] + [rt.go(wait_for, 0.2, 0.01 * i) for i in range(1, 6)]
+        ended = dgmp.gather(*waiters)
+        assert ended[:50] == [0.002] * 50 and set(ended[50:]) <= {None, 0.2}
+
+
+def result_of_callback():
+    """The callback itself waits for a G: on the scheduler it would wait for ever."""
+    seen, done = [], threading.Event()
+
+    def callback(future):
+        seen.append((future.result(), dgmp.go(helpers.add, 2, 3).result(20)))
+        done.set()
+
+    f = dgmp.go(helpers.identity, 1)
+    f.add_done_callback(callback)
+    f.result(20)
+    while not done.is_set():
+        dgmp.gosched()
+    f.add_done_callback(lambda future: seen.append(future.result()))
+    return seen[0], seen[1:]
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_callbacks_inside_a_g(procs):
+    with dgmp.Runtime(procs=procs) as rt:
+        assert rt.go(result_of_callback).result(30) == ((1, 5), [1])
+
+
+def compute_until_called():
+    called = threading.Event()
+    dgmp.go(helpers.identity, 1).add_done_callback(lambda future: called.set())
+    deadline = time.monotonic() + 20
+    while not called.is_set() and time.monotonic() < deadline:
+        pass  # never parks: a thread collects
+    return called.is_set()
+
+
+def test_a_callback_comes_while_its_g_computes(rt):
+    assert rt.go(compute_until_called).result(40)
+
+
+def wait_at_every_depth(path=()):
+    """Spawns and waits at each depth down to the recursion limit and a little beyond."""
+    results = []
+
+    def deeper(n):
+        try:
+            results.append(dgmp.go(helpers.identity, n).result())
+        except RecursionError:
+            results.append(None)
+        try:
+            deeper(n + 1)
+        except RecursionError:
+            return
+
+    sys.setrecursionlimit(260)
+    try:
+        deeper(0)
+    finally:
+        sys.setrecursionlimit(1000)
+    numbers = [x for x in results if x is not None]
+    assert numbers == sorted(numbers) and len(numbers) > 50 and numbers[0] == 0
+    return dgmp.go(helpers.fib, 5).result()
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_recursion_limit_while_parking(procs):
+    with dgmp.Runtime(procs=procs) as rt:
+        for _ in range(5):
+            assert rt.go(wait_at_every_depth).result(60) == 5
+
+
+def spawn_too_many(n):
+    futures = []
+    try:
+        for _ in range(n):
+            futures.append(dgmp.go(helpers.identity, 1))
+    except dgmp.TooManyGs as e:
+        return len(futures), str(e), sum(dgmp.gather(*futures))
+    return len(futures), "", sum(dgmp.gather(*futures))
+
+
+@pytest.fixture
+def few_slots(monkeypatch):
+    from dgmp.runtime import boot
+
+    monkeypatch.setattr(boot, "NSLOTS", 2048)
+
+
+def test_too_many_gs_inside_a_g(few_slots):
+    with dgmp.Runtime(procs=1) as rt:
+        n, text, total = rt.go(spawn_too_many, 5000).result(60)
+        assert 0 < n < 2048 and total == n and "2048 slots" in text
+        assert rt.go(helpers.fib, 6).result(30) == 8
+
+
+def test_a_client_waits_for_slots_and_loses_nothing(few_slots):
+    with dgmp.Runtime(procs=2) as rt:
+        assert [f.result() for f in [rt.go(helpers.identity, i) for i in range(10_000)]] == list(range(10_000))
+
+
+def test_the_core_counts_what_is_outstanding(rt):
+    assert rt.node.view.outstanding in (0, 1)  # main
+    futures = [rt.go(helpers.nap, 0.05) for _ in range(4)]
+    assert rt.node.view.outstanding >= 4
+    dgmp.gather(*futures)
+    rt.main.result(10)
+    assert rt.node.view.outstanding == 0 and _core.KIND_CLIENT == 2
