@@ -216,6 +216,8 @@ class M:
     def stealwork(self) -> G | None:
         """Four rounds over all Ps in random coprime order; a runnext only in the last."""
         view = self.view
+        if not view.work_anywhere():  # one look in C before 4n calls
+            return None
         n = view.nps
         own = view.p
         for round_ in range(STEAL_ROUNDS):
