@@ -291,7 +291,8 @@ static inline void procyield(void) {
 /* runq.c */
 void runqput(struct view *v, struct p *p, uint64_t g, int next);
 uint64_t runqget(struct view *v, struct p *p, int *inherit);
-uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t *count);
+uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max,
+                   uint32_t *count);
 int runqempty(struct p *p);
 uint32_t runqsize(struct p *p);
 

@@ -442,17 +442,17 @@ static PyObject *View_globrunqsize(View *self, PyObject *none) {
     return PyLong_FromUnsignedLongLong(globrunqsize(&self->v));
 }
 
-/* runqsteal(victim, steal_runnext) -> word or None */
+/* runqsteal(victim, steal_runnext, max) -> word or None; max 0: no bound */
 static PyObject *View_runqsteal(View *self, PyObject *args) {
     CHECK(self);
-    unsigned int victim;
+    unsigned int victim, max;
     int next;
     uint32_t n;
-    if (!PyArg_ParseTuple(args, "Ip", &victim, &next)) return NULL;
+    if (!PyArg_ParseTuple(args, "IpI", &victim, &next, &max)) return NULL;
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (victim >= self->v.seg->nps) return PyErr_Format(PyExc_IndexError, "no P %u", victim);
-    uint64_t w = runqsteal(&self->v, p, &self->v.allp[victim], next, &n);
+    uint64_t w = runqsteal(&self->v, p, &self->v.allp[victim], next, max, &n);
     if (w) {
         struct m *m = self_m(&self->v);
         store_rlx(&m->n_steals, load_rlx(&m->n_steals) + 1);

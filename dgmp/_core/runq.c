@@ -86,8 +86,8 @@ uint64_t runqget(struct view *v, struct p *p, int *inherit) {
     }
 }
 
-/* Takes half of victim's ring (its larger half) to the slots beyond p's tail, which p's owner has not published. */
-static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int steal_runnext) {
+/* Takes half of victim's ring (its larger half; at most max if that is not 0) to the slots beyond p's tail, which p's owner has not published. */
+static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max) {
     uint64_t t0 = load_rlx(&p->tail);
     for (;;) {
         uint64_t h = load_acq(&victim->head); /* head first: else n could come out too large */
@@ -108,6 +108,7 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
             return 1;
         }
         if (n > RUNQ_CAP / 2) continue;       /* h and t do not belong together */
+        if (max && n > max) n = max;
         for (uint64_t i = 0; i < n; i++)
             store_rlx(&p->runq[(t0 + i) % RUNQ_CAP], load_rlx(&victim->runq[(h + i) % RUNQ_CAP]));
         intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);
@@ -118,9 +119,9 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
 }
 
 /* The owner of p, whose ring is empty, steals from victim: one G is returned, the rest lies in p's ring. */
-uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t *count) {
+uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max, uint32_t *count) {
     uint64_t t = load_rlx(&p->tail);
-    uint32_t n = *count = runqgrab(v, p, victim, steal_runnext);
+    uint32_t n = *count = runqgrab(v, p, victim, steal_runnext, max);
     if (n == 0) {
         intent_end(v);
         return 0;

@@ -40,6 +40,10 @@ GLOBAL_NS = 10_000_000
 # a wrong guess costs at most as much again.
 SPIN_NS = 50_000
 STEAL_ROUNDS = 4
+# What an M takes at once from a queue that no M runs (the global one, a client's ring): about so much work.  Half of a
+# hundred 5 ms tasks would wait behind each other for a quarter of a second, out of order, beside an M without work.
+SHARE_NS = 1_000_000
+MOST_SHARE = 128
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
 
@@ -101,6 +105,9 @@ class M:
         self.tick = 0
         self.last_other = time.monotonic_ns()
         self.ready_run = 0
+        self.share_size = 1
+        self.shared_at = self.last_other
+        self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
         self.pid = os.getpid()
@@ -178,7 +185,7 @@ class M:
                 if gp is not None:
                     return gp
                 continue
-            word = view.globrunqget(0)
+            word = view.globrunqget(self.share())
             if word is not None:
                 gp = self.claim(word, False)
                 if gp is not None:
@@ -213,13 +220,23 @@ class M:
                 continue
             self.stopm()
 
+    def share(self) -> int:
+        """How many Gs to take at once from a queue that no M runs, by how long the last ones took; for a start one."""
+        now = time.monotonic_ns()
+        ran = self.tick - self.shared_tick
+        if ran > 0:  # else it looked for work meanwhile
+            each = (now - self.shared_at) // ran + 1
+            self.share_size = max(1, min(SHARE_NS // each, 4 * self.share_size, MOST_SHARE))
+        self.shared_at, self.shared_tick = now, self.tick
+        return self.share_size
+
     def stealwork(self) -> G | None:
         """Four rounds over all Ps in random coprime order; a runnext only in the last."""
         view = self.view
         if not view.work_anywhere():  # one look in C before 4n calls
             return None
         n = view.nps
-        own = view.p
+        own, clients = view.p, view.nprocs
         for round_ in range(STEAL_ROUNDS):
             # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
             self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
@@ -228,7 +245,7 @@ class M:
             for _ in range(n):
                 pos = (pos + step) % n
                 if pos != own:
-                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1)
+                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1, self.share_size if pos >= clients else 0)
                     if word is not None:
                         gp = self.claim(word, False)
                         if gp is not None:

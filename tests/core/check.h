@@ -4,6 +4,7 @@
 #include "core.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,6 @@ __attribute__((unused)) static struct p *with_p(struct view *v) {
 __attribute__((unused)) static void meet(_Atomic long *a, long round) {
     atomic_fetch_add(a, 1);
     for (long i = 0; atomic_load(a) < 2 * round; i++)
-        if (i > 2000) usleep(0); else procyield();
+        if (i > 200) sched_yield(); else procyield();
 }
 #endif

@@ -71,7 +71,7 @@ static void before_steal(void) {
 }
 static void steal(void) {
     uint32_t n;
-    for (int i = 0; i < 2; i++) gclaim(&m0, runqsteal(&m0, p0, &m0.allp[PS], 1, &n));
+    for (int i = 0; i < 2; i++) gclaim(&m0, runqsteal(&m0, p0, &m0.allp[PS], 1, 0, &n));
 }
 
 static void before_steal_next(void) { runqput(&client, &client.allp[PS], spawn(&client, 0), 1); }
@@ -181,7 +181,7 @@ static void run_everything(void) {
         uint64_t g = runqget(v, p, &inherit);
         if (!g) g = globrunqget(v, p, 0, &n);
         for (uint32_t i = 0; !g && i < v->seg->nps; i++)
-            if (&v->allp[i] != p) g = runqsteal(v, p, &v->allp[i], 1, &n);
+            if (&v->allp[i] != p) g = runqsteal(v, p, &v->allp[i], 1, 0, &n);
         if (!g) return;
         if (!(g & GWORD_TOKEN) && gclaim(v, g)) gcomplete(v, g, RESULT_VALUE, "x", 1);
     }

@@ -21,7 +21,7 @@ static void schedule_for_ever(struct view *v, struct p *victim) {
     int inherit;
     for (long i = 0;; i++) {
         uint64_t w = runqget(v, p, &inherit);
-        if (!w) w = runqsteal(v, p, victim, 1, &n);
+        if (!w) w = runqsteal(v, p, victim, 1, 0, &n);
         if (!w) w = globrunqget(v, p, 0, &n);
         if (!w) continue;
         if (i % 7 == 0 && gclaim(v, w)) gcomplete(v, w, RESULT_VALUE, &i, sizeof i);
@@ -58,7 +58,7 @@ static int drain(uint64_t *claimed) {
         uint64_t w = runqget(&m1, p, &inherit);
         if (!w) w = globrunqget(&m1, p, 0, &n);
         for (uint32_t i = 0; !w && i < client.seg->nps; i++)
-            if (&client.allp[i] != p) w = runqsteal(&m1, p, &m1.allp[i], 1, &n);
+            if (&client.allp[i] != p) w = runqsteal(&m1, p, &m1.allp[i], 1, 0, &n);
         if (!w) break;
         if (w & GWORD_TOKEN || !gclaim(&m1, w)) continue;
         if (claimed) claimed[got] = w;

@@ -48,7 +48,7 @@ static void local_queue_steal(void) {
         int seen[RUNQ_CAP + 1] = {0};
         uint64_t stolen = 0, w;
         for (uint64_t i = 1; i <= n; i++) runqput(&views[0], ps[0], word(i), 0);
-        if ((w = runqsteal(&views[1], ps[1], ps[0], 0, &c)) != 0) stolen++, seen[w & 0xffff]++;
+        if ((w = runqsteal(&views[1], ps[1], ps[0], 0, 0, &c)) != 0) stolen++, seen[w & 0xffff]++;
         while ((w = runqget(&views[1], ps[1], &inherit)) != 0) stolen++, seen[w & 0xffff]++;
         CHECK(stolen == c && (stolen == n / 2 || stolen == n / 2 + 1));
         while ((w = runqget(&views[0], ps[0], &inherit)) != 0) seen[w & 0xffff]++;
@@ -58,8 +58,8 @@ static void local_queue_steal(void) {
     /* runnext only if asked for */
     uint32_t c;
     runqput(&views[0], ps[0], word(1), 1);
-    CHECK(runqsteal(&views[1], ps[1], ps[0], 0, &c) == 0 && c == 0);
-    CHECK(runqsteal(&views[1], ps[1], ps[0], 1, &c) == word(1) && c == 1 && runqempty(ps[0]) && runqempty(ps[1]));
+    CHECK(runqsteal(&views[1], ps[1], ps[0], 0, 0, &c) == 0 && c == 0);
+    CHECK(runqsteal(&views[1], ps[1], ps[0], 1, 0, &c) == word(1) && c == 1 && runqempty(ps[0]) && runqempty(ps[1]));
 }
 
 /* The 257th word: the older half and then itself, 129 in order, go to the global queue. */
@@ -114,7 +114,7 @@ static void *thief(void *arg) {
     for (int done = 0; !done;) {
         done = atomic_load(&stop);                  /* once more after the owner has stopped */
         uint64_t w;
-        while ((w = runqsteal(v, ps[k], victim, 1, &n)) != 0) {
+        while ((w = runqsteal(v, ps[k], victim, 1, 0, &n)) != 0) {
             took(w);
             while ((w = runqget(v, ps[k], &inherit)) != 0) took(w);
         }

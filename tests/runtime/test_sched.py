@@ -121,6 +121,23 @@ def test_global_queue_is_not_starved():
         assert f.result(30) == 20_000
 
 
+def take_number(path, seconds):
+    """Its rank among the Gs that have begun."""
+    with open(path, "ab", buffering=0) as file:
+        file.write(b".")
+        rank = file.tell()
+    helpers.busy(seconds)
+    return rank
+
+
+def test_long_gs_begin_about_in_order():
+    """An M takes few long Gs at once from the client: none lies behind half of the others while an M has nothing."""
+    with dgmp.Runtime(procs=2) as rt, tempfile.NamedTemporaryFile() as file:
+        rt.go(helpers.busy, 0.002).result(10)
+        ranks = dgmp.gather(*[rt.go(take_number, file.name, 0.002) for _ in range(100)])
+        assert sorted(abs(rank - i) for i, rank in enumerate(ranks, 1))[90] < 20
+
+
 def test_ms_are_made_on_demand():
     with dgmp.Runtime(procs=4) as rt:
         rt.main.result(10)

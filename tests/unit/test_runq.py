@@ -51,7 +51,7 @@ def test_steal_half(segment):
     for n in range(CAP):
         for i in range(n):
             owner.runqput(word(i), False)
-        first = thief.runqsteal(owner.p, False)
+        first = thief.runqsteal(owner.p, False, 0)
         stolen = [] if first is None else [first]
         while (w := get(thief)) is not None:
             stolen.append(w)
@@ -64,8 +64,8 @@ def test_steal_half(segment):
 def test_runnext_is_stolen_in_the_last_round_only(segment):
     owner, thief = member(segment, 0), member(segment, 1)
     owner.runqput(word(1), True)
-    assert thief.runqsteal(owner.p, False) is None
-    assert thief.runqsteal(owner.p, True) == word(1)
+    assert thief.runqsteal(owner.p, False, 0) is None
+    assert thief.runqsteal(owner.p, True, 0) == word(1)
     assert get(owner) is None
 
 
@@ -129,9 +129,9 @@ class Reference:
             return w
         return self.rings[p].popleft() if self.rings[p] else None
 
-    def steal(self, p, last):
+    def steal(self, p, last, most):
         ring = self.rings[1 - p]
-        n = len(ring) - len(ring) // 2
+        n = min(len(ring) - len(ring) // 2, most or CAP)
         if n == 0:
             w = None
             if last:
@@ -154,8 +154,8 @@ class Reference:
 operations = st.one_of(
     st.tuples(st.just("put"), st.integers(0, 1), st.booleans(), st.integers(1, 200)),
     st.tuples(st.just("get"), st.integers(0, 1), st.just(False), st.integers(1, 100)),
-    st.tuples(st.just("steal"), st.integers(0, 1), st.booleans(), st.just(1)),
-    st.tuples(st.just("take"), st.integers(0, 1), st.booleans(), st.just(1)),
+    st.tuples(st.just("steal"), st.integers(0, 1), st.booleans(), st.integers(0, 130)),  # the last: at most so many
+    st.tuples(st.just("take"), st.integers(0, 1), st.just(False), st.integers(0, 130)),
 )
 
 
@@ -167,8 +167,8 @@ def test_ring_is_the_reference(script):
         views = [member(fd, 0), member(fd, 1)]
         reference = Reference(4)
         serial = 0
-        for name, p, flag, times in script:
-            for _ in range(times):
+        for name, p, flag, many in script:
+            for _ in range(many if name in ("put", "get") else 1):
                 if name == "put":
                     serial += 1
                     views[p].runqput(word(serial), flag)
@@ -176,10 +176,9 @@ def test_ring_is_the_reference(script):
                 elif name == "get":
                     assert get(views[p]) == reference.get(p)
                 elif not reference.rings[p] and name == "steal":  # its precondition: the thief's ring is empty
-                    assert views[p].runqsteal(views[1 - p].p, flag) == reference.steal(p, flag)
+                    assert views[p].runqsteal(views[1 - p].p, flag, many) == reference.steal(p, flag, many)
                 elif not reference.rings[p]:
-                    most = 1 if flag else 0
-                    assert views[p].globrunqget(most) == reference.take(p, most)
+                    assert views[p].globrunqget(many) == reference.take(p, many)
         assert views[0].globrunqsize() == len(reference.glob)
     finally:
         os.close(fd)
