@@ -15,6 +15,7 @@ $(VENV)/.ready: $(SOURCES)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "dgmp needs Python 3.11 or newer; say make PYTHON=...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "no venv: install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 	@$(BIN)/pip install -q --disable-pip-version-check -e .
+	@$(BIN)/python -m compileall -q dgmp workers
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
