@@ -60,8 +60,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         set_stdio(m, stdio, boot)
         sys.path[:] = boot["path"]
         sys.argv[:] = boot["argv"] or [""]
-        main = types.ModuleType("__main__")
-        sys.modules["__main__"] = main
+        sys.modules["__main__"] = types.ModuleType("__main__")
         affinity = None
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")

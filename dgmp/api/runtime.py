@@ -84,7 +84,7 @@ class Runtime:
         """The main G: on the queue before anything runs, so m0 runs it first."""
         fn, args = main or (boot.main, ())
         future = self.node.go(fn, args, {}, "main", 2, MAIN_G)
-        boot.trace(f"newproc: main G ({boot.__name__}.{fn.__name__})")
+        boot.trace(f"newproc: main G ({fn.__module__}.{fn.__name__})")
         return future
 
     def _mstart(self, segment: int, binding: str, foreground: bool) -> None:

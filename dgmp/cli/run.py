@@ -39,7 +39,7 @@ def act(options: argparse.Namespace) -> int:
         os.environ["DGMP_DEBUG"] = ",".join(filter(None, [debug, f"schedtrace={options.schedtrace}"]))
     from dgmp.api.runtime import Runtime
     from dgmp.errors import DgmpError
-    from dgmp.runtime.boot import main_script
+    from dgmp.runtime.script import main_script
 
     runtime = None
     try:

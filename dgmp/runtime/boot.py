@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 
 from .._core import KIND_CLIENT, View, create
@@ -114,53 +113,3 @@ def mstart_trace(m: int) -> None:
 def main() -> None:
     """The main G of an embedded runtime: it runs first, on m0.  The user's main program is the client."""
     trace("runtime.main: running")
-
-
-def main_script(kind: str, target: str, argv: list[str]) -> int:
-    """The main G of `dgmp run`: the script is `__main__` of m0.  Returns its exit code."""
-    import runpy
-
-    trace(f"runtime.main: running {target}")
-    sys.argv[:] = [target, *argv]
-    code: object = 0
-    try:
-        if kind == "module":
-            sys.path.insert(0, os.getcwd())
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            sys.path.insert(0, os.path.dirname(os.path.realpath(target)))
-            run_as_main(target)
-    except SystemExit as e:
-        code = e.code
-    except BaseException as e:
-        sys.stdout.flush()
-        print_error(e)
-        code = 128 + signal.SIGINT if isinstance(e, KeyboardInterrupt) else 1
-    sys.stdout.flush()
-    if code is None:
-        return 0
-    if isinstance(code, int):
-        return code & 0xFF
-    print(code, file=sys.stderr)
-    return 1
-
-
-def print_error(error: BaseException) -> None:
-    """As the interpreter does, without the frames through which the script was started or interrupted."""
-    import runpy
-    import traceback
-
-    ours = os.path.dirname(os.path.dirname(__file__))
-    text = traceback.TracebackException.from_exception(error)
-    frames = [frame for frame in text.stack if frame.filename != runpy.__file__ and not frame.filename.startswith(ours)]
-    text.stack = traceback.StackSummary.from_list(frames)
-    print("".join(text.format()), end="", file=sys.stderr, flush=True)
-
-
-def run_as_main(path: str) -> None:
-    """Runs the script in the real `__main__` module, so that what it defines stays there for its Gs."""
-    main = sys.modules["__main__"]
-    main.__dict__.update(__file__=path, __name__="__main__", __builtins__=__builtins__)
-    with open(path, "rb") as file:
-        source = file.read()
-    exec(compile(source, path, "exec"), main.__dict__)

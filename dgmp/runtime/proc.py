@@ -30,6 +30,7 @@ from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_ERROR, View
 from ..ship import closure
+from . import report
 from .affinity import Affinity
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
@@ -76,7 +77,7 @@ def steal_order(n: int) -> list[int]:
 def in_policy(frame: Any) -> bool:
     """Whether the interrupted code is the scheduler's, or was called by it, rather than a G's own."""
     while frame is not None:
-        if frame.f_code.co_name in ("goexit", "main_script", "run_as_main"):
+        if frame.f_code.co_name in ("goexit", "run_as_main"):
             return False
         if frame.f_globals.get("__name__", "").startswith("dgmp."):
             return True
@@ -266,7 +267,7 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
-        sys.stdout.flush()
+        report.flush(sys.stdout)
         while True:
             self.check_closing()
             self.collect()

