@@ -6,7 +6,16 @@ class DgmpError(Exception):
 
 
 class WorkerDied(DgmpError):
-    """The M that ran this G died: it was killed, it crashed, or the G ended the process.  Other Gs are not affected."""
+    """The M that ran this G died: it was killed, it crashed, or the G ended the process.  Other Gs are not affected.
+
+    Attributes:
+        pid: the process.
+        exitcode: how it ended, as subprocess.Popen.returncode says it: its exit code, or minus the signal's number; None
+            if that is not known.
+    """
+
+    pid = 0
+    exitcode: int | None = None
 
 
 class CoordinatorDied(DgmpError):

@@ -107,8 +107,10 @@ class Future(Generic[T]):
 
     def _worker_died(self, data: bytes) -> WorkerDied:
         how = msgpack.unpackb(data)
-        return WorkerDied(f"G {how['goid'] or ''} ({self.name}), spawned at {self.spawned_at}, did not finish: its M "
+        died = WorkerDied(f"G {how['goid'] or ''} ({self.name}), spawned at {self.spawned_at}, did not finish: its M "
                           f"(pid {how['pid']}) {how['how']}.  Other Gs go on; spawn it again if it may run twice.")
+        died.pid, died.exitcode = how["pid"], how["exitcode"]
+        return died
 
     def result(self, timeout: float | None = None) -> T:
         """Waits for the G and returns what its function returned.

@@ -169,9 +169,9 @@ class Runtime:
             raise self.node.gone
         return self.node.view.stats()
 
-    def interrupt(self) -> None:
-        """Raises KeyboardInterrupt in the main G of `dgmp run`."""
-        self._send({"interrupt": True})
+    def send_signal(self, number: int) -> None:
+        """Sends a signal to m0, for the script of `dgmp run`."""
+        self._send({"signal": int(number)})
 
     def close(self, cancel: bool = False) -> None:
         """Ends the runtime.  Waits for what is left to run, or with cancel=True drops it; then nothing is left behind."""

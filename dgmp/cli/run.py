@@ -1,4 +1,8 @@
-"""`dgmp run script.py|-m module [args]`: the script is the main G, on m0 (Go: runtime.main)."""
+"""`dgmp run script.py|-m module [args]`: the script is the main G, on m0 (Go: runtime.main).
+
+To its caller this process, the launcher, is the script: it ends with its exit code, or by the signal that killed it, and
+passes on the signals it gets.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 GRACE_SECONDS = 0.6
+# What a script may want to handle, and otherwise dies of.  SIGINT comes as KeyboardInterrupt.
+FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM)
 
 
 def add_parser(verbs: Any) -> None:
@@ -37,35 +44,95 @@ def act(options: argparse.Namespace) -> int:
             parser.error("--schedtrace wants a positive number of milliseconds")
         debug = os.environ.get("DGMP_DEBUG", "")
         os.environ["DGMP_DEBUG"] = ",".join(filter(None, [debug, f"schedtrace={options.schedtrace}"]))
-    from dgmp.api.runtime import Runtime
-    from dgmp.errors import DgmpError
-    from dgmp.runtime.script import main_script
+    return Launcher().run(options.procs, "module" if options.module else "script", options.target, options.args)
 
-    runtime = None
-    try:
-        kind = "module" if options.module else "script"
-        runtime = Runtime(options.procs, main=(main_script, (kind, options.target, options.args)))
-        code: int = runtime.main.result()
-        runtime.close(cancel=True)
+
+class Launcher:
+    """This process, while the script runs."""
+
+    def __init__(self) -> None:
+        self.runtime: Any = None
+        self.early: list[int] = []  # signals that came before there was a runtime
+        self.forwarded: set[int] = set()
+
+    def run(self, procs: int | None, kind: str, target: str, args: list[str]) -> int:
+        """Runs the script; returns the exit code, or dies as it did."""
+        from dgmp.api.runtime import Runtime
+        from dgmp.errors import DgmpError, WorkerDied
+        from dgmp.runtime.script import main_script
+
+        try:
+            for number in FORWARDED:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self.forward)
+            self.runtime = Runtime(procs, main=(main_script, (kind, target, args)))
+            for number in self.early:
+                self.forward(number, None)
+            code: int = self.runtime.main.result()
+            self.close()
+            return code
+        except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return self.interrupted()
+        except WorkerDied as e:
+            self.close()
+            return self.died(e.pid, e.exitcode)
+        except (DgmpError, ValueError, OSError) as e:
+            self.close()
+            return fail(str(e))
+
+    def forward(self, number: int, frame: FrameType | None) -> None:
+        """A signal for the script.  Until that has begun it has no handler, and would die of it."""
+        if self.runtime is None:
+            self.early.append(number)
+            return
+        if not self.runtime.node.view.executed(0):
+            die(number)
+        self.forwarded.add(number)
+        self.runtime.send_signal(number)
+
+    def interrupted(self) -> int:
+        """The script gets its KeyboardInterrupt and a moment to clean up; then everything ends."""
+        code = 128 + signal.SIGINT
+        if self.runtime is not None:
+            self.runtime.send_signal(signal.SIGINT)
+            with contextlib.suppress(Exception):
+                code = self.runtime.main.result(timeout=GRACE_SECONDS)
+        self.close()
         return code
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return interrupted(runtime)
-    except (DgmpError, ValueError, OSError) as e:
-        if runtime is not None:
-            runtime.close(cancel=True)
-        return fail(str(e))
+
+    def died(self, pid: int, exitcode: int | None) -> int:
+        """m0 is gone, and with it the script: to the caller it was this process."""
+        if exitcode is None:
+            return fail(f"the script's process (pid {pid}) ended")
+        if exitcode < 0:
+            if -exitcode not in self.forwarded:
+                fail(f"the script's process (pid {pid}) was killed by {signal_name(-exitcode)}")
+            die(-exitcode)
+        return exitcode
+
+    def close(self) -> None:
+        if self.runtime is not None:
+            self.runtime.close(cancel=True)
 
 
-def interrupted(runtime: Any) -> int:
-    """The script gets its KeyboardInterrupt and a moment to clean up; then everything ends."""
-    code = 128 + signal.SIGINT
-    if runtime is not None:
-        runtime.interrupt()
-        with contextlib.suppress(Exception):
-            code = runtime.main.result(timeout=GRACE_SECONDS)
-        runtime.close(cancel=True)
-    return code
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def die(number: int) -> NoReturn:
+    """By this signal, as shells, `timeout` and service managers want to see it; and without a core of the launcher's own."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    with contextlib.suppress(OSError):  # SIGKILL has no handler to take away
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
 
 
 def fail(text: str) -> int:

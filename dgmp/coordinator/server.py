@@ -1,7 +1,7 @@
 """The coordinator's process: its I/O, around the state machine in state.py.
 
 Started by the client (api.runtime) with four descriptors: the segment, an eventfd that wakes it, a socketpair to the client
-and sysmon's alarm.  On the socket go msgpack messages: the boot message once, then {"interrupt": true} and {"close":
+and sysmon's alarm.  On the socket go msgpack messages: the boot message once, then {"signal": number} (for m0) and {"close":
 true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that socket and a pidfd, its
 Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
@@ -111,7 +111,7 @@ class Server:
         except OSError:
             data = b""
         message = msgpack.unpackb(data) if data else {}
-        self.act([("interrupt",) if "interrupt" in message else ("close",) if message else ("client_gone",)])
+        self.act([("signal", message["signal"]) if "signal" in message else ("close",) if message else ("client_gone",)])
 
     def on_event(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -172,10 +172,10 @@ class Server:
         os.close(pidfd)
         try:
             _, status = os.waitpid(pid, 0)
-            how = describe_status(status)
+            how, exitcode = describe_status(status), os.waitstatus_to_exitcode(status)
         except ChildProcessError:
-            how = "ended"
-        self.act([("m_died", m, pid, how)])
+            how, exitcode = "ended", None
+        self.act([("m_died", m, pid, how, exitcode)])
         self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions
@@ -198,9 +198,9 @@ class Server:
         elif kind == "print":
             with contextlib.suppress(OSError):
                 os.write(self.stdio[2], (action[1] + "\n").encode())
-        elif kind == "interrupt":
+        elif kind == "signal":
             with contextlib.suppress(ProcessLookupError):
-                os.kill(action[1], signal.SIGINT)
+                os.kill(action[1], action[2])
         elif kind == "bind":
             if self.binder is not None:
                 self.binder.look(time.monotonic_ns())

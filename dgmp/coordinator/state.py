@@ -7,11 +7,12 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
-  ("m_died", m, pid, how)     ("zygote",)             make a new zygote
+  ("m_died", m, pid, how, exitcode)
+                              ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
-  ("interrupt",)              ("interrupt", pid)      SIGINT for m0 of `dgmp run`
+  ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
   ("tick", ns)
 """
@@ -110,7 +111,7 @@ class Coordinator:
         self.closing = True
         return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
-    def on_m_died(self, m: int, pid: int, how: str) -> list[Action]:
+    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None) -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
@@ -119,7 +120,8 @@ class Coordinator:
         if self.stillborn >= STILLBORN:
             self.closing = True
             return [("exit", f"{STILLBORN} Ms in a row died before they ran anything; the last, pid {pid}, {how}")]
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "pid": pid, "how": how}))
+        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "pid": pid, "how": how,
+                                           "exitcode": exitcode}))
         self.dead.add(m)
         return self.bury() + self.newm()
 
@@ -143,8 +145,8 @@ class Coordinator:
 
     on_close = on_client_gone
 
-    def on_interrupt(self) -> list[Action]:
-        return [("interrupt", self.ms[0])] if 0 in self.ms else []
+    def on_signal(self, number: int) -> list[Action]:
+        return [("signal", self.ms[0], number)] if 0 in self.ms else []
 
     # ------------------------------------------------------------------ sysmon
     def on_alarm(self, now: int) -> list[Action]:

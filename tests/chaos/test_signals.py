@@ -58,11 +58,11 @@ while True:
 """
 
 
-def run(tmp_path, text, **options):
+def run(tmp_path, text, procs=2, **options):
     script = tmp_path / "script.py"
     script.write_text(text)
-    program = subprocess.Popen([*DGMP, "--procs", "2", str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                               **options)
+    program = subprocess.Popen([*DGMP, "--procs", str(procs), str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, **options)
     assert program.stdout.readline() == "ready\n"
     return program, descendants(program.pid)
 
@@ -77,6 +77,69 @@ def test_ctrl_c_reaches_the_script(tmp_path, text, code, out, tracebacks):
     assert (program.returncode, said, err.count("Traceback")) == (code, out, tracebacks), err
     assert "dgmp/" not in err.replace(str(tmp_path), "")
     assert gone(family)
+
+
+HANDLES = """
+import os, signal, sys, time, dgmp
+def handler(number, frame):
+    os.write(1, b"handler %d\\n" % number)
+    if number == {last}:
+        sys.exit(7)
+for number in {numbers}:
+    signal.signal(number, handler)
+print("ready", flush=True)
+while True:
+    {wait}
+"""
+SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGALRM]
+
+
+@pytest.mark.parametrize("wait", ["signal.pause()"])
+def test_signals_reach_the_scripts_handlers(tmp_path, wait):
+    """Whether it computes, waits in a system call, or is parked while another G runs: the handler runs in the main G."""
+    numbers = [int(number) for number in SIGNALS]
+    program, family = run(tmp_path, HANDLES.format(last=numbers[-1], numbers=numbers, wait=wait), procs=1)
+    for number in numbers:
+        program.send_signal(number)
+        assert program.stdout.readline() == f"handler {number}\n"
+    said, err = program.communicate(timeout=15)
+    assert (program.returncode, said, err) == (7, "", "")
+    assert gone(family)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM])
+def test_a_script_without_handlers_dies_of_a_signal(tmp_path, number):
+    program, family = run(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
+    program.send_signal(number)
+    said, err = program.communicate(timeout=15)
+    assert (program.returncode, said, err) == (-number, "", "")
+    assert gone(family)
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path):
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        program, family = run(tmp_path, "print('ready', flush=True)\nprint(input())\n", stdin=subprocess.PIPE)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    program.send_signal(signal.SIGHUP)
+    assert program.communicate("still here\n", timeout=15) == ("still here\n", "")
+    assert program.returncode == 0
+    assert gone(family)
+
+
+def test_terminated_at_random_moments(tmp_path):
+    rng = random.Random(11)
+    (tmp_path / "script.py").write_text("import time\ntime.sleep(60)\n")
+    for _ in range(2 * ROUNDS):
+        program = subprocess.Popen([*DGMP, str(tmp_path / "script.py")], stderr=subprocess.PIPE, text=True)
+        time.sleep(rng.random() * 0.15)
+        family = descendants(program.pid)
+        program.terminate()
+        _, err = program.communicate(timeout=15)
+        assert (program.returncode, err) == (-signal.SIGTERM, "")
+        assert gone(family)
 
 
 def test_ctrl_c_on_a_terminal(tmp_path):

@@ -124,6 +124,19 @@ def test_module_that_closes_stdout():
     assert (done.returncode, done.stdout, done.stderr) == (0, '{\n    "a": 1\n}\n', "")
 
 
+@pytest.mark.parametrize("code", ["import os; os._exit(4)", "import os; os.kill(os.getpid(), 15)"])
+def test_a_script_that_ends_its_process(tmp_path, code):
+    done = run(tmp_path, code)
+    assert done.returncode == (4 if "_exit" in code else -signal.SIGTERM) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGKILL])
+def test_a_script_that_crashes(tmp_path, number):
+    done = run(tmp_path, f"import os; print(os.getpid(), flush=True); os.kill(os.getpid(), {int(number)})")
+    assert done.returncode == -number
+    assert done.stderr == f"dgmp: the script's process (pid {int(done.stdout)}) was killed by {number.name}\n"
+
+
 def test_bad_usage(tmp_path):
     done = subprocess.run([*DGMP, "run", str(tmp_path / "none.py")], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "there is no such file" in done.stderr
