@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 import types
@@ -18,6 +17,7 @@ from dgmp.coordinator.server import ALARM_FD, EVENT_FD, SEGMENT_FD
 from dgmp.runtime import boot as booting
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
+from dgmp.runtime.signals import Signals
 
 
 def die_with_parent(coordinator: int) -> None:
@@ -66,9 +66,9 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
         worker = M(view, affinity)
-        if m == 0 and boot["foreground"]:
-            signal.signal(signal.SIGINT, worker.interrupt)
-        api.become_member(Member(view, worker))
+        signals = Signals(worker, once=m == 0 and boot["foreground"])
+        signals.install()
+        api.become_member(Member(view, worker, signals))
         booting.mstart_trace(m)
         worker.mstart()
     except SystemExit:

@@ -32,6 +32,8 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     """Serves until the coordinator is gone; never returns."""
     worker.die_with_parent(coordinator)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler and descriptor are not for Ms
+    signal.set_wakeup_fd(-1)
     warm = False
     while True:
         data = control.recv(4096)

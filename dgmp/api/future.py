@@ -104,6 +104,8 @@ class Future(Generic[T]):
             self._value, self._error = value, error
             self._state = DECODED
             self._data = b""
+        if self._node.pending:
+            self._node.run_handlers()
 
     def _worker_died(self, data: bytes) -> WorkerDied:
         how = msgpack.unpackb(data)

@@ -12,7 +12,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from .._core import View
@@ -22,6 +22,7 @@ from .future import PENDING, Future
 
 if TYPE_CHECKING:
     from ..runtime import proc
+    from ..runtime.signals import Signals
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62
@@ -47,6 +48,8 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
+        self.run_handlers: Callable[[], None] = lambda: None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -198,10 +201,11 @@ class Member(Node):
 
     where = RUNNEXT
 
-    def __init__(self, view: View, m: proc.M) -> None:
+    def __init__(self, view: View, m: proc.M, signals: Signals) -> None:
         super().__init__(view)
         self.m = m
         m.untold, m.tell = self.untold, self.tell_all
+        self.pending, self.run_handlers = m.pending, signals.run
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
 
@@ -209,15 +213,27 @@ class Member(Node):
            where: int | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
             where = GLOBAL_QUEUE
-        future = super().go(fn, args, kwargs, name, depth + 1, where)
-        self.m.check_interrupt()
-        return future
+        try:
+            return super().go(fn, args, kwargs, name, depth + 1, where)
+        finally:
+            if self.pending:
+                self.run_handlers()
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
+            if threading.get_ident() == m.thread:
+                raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait for a G")
             return super().wait(future, timeout)
+        try:
+            self.park_until(future, timeout)
+        finally:
+            if self.pending:
+                self.run_handlers()
+
+    def park_until(self, future: Future[Any], timeout: float | None) -> None:
+        m = self.m
         m.collect()
         if future._state != PENDING:
             return
@@ -227,11 +243,14 @@ class Member(Node):
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
             m.gopark(future, deadline)
-            m.check_interrupt()
+            if self.pending:
+                self.run_handlers()
 
     def collect(self) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
+            if self.pending:
+                self.run_handlers()
         else:
             super().collect()
 

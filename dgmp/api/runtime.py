@@ -345,6 +345,7 @@ def gosched() -> None:
     """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads."""
     if _member is not None and _member.m.in_g():
         _member.m.gosched()
-        _member.m.check_interrupt()
+        if _member.pending:
+            _member.run_handlers()
     else:
         time.sleep(0)

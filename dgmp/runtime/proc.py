@@ -32,6 +32,7 @@ from .._core import RESULT_ERROR, View
 from ..ship import closure
 from . import report
 from .affinity import Affinity
+from .signals import call
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -47,8 +48,6 @@ SHARE_NS = 1_000_000
 MOST_SHARE = 128
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
-
-MAIN_GOID = 1
 
 _TOKEN = 1 << 62
 
@@ -72,17 +71,6 @@ class G:
 def steal_order(n: int) -> list[int]:
     """The steps coprime with n: stepping by one of them from anywhere visits 0..n-1 once each (Go: randomOrder)."""
     return [i for i in range(1, n + 1) if gcd(i, n) == 1]
-
-
-def in_policy(frame: Any) -> bool:
-    """Whether the interrupted code is the scheduler's, or was called by it, rather than a G's own."""
-    while frame is not None:
-        if frame.f_code.co_name in ("goexit", "run_as_main"):
-            return False
-        if frame.f_globals.get("__name__", "").startswith("dgmp."):
-            return True
-        frame = frame.f_back
-    return True
 
 
 class M:
@@ -112,9 +100,8 @@ class M:
         self.spinning = False
         self.thread = threading.get_ident()
         self.pid = os.getpid()
-        self.main: G | None = None  # the main G of `dgmp run`, once it runs here
-        self.interrupts = 0
-        self.interrupted = False  # the main G is to get a KeyboardInterrupt
+        self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
+        self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them
 
@@ -137,6 +124,8 @@ class M:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
         while True:
+            if self.pending:
+                self.run_orphans()
             gp = self.other_turn()
             if gp is None:
                 self.collect()
@@ -271,8 +260,10 @@ class M:
         while True:
             self.check_closing()
             self.collect()
+            if self.pending:
+                self.run_orphans()
             wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(bool(self.ready), wait):
+            if self.view.stopm(True if self.ready else False, wait):  # no call between, in which a signal could ready one
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -298,8 +289,6 @@ class M:
         gp.word = word
         gp.fn = claimed
         gp.goid = claimed[1]
-        if gp.goid == MAIN_GOID:
-            self.main = gp
         return gp
 
     # ------------------------------------------------------------------ running a G
@@ -344,7 +333,9 @@ class M:
         try:
             deps = self.view.dep_results(gp.word) if has_deps else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
-            value = gp.fn(*args, **kwargs)
+            if self.pending:  # a signal's handler waits for another G: that goes first
+                self.gosched()
+            value = call(gp.fn, args, kwargs)
             kind, out = closure.encode_result(value, gp.fn)
         except closure.DependencyFailed as e:
             kind, out = e.kind, e.data
@@ -377,13 +368,14 @@ class M:
         self.view.gpark(word)
         self.curg = None
         self.parked[word] = gp
-        future._then.append(word)
+        if word not in future._then:  # it may have come back early
+            future._then.append(word)
         timer = None
         if deadline is not None:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
-        if future._state and self.parked.pop(word, None):  # it ended before it could know of us
+        if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
         self.g0.switch()
         if timer is not None and timer in self.timers:
@@ -398,26 +390,6 @@ class M:
         self.curg = None
         self.yielded.append(gp)
         self.g0.switch()
-
-    # ------------------------------------------------------------------ Ctrl-C
-    def interrupt(self, signum: int, frame: Any) -> None:
-        """SIGINT's handler on m0 of `dgmp run`: KeyboardInterrupt in the main G, at once if its own code runs, else when the
-        scheduler has come back to it; the G that keeps m0 from it is interrupted too.  Once: the launcher ends everything
-        soon after."""
-        self.interrupts += 1
-        main = self.main
-        if self.interrupts > 1 or main is None:
-            return
-        self.interrupted = self.curg is not main or in_policy(frame)
-        self.goready(main.word)
-        if self.in_g() and not in_policy(frame):
-            raise KeyboardInterrupt
-
-    def check_interrupt(self) -> None:
-        """Called in Gs where the scheduler's code ends."""
-        if self.interrupted and self.curg is self.main:
-            self.interrupted = False
-            raise KeyboardInterrupt
 
     def goready(self, word: int) -> None:
         """The parked G of that word, if it still is, can go on.  From any thread of its home M."""

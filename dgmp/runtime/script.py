@@ -22,9 +22,12 @@ LOST_OUTPUT = 120  # the interpreter's exit code when standard output could not 
 def main_script(kind: str, target: str, argv: list[str]) -> int:
     """Runs the script to its very end; returns its exit code."""
     boot.trace(f"runtime.main: running {target}")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[:] = [target, *argv]
     code = run(kind, target)
-    return code if end() else LOST_OUTPUT
+    kept = end()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code if kept else LOST_OUTPUT
 
 
 def run(kind: str, target: str) -> int:

@@ -49,9 +49,12 @@ except KeyboardInterrupt:
 """
 STUBBORN = """
 import time
-print("ready", flush=True)
+said = False
 while True:
     try:
+        if not said:
+            said = True
+            print("ready", flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         pass
@@ -94,7 +97,7 @@ while True:
 SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGALRM]
 
 
-@pytest.mark.parametrize("wait", ["signal.pause()"])
+@pytest.mark.parametrize("wait", ["signal.pause()", "dgmp.go(time.sleep, 0.01).result()", "dgmp.gosched()"])
 def test_signals_reach_the_scripts_handlers(tmp_path, wait):
     """Whether it computes, waits in a system call, or is parked while another G runs: the handler runs in the main G."""
     numbers = [int(number) for number in SIGNALS]
@@ -249,3 +252,106 @@ def test_processes_that_gs_start_end_with_the_runtime():
     assert gone([sleeper, orphan])
 
 
+BARRAGE = """
+import signal, time, dgmp
+def handler(number, frame):
+    seen.append(dgmp.go(abs, -4).result())
+def main():
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    while len(seen) < 300:
+        assert dgmp.gather(*[dgmp.go(abs, -i) for i in range(20)]) == list(range(20))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return set(seen)
+seen = []
+"""
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+@pytest.mark.parametrize("start", ["print(main())", "print(dgmp.go(main).result())"])
+def test_a_handler_may_use_the_runtime_wherever_it_strikes(tmp_path, start, procs):
+    (tmp_path / "script.py").write_text(BARRAGE + start)
+    done = subprocess.run([*DGMP, "--procs", str(procs), str(tmp_path / "script.py")], capture_output=True, text=True,
+                          timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{4}\n", "")
+
+
+class Alarm(Exception):
+    pass
+
+
+def raise_alarm(number, frame):
+    raise Alarm
+
+
+def limit_waiting(rounds):
+    """Each round ends with the result or with an Alarm here, and leaves the child alone."""
+    rng = random.Random(rounds)
+    signal.signal(signal.SIGALRM, raise_alarm)
+    alarms = 0
+    for _ in range(rounds):
+        child = dgmp.go(helpers.nap, 0.002)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0001 + rng.random() * 0.004)
+            child.result()
+            while True:
+                dgmp.go(helpers.identity, 1).result()
+        except Alarm:
+            alarms += 1
+        assert child.result() == 0.002
+    return alarms
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_an_alarm_limits_the_g_that_set_it(procs):
+    with dgmp.Runtime(procs=procs) as rt:
+        others = [rt.go(helpers.fib, 8) for _ in range(10)]
+        assert rt.go(limit_waiting, 200).result(30) == 200
+        assert set(dgmp.gather(*others)) == {21}
+        assert rt.go(helpers.fib, 8).result(30) == 21
+
+
+def install(handler):
+    signal.signal(signal.SIGUSR1, handler)
+    return os.getpid()
+
+
+def handle_alone(number, frame):
+    dgmp.go(print, "the handler ran", flush=True)
+    dgmp.go(print).result()
+
+
+def test_a_handler_outlives_its_g(capfd):
+    """It can do everything but wait, and harm nobody: the M that was idle, and then the G whose code it interrupts."""
+    with dgmp.Runtime(procs=1) as rt:
+        pid = rt.go(install, handle_alone).result(10)
+        assert eventually(lambda: rt.stats()["idleprocs"] == 1)
+        os.kill(pid, signal.SIGUSR1)
+        assert eventually(lambda: "the handler ran" in capfd.readouterr().out)
+        assert rt.go(install, raise_alarm).result(10) == pid
+        busy = rt.go(helpers.busy, 0.2)
+        assert eventually(lambda: rt.stats()["idleprocs"] == 0)
+        os.kill(pid, signal.SIGUSR1)
+        assert busy.result(10) == 0.2
+        assert rt.go(os.getpid).result(10) == pid
+    said = capfd.readouterr().err
+    assert said.count("Exception ignored in: <function raise_alarm") == 1
+
+
+HANDLERS = """
+import signal
+def handler(number, frame): pass
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+assert signal.signal(signal.SIGUSR1, handler) is signal.SIG_DFL
+assert signal.getsignal(signal.SIGUSR1) is handler
+assert signal.signal(signal.SIGUSR1, signal.SIG_IGN) is handler
+assert signal.getsignal(signal.SIGUSR1) is signal.SIG_IGN
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_handlers_are_what_the_script_made_them(tmp_path):
+    (tmp_path / "script.py").write_text(HANDLERS)
+    done = subprocess.run([*DGMP, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
