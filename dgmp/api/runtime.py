@@ -89,15 +89,11 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, foreground: bool) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
+        schedtrace_ns = boot.schedtrace_ms() * 1_000_000
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        trace = boot.debug("schedtrace")
-        try:
-            ms = int(trace) if trace else 0
-        except ValueError:
-            raise ValueError(f"DGMP_DEBUG=schedtrace={trace}: milliseconds, a whole number, are wanted") from None
         message = {
             "client": os.getpid(), "pgrp": os.getpgrp(), "max_ms": self.node.view.max_ms, "path": sys.path,
-            "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": ms * 1_000_000,
+            "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": schedtrace_ns,
             "binding": binding, "cores": sorted(os.sched_getaffinity(0)),
         }
         here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

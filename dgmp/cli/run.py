@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -30,21 +30,28 @@ def add_parser(verbs: Any) -> None:
     parser.add_argument("--procs", type=int, metavar="N", help="how many Gs run at once (default: DGMP_PROCS, else the cores)")
     parser.add_argument("--schedtrace", type=int, metavar="MS", help="print a line about the scheduler every MS milliseconds")
     parser.add_argument("-m", dest="module", action="store_true", help="the target is a module's name, as for python -m")
-    parser.add_argument("target", metavar="script.py|module")
-    parser.add_argument("args", nargs=argparse.REMAINDER, help="the script's own arguments")
+    parser.add_argument("target", metavar="script.py|module", help="a script, a folder or archive with a __main__.py, - for "
+                                                                    "stdin, or after -m a module's name")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="the script's own arguments").required = False
     parser.set_defaults(act=act, parser=parser)
 
 
 def act(options: argparse.Namespace) -> int:
-    parser: argparse.ArgumentParser = options.parser
-    if not options.module and not Path(options.target).is_file():
-        return fail(f"cannot run {options.target!r}: there is no such file")
+    if not options.module and options.target != "-":
+        try:
+            check(options.target)
+        except OSError as e:
+            return fail(f"cannot run {options.target!r}: {e.strerror}")
     if options.schedtrace is not None:
-        if options.schedtrace <= 0:
-            parser.error("--schedtrace wants a positive number of milliseconds")
-        debug = os.environ.get("DGMP_DEBUG", "")
-        os.environ["DGMP_DEBUG"] = ",".join(filter(None, [debug, f"schedtrace={options.schedtrace}"]))
+        os.environ["DGMP_DEBUG"] = f"schedtrace={options.schedtrace},{os.environ.get('DGMP_DEBUG', '')}"
     return Launcher().run(options.procs, "module" if options.module else "script", options.target, options.args)
+
+
+def check(path: str) -> None:
+    """OSError: it is not there, or not for us to read."""
+    os.stat(path)
+    if not os.access(path, os.R_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 class Launcher:

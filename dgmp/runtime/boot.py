@@ -15,15 +15,35 @@ from .._core import KIND_CLIENT, View, create
 NSLOTS = 1 << 20  # Gs at once; 272 bytes of sparse memory each
 HEAP = 32 << 30  # sparse; falls back under RLIMIT_AS and RLIMIT_FSIZE
 MAX_PROCS = 1024
+MAX_SCHEDTRACE_MS = 86_400_000  # a day
 
 
 def debug(option: str) -> str | None:
     """The value of an option of DGMP_DEBUG (`boot,schedtrace=1000`): '' if it has none, None if it is not there."""
     for item in os.environ.get("DGMP_DEBUG", "").split(","):
         name, _, value = item.partition("=")
-        if name == option:
-            return value
+        if name.strip() == option:
+            return value.strip()
     return None
+
+
+def schedtrace_ms() -> int:
+    """How often to print a line about the scheduler; 0: never."""
+    text = debug("schedtrace")
+    if text is None:
+        return 0
+    ms = whole_number(text)
+    if ms is None or not 1 <= ms <= MAX_SCHEDTRACE_MS:
+        raise ValueError(f"schedtrace must be a whole number of milliseconds between 1 and {MAX_SCHEDTRACE_MS}, "
+                         f"not {text[:40]!r}")
+    return ms
+
+
+def whole_number(text: str) -> int | None:
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def trace(text: str) -> None:
@@ -77,14 +97,19 @@ def osinit() -> int:
     return n
 
 
+def default_procs(ncpu: int) -> int:
+    """DGMP_PROCS, else as many as there are cores."""
+    text = os.environ.get("DGMP_PROCS", "")
+    procs = whole_number(text) if text else ncpu
+    if procs is None or not 1 <= procs <= MAX_PROCS:
+        raise ValueError(f"DGMP_PROCS must be a whole number between 1 and {MAX_PROCS}, not {text[:40]!r}")
+    return procs
+
+
 def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int, sysmon_fd: int) -> tuple[int, View]:
     """Makes the segment with all Ps idle, and reserves m0 with allp[0].  Returns the memfd and the client's view."""
     if procs is None:
-        text = os.environ.get("DGMP_PROCS", "")
-        try:
-            procs = int(text) if text else ncpu
-        except ValueError:
-            raise ValueError(f"DGMP_PROCS must be a whole number, not {text!r}") from None
+        procs = default_procs(ncpu)
     if not 1 <= procs <= MAX_PROCS:
         raise ValueError(f"procs must be between 1 and {MAX_PROCS}, not {procs}")
     if max_ms is None:

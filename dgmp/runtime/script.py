@@ -6,6 +6,7 @@ files left open get their text.  Only then the launcher gets the exit code.  m0 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import gc
 import os
 import runpy
@@ -13,6 +14,7 @@ import signal
 import sys
 import threading
 import types
+from typing import Any
 
 from . import boot, report
 
@@ -32,12 +34,7 @@ def main_script(kind: str, target: str, argv: list[str]) -> int:
 
 def run(kind: str, target: str) -> int:
     try:
-        if kind == "module":
-            sys.path.insert(0, os.getcwd())
-            runpy.run_module(target, run_name="__main__", alter_sys=True)
-        else:
-            sys.path.insert(0, os.path.dirname(os.path.realpath(target)))
-            run_as_main(target)
+        start(kind, target)
     except SystemExit as e:
         return exit_code(e.code)
     except BaseException as e:
@@ -46,12 +43,63 @@ def run(kind: str, target: str) -> int:
     return 0
 
 
-def run_as_main(path: str) -> None:
-    """Runs the script in the real `__main__` module, so that what it defines stays there for its Gs."""
+def start(kind: str, target: str) -> None:
+    """As `python -m target`, `python -`, `python folder`, `python archive` or `python script`."""
+    if kind == "module":
+        sys.path.insert(0, os.getcwd())
+        run_module(target)
+    elif target == "-":
+        sys.path.insert(0, "")
+        run_source(sys.stdin.buffer.read(), "<stdin>")
+    elif has_modules(target):
+        sys.path.insert(0, target)
+        run_module(None)
+    else:
+        sys.path.insert(0, os.path.dirname(os.path.realpath(target)))
+        run_file(target)
+
+
+def run_module(name: str | None) -> None:
+    """Runs a module as `__main__`; None: the `__main__` of what stands first in the path."""
+    fail: Any = runpy._Error  # type: ignore[attr-defined]
+    try:
+        if name is None:
+            _, spec, code = runpy._get_main_module_details(fail)  # type: ignore[attr-defined]
+        else:
+            _, spec, code = runpy._get_module_details(name, fail)  # type: ignore[attr-defined]
+            sys.argv[0] = spec.origin
+    except fail as e:
+        raise SystemExit(f"dgmp: {e}") from None
     main = sys.modules["__main__"].__dict__
-    main.update(__file__=path, __builtins__=__builtins__)
-    with open(path, "rb") as file:
-        source = file.read()
+    main.update(__file__=spec.origin, __cached__=spec.cached, __loader__=spec.loader, __package__=spec.parent, __spec__=spec,
+                __builtins__=__builtins__)
+    exec(code, main)
+
+
+def has_modules(path: str) -> bool:
+    """Whether it is a folder or an archive: something that can stand in sys.path."""
+    for hook in sys.path_hooks:
+        with contextlib.suppress(ImportError):
+            hook(path)
+            return True
+    return False
+
+
+def run_file(path: str) -> None:
+    try:
+        with open(path, "rb") as file:
+            source = file.read()
+    except OSError as e:
+        report.say(f"dgmp: cannot run {path!r}: {e.strerror}\n", sys.stderr)
+        raise SystemExit(2) from None
+    sys.modules["__main__"].__dict__["__file__"] = path
+    run_source(source, path)
+
+
+def run_source(source: bytes, path: str) -> None:
+    """Runs it in the real `__main__` module, so that what it defines stays there for its Gs."""
+    main = sys.modules["__main__"].__dict__
+    main["__builtins__"] = __builtins__
     exec(compile(source, path, "exec", dont_inherit=True), main)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 
 import pytest
 
+import dgmp
 from tests.helpers import descendants, eventually
 
 DGMP = [sys.executable, "-m", "dgmp"]
@@ -137,11 +139,69 @@ def test_a_script_that_crashes(tmp_path, number):
     assert done.stderr == f"dgmp: the script's process (pid {int(done.stdout)}) was killed by {number.name}\n"
 
 
+def dgmp_run(*args, **options):
+    options = {"capture_output": True, "text": True, "timeout": 60, **options}
+    done = subprocess.run([*DGMP, "run", *map(str, args)], **options)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture
+def app(tmp_path):
+    """A program with a helper beside it."""
+    folder = tmp_path / "app"
+    folder.mkdir()
+    (folder / "helper.py").write_text("def f(x):\n    return x + 1\n")
+    (folder / "__main__.py").write_text(
+        "import sys, dgmp, helper\n"
+        "print(__name__, __file__, __package__ or None, sys.argv, sys.path[0], dgmp.go(helper.f, 2).result())\n")
+    return folder
+
+
+def test_folder_and_archive(app):
+    expected = "__main__ {0}/__main__.py None ['{0}', 'a'] {0} 3\n"
+    assert dgmp_run(app, "a") == (0, expected.format(app), "")
+    archive = shutil.make_archive(str(app), "zip", app)
+    assert dgmp_run(archive, "a") == (0, expected.format(archive), "")
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_program_from_stdin(name):
+    assert dgmp_run(name, "a", input="import sys; print(__name__, sys.argv)") == (0, f"__main__ ['{name}', 'a']\n", "")
+
+
+def test_nothing_to_run(tmp_path):
+    """One line each."""
+    assert dgmp_run(tmp_path) == (1, "", f"dgmp: can't find '__main__' module in '{tmp_path}'\n")
+    assert dgmp_run("-m", "nopkg") == (1, "", "dgmp: No module named nopkg\n")
+    assert dgmp_run("-m", "email") == (
+        1, "", "dgmp: No module named email.__main__; 'email' is a package and cannot be directly executed\n")
+    none = tmp_path / "none.py"
+    assert dgmp_run(none) == (2, "", f"dgmp: cannot run '{none}': No such file or directory\n")
+    assert dgmp_run(none / "x") == (2, "", f"dgmp: cannot run '{none / 'x'}': No such file or directory\n")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable(tmp_path):
+    script = tmp_path / "script.py"
+    script.touch(0)
+    assert dgmp_run(script) == (2, "", f"dgmp: cannot run '{script}': Permission denied\n")
+
+
+def test_no_frames_of_ours(tmp_path):
+    (tmp_path / "broken.py").write_text("import nowhere\n")
+    code, _, err = dgmp_run("-m", "broken", cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})
+    assert code == 1 and err.count("File ") == 1 and f"{tmp_path}/broken.py" in err
+
+
 def test_bad_usage(tmp_path):
-    done = subprocess.run([*DGMP, "run", str(tmp_path / "none.py")], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "there is no such file" in done.stderr
-    done = run(tmp_path, "", options=("--procs", "0"))
-    assert done.returncode == 2 and "procs must be between" in done.stderr
+    assert run(tmp_path, "", options=("--procs", "0")).stderr == "dgmp: procs must be between 1 and 1024, not 0\n"
+    code, _, err = dgmp_run()
+    assert code == 2 and err.endswith("the following arguments are required: script.py|module\n")
+    for text in "0", "-5", "9" * 30:
+        done = run(tmp_path, "", env={"DGMP_DEBUG": f"schedtrace={text}"})
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and text in done.stderr
+    done = run(tmp_path, "", options=("--schedtrace", "0"))
+    assert done.returncode == 2 and done.stderr.startswith("dgmp: schedtrace must be")
 
 
 def test_schedtrace_has_gos_format(tmp_path):
@@ -170,6 +230,7 @@ def test_ctrl_c(tmp_path):
     assert eventually(lambda: not family & descendants(1), 2)
 
 
-def test_version():
-    done = subprocess.run([*DGMP, "version"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.startswith("dgmp ")
+@pytest.mark.parametrize("verb", ["version", "--version"])
+def test_version(verb):
+    done = subprocess.run([*DGMP, verb], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"dgmp {dgmp.__version__}\n")

@@ -60,6 +60,22 @@ def test_procs_from_the_environment(monkeypatch):
     monkeypatch.setenv("DGMP_PROCS", "3")
     with dgmp.Runtime() as rt:
         assert rt.stats()["gomaxprocs"] == 3
-    monkeypatch.setenv("DGMP_PROCS", "many")
-    with pytest.raises(ValueError, match="DGMP_PROCS must be a whole number"):
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-1", "1025", "1.5", "9" * 5000])
+def test_bad_procs_in_the_environment(monkeypatch, text):
+    monkeypatch.setenv("DGMP_PROCS", text)
+    with pytest.raises(ValueError, match=f"^DGMP_PROCS must be a whole number between 1 and 1024, not '{text[:40]}'$"):
+        dgmp.Runtime()
+
+
+def test_debug_options_may_have_blanks(monkeypatch):
+    monkeypatch.setenv("DGMP_DEBUG", " boot , schedtrace = 1000 ,x")
+    assert (boot.debug("boot"), boot.debug("x"), boot.debug("y"), boot.schedtrace_ms()) == ("", "", None, 1000)
+
+
+@pytest.mark.parametrize("text", ["", "0", "-5", "often", "1.5", "86400001", "9" * 5000])
+def test_bad_schedtrace(monkeypatch, text):
+    monkeypatch.setenv("DGMP_DEBUG", f"schedtrace={text}")
+    with pytest.raises(ValueError, match=f"^schedtrace must be a whole number of milliseconds .*, not '{text[:40]}'$"):
         dgmp.Runtime()
