@@ -12,6 +12,7 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -59,7 +60,6 @@ class Launcher:
 
     def __init__(self) -> None:
         self.runtime: Any = None
-        self.early: list[int] = []  # signals that came before there was a runtime
         self.forwarded: set[int] = set()
 
     def run(self, procs: int | None, kind: str, target: str, args: list[str]) -> int:
@@ -72,9 +72,8 @@ class Launcher:
             for number in FORWARDED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self.forward)
-            self.runtime = Runtime(procs, main=(main_script, (kind, target, args)))
-            for number in self.early:
-                self.forward(number, None)
+            with held(signal.SIGINT, *FORWARDED):  # the script may run before we have the runtime to tell it
+                self.runtime = Runtime(procs, main=(main_script, (kind, target, args)))
             code: int = self.runtime.main.result()
             self.close()
             return code
@@ -90,18 +89,18 @@ class Launcher:
 
     def forward(self, number: int, frame: FrameType | None) -> None:
         """A signal for the script.  Until that has begun it has no handler, and would die of it."""
-        if self.runtime is None:
-            self.early.append(number)
-            return
-        if not self.runtime.node.view.executed(0):
+        if not self.begun():
             die(number)
         self.forwarded.add(number)
         self.runtime.send_signal(number)
 
+    def begun(self) -> bool:
+        return self.runtime is not None and self.runtime.node.view.executed(0) > 0
+
     def interrupted(self) -> int:
         """The script gets its KeyboardInterrupt and a moment to clean up; then everything ends."""
         code = 128 + signal.SIGINT
-        if self.runtime is not None:
+        if self.begun():
             self.runtime.send_signal(signal.SIGINT)
             with contextlib.suppress(Exception):
                 code = self.runtime.main.result(timeout=GRACE_SECONDS)
@@ -119,8 +118,21 @@ class Launcher:
         return exitcode
 
     def close(self) -> None:
+        """The script has ended: nobody is left who wants signals."""
+        for number in (signal.SIGINT, *FORWARDED):
+            signal.signal(number, signal.SIG_IGN)
         if self.runtime is not None:
             self.runtime.close(cancel=True)
+
+
+@contextlib.contextmanager
+def held(*numbers: int) -> Iterator[None]:
+    """These signals come after the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signal_name(number: int) -> str:
