@@ -20,6 +20,10 @@ from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
 
 
+def ignore(signum: int, frame: Any) -> None:
+    """SIGINT's handler: not SIG_IGN, as the processes that Gs start would inherit that."""
+
+
 def die_with_parent(coordinator: int) -> None:
     """SIGKILL for this process when the coordinator's main thread ends.  It is our parent, or is about to be."""
     first = os.getppid()

@@ -118,8 +118,9 @@ static uint32_t settle_gs(struct view *v, uint32_t dead, const void *result, uin
     return ended;
 }
 
-/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, such
- * as others may still refer to (they wait for something, or are waited for) stay too. */
+/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, those
+ * that are finished stay too, as their results may be the arguments of one that is not (only the dead one's pins, in its
+ * own memory, said which). */
 uint32_t adopt(struct view *v, uint32_t dead) {
     uint32_t live = 0, kept = 0;
     uint64_t top = load_acq(&v->seg->sched.g_next);
@@ -130,13 +131,12 @@ uint32_t adopt(struct view *v, uint32_t dead) {
         struct g *g = &v->allgs[i];
         if (load_acq(&g->owner) != dead + 1) continue;
         uint32_t status = GSTATUS(atomic_load(&g->state));
-        int referred = load_acq(&g->deps) || load_acq(&g->dependents) & ~DEPS_CLOSED;
-        if (unfinished(status) || (live && status == G_COLLECTED && referred)) {
+        if (unfinished(status) || (live && status == G_COLLECTED)) {
             kept++;
             continue;
         }
         store_rel(&g->owner, v->self + 1);
-        if (status == G_COLLECTED) gdiscard(v, i);
+        if (status == G_COLLECTED) gclear(v, i);
         else gfput(v, i);
     }
     gfflush(v);
@@ -162,9 +162,11 @@ uint32_t repair(struct view *v, uint32_t dead, const void *result, uint64_t len)
     return ended;
 }
 
-/* The slot of a dead M of which nothing is left can be reserved again. */
+/* The slot of a dead M of which nothing is left can be reserved again.  All that it had spawned is collected; it may have
+ * died before it counted one, or after. */
 void mfree(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
+    store_rlx(&m->n_collected, load_rlx(&m->n_spawned));
     atomic_store(&m->pid, 0);
     atomic_store(&m->note, MWORD(M_FREE, 0, MLIFE(load_rlx(&m->note))));
 }

@@ -115,17 +115,24 @@ class Node:
         raise NotImplementedError
 
     # ------------------------------------------------------------------ collecting and waiting
-    def collect(self) -> None:
-        """Finishes the Futures whose Gs have finished."""
+    def collect(self, ours: int = 0) -> None:
+        """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
         if self.gone is None and self.view.drain(self.untold):
             self.tell_all()
-            if self.sleepers > 1:
-                self.view.kick()
+            self.kick_sleepers(ours)
+
+    def kick_sleepers(self, ours: int = 0) -> None:
+        """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
+        if self.sleepers > ours:
+            self.view.kick()
 
     def tell_all(self) -> None:
         """A Future leaves the list only when all of its callbacks have been called: an interrupt between loses none."""
         while self.untold:
-            future = self.untold[0]
+            try:
+                future = self.untold[0]
+            except IndexError:  # another thread was faster
+                return
             self.tell(future)
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
@@ -150,8 +157,9 @@ class Node:
         self.sleepers += 1
         try:
             while self.gone is None:
-                self.view.wait(0, 0, 0, self.idle_look_ns if self.view.outstanding else -1)
-                self.collect()
+                seq = self.view.inbox_seq()
+                self.view.wait(seq, 0, 0, 0, self.idle_look_ns if self.view.outstanding else -1)
+                self.collect(1)
                 if self.view.outstanding:
                     self.look()
         except (RuntimeClosed, CoordinatorDied, RuntimeError):
@@ -167,7 +175,10 @@ class Node:
             return
         self.sleepers += 1
         try:
-            while future._state == PENDING:
+            while True:
+                seq = self.view.inbox_seq()  # before the state: another thread may drain between
+                if future._state != PENDING:
+                    return
                 left = LOOK_NS
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic_ns())
@@ -175,13 +186,13 @@ class Node:
                         raise TimeoutError(f"{future.name} has not finished within {timeout} s")
                 outstanding = self.view.outstanding
                 if outstanding > MANY:
-                    self.view.wait(0, MANY, 0, min(left, BATCH_NS))
+                    self.view.wait(seq, 0, MANY, 0, min(left, BATCH_NS))
                 else:
                     # Spin for one task on an M that spins.  One that had to be woken is better off with our core: with
                     # us spinning on it a cold round trip took 210 us, with us asleep 90 (measured).
                     spin = SPIN_NS if outstanding < 2 and not self.view.woke else 0
-                    self.view.wait(future.word, NEVER, spin, left)
-                self.collect()
+                    self.view.wait(seq, future.word, NEVER, spin, left)
+                self.collect(1)
                 if future._state == PENDING:
                     self.look()
         finally:
@@ -201,7 +212,7 @@ class Member(Node):
     def __init__(self, view: View, m: proc.M) -> None:
         super().__init__(view)
         self.m = m
-        m.untold, m.tell = self.untold, self.tell_all
+        m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
 
@@ -229,11 +240,11 @@ class Member(Node):
             m.gopark(future, deadline)
             m.check_interrupt()
 
-    def collect(self) -> None:
+    def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
         else:
-            super().collect()
+            super().collect(ours)
 
     def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
@@ -253,9 +264,10 @@ class Member(Node):
             future.run_callback(then)
 
     def full(self) -> None:
+        seq = self.view.inbox_seq()
         self.collect()
         if threading.get_ident() != self.m.thread:
-            self.view.wait(0, 0, 0, BATCH_NS)
+            self.view.wait(seq, 0, 0, 0, BATCH_NS)
             return
         raise TooManyGs(f"all {self.view.nslots} slots of the runtime are taken; wait for some Gs before spawning more")
 
@@ -277,7 +289,7 @@ class Client(Node):
     def full(self) -> None:
         self.sleepers += 1
         try:
-            self.view.wait(0, MANY, 0, BATCH_NS)
+            self.view.wait(self.view.inbox_seq(), 0, MANY, 0, BATCH_NS)
         finally:
             self.sleepers -= 1
         self.collect()

@@ -38,7 +38,6 @@ class Server:
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
-        self.view.coordinate()
         self.view.attach(KIND_CLIENT, self.pid)
         self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
         self.binder: Binder | None = None
@@ -79,14 +78,16 @@ class Server:
         self.watch(ALARM_FD, self.on_alarm)
         self.watch_orphans()
         self.name = socket.socket(socket.AF_UNIX)  # so that others see that there is a runtime
-        self.name.bind(f"\0{NAME}{self.pid}")
+        with contextlib.suppress(OSError):
+            self.name.bind(f"\0{NAME}{self.view.runtime_id:x}")
         try:
             client = os.pidfd_open(self.boot["client"])
             self.watch(client, lambda: self.act([("client_gone",)]))
         except ProcessLookupError:
             return
         self.new_zygote()
-        self.act([("wake",)])
+        if not self.done:
+            self.act([("wake",)])
         while not self.done:
             tick = self.state.next_tick()
             ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
@@ -159,7 +160,7 @@ class Server:
             if not data:
                 break
             m, pid = msgpack.unpackb(data)
-            self.act([("m_started", m, pid)])
+            self.act([("m_started", m, pid) if m >= 0 else ("zygote_ready",)])
         self.unwatch(self.zygote.fileno())
         self.zygote.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -192,6 +193,11 @@ class Server:
             except ProcessLookupError:
                 self.act([("m_died", m, pid, "ended")])
                 return
+            except OSError as e:  # no descriptor left: what we cannot watch must not run
+                kill(pid)
+                os.waitpid(pid, 0)
+                self.act([("m_died", m, pid, f"could not be watched: {e.strerror}")])
+                return
             self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
         elif kind == "zygote":
             self.new_zygote()
@@ -211,14 +217,22 @@ class Server:
     def new_zygote(self) -> None:
         """Forked from this process's main thread, which has no others: a clean parent for every M."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as e:
+            self.take(("exit", f"no process can be made for the zygote: {e.strerror}"))
+            return
         if pid == 0:
             try:
                 ours.close()
                 self.client.close()
+                self.view.unmap()  # each M maps it anew, and the address space may be limited
                 from dgmp.workers.zygote import zygote_main
 
                 zygote_main(theirs, self.pid, self.stdio, self.boot)
+            except BaseException as e:
+                with contextlib.suppress(OSError):
+                    os.write(self.stdio[2], f"dgmp: the zygote cannot start: {type(e).__name__}: {e}\n".encode())
             finally:
                 os._exit(1)
         theirs.close()
@@ -231,13 +245,13 @@ class Server:
             with contextlib.suppress(OSError):
                 self.client.send(msgpack.packb({"fatal": self.exit_text}))
         self.view.closing(1)
-        assert self.zygote is not None
-        self.zygote.close()
-        kill(self.zygote_pid)
+        if self.zygote is not None:
+            self.zygote.close()
+            kill(self.zygote_pid)
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)
-        for pid in (self.zygote_pid, *pids):
+        for pid in {self.zygote_pid, *pids} - {0}:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         # What is left are processes that Gs started, ours since their M is gone; and perhaps an M that was forked, unknown
@@ -298,3 +312,4 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
     Server().run()
+    os._exit(0)  # nothing is left to be done, and nobody to be told of sockets that are not closed

@@ -216,6 +216,24 @@ def test_a_lost_wakeup_would_be_seen_to(node):
     assert c.view.stats()["rescues"] == 1 and m0.p == 0
 
 
+def test_a_spinner_that_was_stopped_keeps_nobody_from_being_woken(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    m0.set_spinning()  # and is stopped
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert c.handle(("alarm", 0)) == [("bind",)]
+    assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
+
+
+def test_an_m_that_comes_after_its_slot_was_given_up_is_turned_away(node):
+    fd, client, c = node
+    (newm,) = c.handle(("wake",))
+    c.handle(("m_started", newm[1], -11))
+    assert not View(fd, newm[1]).attach(KIND_M, 100)
+    assert c.view.pids() == [] and c.view.npidle == 2
+
+
 def test_client_gone_ends_the_node(node):
     _, _, c = node
     assert c.handle(("client_gone",)) == [("exit", None)]
