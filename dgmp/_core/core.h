@@ -330,7 +330,7 @@ static inline const char *gresult(struct view *v, struct g *g) {
 static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
 
 /* repair.c: the coordinator's, once a process's death is certain */
-uint32_t repair(struct view *v, uint32_t m, const void *result, uint64_t len);
+uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 

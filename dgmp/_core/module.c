@@ -852,7 +852,7 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
-/* repair(m, result) -> how many Gs ended with it */
+/* repair(m, how) -> how many Gs ended with it */
 static PyObject *View_repair(View *self, PyObject *args) {
     CHECK(self);
     unsigned int m;
