@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,11 +23,10 @@ from ..errors import RuntimeClosed
 from ..runtime import boot
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
+from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
-# -c and not -m: runpy would import the package's __main__ machinery first.  The paths make `dgmp` importable as here.
-COORDINATOR = "import sys; sys.path[:0] = {path!r}; from dgmp.coordinator.server import main; main()"
 
 
 class Runtime:
@@ -58,26 +56,24 @@ class Runtime:
         ncpu = boot.osinit()
         self._closed = False
         self._owner = os.getpid()
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._alarm = alarm()
         self._socket: socket.socket | None = None
         self._pid = 0
-        try:
-            fd, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
-        except BaseException:
-            self._close_descriptors()
-            raise
-        try:
-            self.node = Client(view, self._alive)
-            self.main = self._newproc(main)
-            self._mstart(fd, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
-        except BaseException:
-            view.close()
-            self._close_descriptors()
-            raise
-        finally:
-            os.close(fd)
-        _runtimes.add(self)
+        with contextlib.ExitStack() as undo, stdio_taken():
+            self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._event)
+            self._alarm = alarm()
+            undo.callback(os.close, self._alarm)
+            segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
+            try:
+                undo.callback(view.close)
+                self.node = Client(view, self._alive)
+                self.main = self._newproc(main)
+                undo.callback(self._stop_coordinator)
+                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
+            finally:
+                os.close(segment)
+            _runtimes.add(self)
+            undo.pop_all()
 
     # ------------------------------------------------------------------ boot
     def _newproc(self, main: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Future[Any]:
@@ -89,39 +85,20 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, foreground: bool) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         trace = boot.debug("schedtrace")
         try:
             ms = int(trace) if trace else 0
         except ValueError:
             raise ValueError(f"DGMP_DEBUG=schedtrace={trace}: milliseconds, a whole number, are wanted") from None
-        message = {
-            "client": os.getpid(), "pgrp": os.getpgrp(), "max_ms": self.node.view.max_ms, "path": sys.path,
-            "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": ms * 1_000_000,
-            "binding": binding, "cores": sorted(os.sched_getaffinity(0)),
-        }
-        here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = COORDINATOR.format(path=[here] if here not in sys.path else [*sys.path])
-        argv = [sys.executable, "-c", code]
-        # Two steps so that no descriptor is inheritable here even for a moment; first above 13, lest they overlap.
-        import fcntl
-
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 30) for fd in (segment, self._event, theirs.fileno(), self._alarm)]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # not between the process and its pid here
+        message = boot_message({"max_ms": self.node.view.max_ms, "binding": binding, "foreground": foreground,
+                                "schedtrace_ns": ms * 1_000_000})
         try:
-            self._pid = os.posix_spawn(
-                sys.executable, argv, os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 10 + i) for i, fd in enumerate(high)],
-                setpgroup=0, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
-            )
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket.setblocking(False)
+            with theirs, interrupts_held():
+                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message])
         finally:
-            self._socket = ours
-            for fd in high:
-                os.close(fd)
-            theirs.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._send(message)
-        ours.setblocking(False)
+            os.close(message)
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -189,18 +166,23 @@ class Runtime:
 
     def _end(self) -> None:
         _runtimes.discard(self)
-        if self._socket is not None:
-            self._send({"close": True})
-            if not self._reap(CLOSE_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
-                self._reap(CLOSE_SECONDS)
-            self._socket.close()
-            self._socket = None
+        self._stop_coordinator()
         with contextlib.suppress(RuntimeError):
             self.node.collect()
         self.node.end(RuntimeClosed("the runtime was closed"))
         self._close_descriptors()
+
+    def _stop_coordinator(self) -> None:
+        """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
+        if self._socket is None:
+            return
+        with self._socket:
+            self._send({"close": True})
+            if self._pid and not self._reap(CLOSE_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self._pid, signal.SIGKILL)
+                self._reap(CLOSE_SECONDS)
+        self._socket = None
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end."""
