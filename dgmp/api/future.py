@@ -7,6 +7,8 @@ result's bytes until somebody asks; decoding is the asker's work.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -21,6 +23,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PENDING, FINISHED, DECODED = 0, 1, 2  # FINISHED is set by the core
+FOR_EVER = 3e9  # seconds: a century is no limit
+
+
+def deadline_of(timeout: float | None) -> int | None:
+    """When `timeout` seconds from now are over, on the monotonic clock in ns; None: there is no limit."""
+    if timeout is None:
+        return None
+    try:
+        if math.isnan(timeout):
+            raise ValueError("timeout is not a number of seconds but NaN")
+    except TypeError:
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}") from None
+    except OverflowError:  # an int beyond every float
+        pass
+    if timeout > FOR_EVER:
+        return None
+    return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
 
 
 class Future(Generic[T]):
@@ -116,10 +135,12 @@ class Future(Generic[T]):
         In a G only that G waits: it parks, and its M runs others meanwhile.
 
         Args:
-            timeout: seconds to wait at most; None waits for ever.
+            timeout: seconds to wait at most; None, infinity and more than a century wait for ever, a negative one not at
+                all.
 
         Raises:
             TimeoutError: the time is up; the G goes on.
+            TypeError, ValueError: timeout is no number, or NaN.
             WorkerDied: the process that ran it died.
             Exception: whatever the function raised, its remote traceback as `__cause__`.
         """

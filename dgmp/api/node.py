@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .._core import View
 from ..errors import CoordinatorDied, RuntimeClosed, TooManyGs
 from ..ship import closure
-from .future import PENDING, Future
+from .future import PENDING, Future, deadline_of
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -161,7 +161,7 @@ class Node:
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         self.collect()
         if future._state != PENDING:
             return
@@ -222,7 +222,7 @@ class Member(Node):
         if future._state != PENDING:
             return
         future.listen()
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         while future._state == PENDING:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")

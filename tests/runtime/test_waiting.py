@@ -1,8 +1,11 @@
 """What waits inside Gs: time-outs, callbacks, the recursion limit; and what is refused when all slots are taken."""
 
+import math
 import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -26,6 +29,37 @@ def test_a_timeout_inside_a_g_parks_it(rt):
     parks = rt.stats()["parks"]
     assert rt.go(timed_out_then_done, 0.3, 0.1).result(30) == 0.3
     assert rt.stats()["parks"] - parks <= 4  # it waited, it did not poll
+
+
+WAITS_FOR_EVER = [None, math.inf, 1e10, sys.maxsize, 1e300, 10**400]
+NOT_AT_ALL = [0, -0.0, -1, -math.inf, -(10**400)]
+
+
+def wait_with_odd_timeouts(go):
+    assert [go(helpers.nap, 0.01).result(timeout) for timeout in WAITS_FOR_EVER] == [0.01] * len(WAITS_FOR_EVER)
+    f = go(helpers.nap, 0.3)
+    for timeout in NOT_AT_ALL:
+        with pytest.raises(TimeoutError):
+            f.result(timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        f.exception(math.nan)
+    for timeout in ("1", [], object()):
+        with pytest.raises(TypeError, match="timeout must be a number"):
+            f.result(timeout)
+    assert f.result(Fraction(30)) == 0.3 and f.result(Decimal("0.1")) == 0.3
+
+
+def test_odd_timeouts(rt):
+    wait_with_odd_timeouts(rt.go)
+
+
+def odd_timeouts_in_a_g():
+    wait_with_odd_timeouts(dgmp.go)
+    return dgmp.current()["pid"]
+
+
+def test_odd_timeouts_inside_a_g(rt):
+    assert rt.go(odd_timeouts_in_a_g).result(30) in [pid for _, pid in rt.node.view.pids()]
 
 
 def wait_for(future_of, timeout):
