@@ -7,7 +7,9 @@ result's bytes until somebody asks; decoding is the asker's work.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -102,13 +104,16 @@ class Future(Generic[T]):
             return self._then
 
     def run_callback(self, callback: Callable[[Any], Any]) -> None:
-        """What it raises is logged."""
+        """What it raises is logged and ignored, but for Ctrl-C: that is not the callback's."""
         try:
             callback(self)
-        except Exception:
+        except BaseException as e:
+            if isinstance(e, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
             import logging
 
-            logging.getLogger("dgmp").exception("a callback of %r failed", self)
+            with contextlib.suppress(Exception):  # near the recursion limit, or a handler that fails
+                logging.getLogger("dgmp").exception("a callback of %r failed", self)
 
     def _decode(self) -> None:
         data = self._data  # before the state: another thread may be at it too

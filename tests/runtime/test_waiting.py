@@ -99,6 +99,61 @@ def test_callbacks_inside_a_g(procs):
         assert rt.go(result_of_callback).result(30) == ((1, 5), [1])
 
 
+class NotAnException(BaseException):
+    pass
+
+
+FAILURES = [ValueError("x"), SystemExit(3), NotAnException(), GeneratorExit()]
+
+
+def raiser(error):
+    def callback(future):
+        raise error
+
+    return callback
+
+
+def results_beside_failing_callbacks(go):
+    """On futures that have ended, and in whatever thread collects; what was raised is seen by nobody else."""
+    ended = go(helpers.identity, 1)
+    ended.result(20)
+    last = threading.Event()
+    for error in FAILURES:
+        ended.add_done_callback(raiser(error))
+        f = go(helpers.identity, 2)
+        f.add_done_callback(raiser(error))
+        assert f.result(20) == 2
+    go(helpers.identity, 3).add_done_callback(lambda future: last.set())
+    return last.wait(20)  # nobody collects here: the thread that does is still there
+
+
+def test_a_callback_that_raises_is_logged(rt, caplog):
+    assert results_beside_failing_callbacks(rt.go)
+    assert [record.exc_info[0] for record in caplog.records] == [type(e) for e in FAILURES for _ in range(2)]
+
+
+def failing_callbacks_in_a_g():
+    import logging
+
+    logging.disable()
+    return results_beside_failing_callbacks(dgmp.go)
+
+
+def test_a_callback_that_raises_inside_a_g(rt):
+    assert rt.go(failing_callbacks_in_a_g).result(40)
+
+
+def test_only_a_real_ctrl_c_leaves_a_callback(rt, caplog):
+    ended = rt.go(helpers.identity, 1)
+    ended.result(20)
+    with pytest.raises(KeyboardInterrupt):
+        ended.add_done_callback(raiser(KeyboardInterrupt()))
+    elsewhere = threading.Thread(target=ended.add_done_callback, args=(raiser(KeyboardInterrupt()),))
+    elsewhere.start()
+    elsewhere.join()
+    assert len(caplog.records) == 1
+
+
 def compute_until_called():
     called = threading.Event()
     dgmp.go(helpers.identity, 1).add_done_callback(lambda future: called.set())
