@@ -297,4 +297,4 @@ class Client(Node):
         self.gone = error
         for future in pending:
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close()
+        self.view.close(error)

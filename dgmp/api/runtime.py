@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgpack
 
 from .._core import alarm
-from ..errors import RuntimeClosed
+from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
@@ -27,6 +27,7 @@ from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
+CLOSE_PAUSE_SECONDS, LONGEST_CLOSE_PAUSE_SECONDS = 0.001, 0.02
 
 
 class Runtime:
@@ -42,6 +43,7 @@ class Runtime:
     Raises:
         ValueError: procs or max_ms out of range.
         OSError: no memory, descriptors or processes for it.
+        RuntimeClosed: the program is ending.
 
     Example:
         >>> import dgmp
@@ -53,8 +55,11 @@ class Runtime:
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> None:
         refuse_member("start a Runtime")
+        if _ending:
+            raise RuntimeClosed("the program is ending")
         ncpu = boot.osinit()
         self._closed = False
+        self._closing = threading.RLock()
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -65,7 +70,7 @@ class Runtime:
             undo.callback(os.close, self._alarm)
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
-                undo.callback(view.close)
+                undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 self.node = Client(view, self._alive)
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
@@ -121,8 +126,6 @@ class Runtime:
         except OSError:
             return False
         if data:
-            from ..errors import CoordinatorDied
-
             self.node.end(CoordinatorDied(msgpack.unpackb(data)["fatal"]))
         return False
 
@@ -151,26 +154,51 @@ class Runtime:
         self._send({"interrupt": True})
 
     def close(self, cancel: bool = False) -> None:
-        """Ends the runtime.  Waits for what is left to run, or with cancel=True drops it; then nothing is left behind."""
-        if self._closed or self._owner != os.getpid():
+        """Ends the runtime; then nothing is left behind.  May be called from several threads, and more than once.
+
+        Waits for all Gs, also for those that Gs have spawned.  What threads still wait for ends with RuntimeClosed.
+
+        Args:
+            cancel: drop the Gs that have not finished instead.
+        """
+        if self._owner != os.getpid():
             return
-        node = self.node
         try:
-            while not cancel and node.gone is None and node.view.outstanding:
-                for future in node.view.pending():
+            if not cancel:
+                self._wait_for_all()
+        finally:
+            with self._closing:
+                if not self._closed:
+                    self._closed = True
+                    self._end()
+
+    def _wait_for_all(self) -> None:
+        """For the Gs of this program by waiting, for those of Gs by looking again and again."""
+        pause = CLOSE_PAUSE_SECONDS
+        with contextlib.suppress(DgmpError):  # closed by another thread, or its coordinator died
+            while self.node.gone is None:
+                for future in self.node.view.pending():
                     with contextlib.suppress(Exception):
                         future.exception()  # type: ignore[attr-defined]
-        finally:
-            self._closed = True
-            self._end()
+                if not self._unfinished():
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
+
+    def _unfinished(self) -> int:
+        """How many Gs of the whole runtime have not finished."""
+        self.node.collect()
+        return int(self.node.view.stats()["num_g"])
 
     def _end(self) -> None:
         _runtimes.discard(self)
-        self._stop_coordinator()
-        with contextlib.suppress(RuntimeError):
-            self.node.collect()
-        self.node.end(RuntimeClosed("the runtime was closed"))
-        self._close_descriptors()
+        try:
+            with contextlib.suppress(DgmpError):
+                self.node.collect()
+            self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
+            self._stop_coordinator()
+        finally:
+            self._close_descriptors()
 
     def _stop_coordinator(self) -> None:
         """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
@@ -214,6 +242,7 @@ _runtimes: set[Runtime] = set()
 _lock = threading.Lock()
 _default: Runtime | None = None
 _member: Member | None = None
+_ending = False  # the interpreter shuts down: nothing is booted any more
 
 
 def become_member(member: Member) -> None:
@@ -229,16 +258,18 @@ def refuse_member(what: str) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    global _ending
+    _ending = True
     for runtime in list(_runtimes):
         runtime.close(cancel=True)
 
 
 def node() -> Node:
-    """The runtime of this process; the embedded one is booted by the first who asks."""
+    """The runtime of this process; the embedded one is booted by the first who asks, and anew when it has died."""
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime._closed or runtime._owner != os.getpid():
+    if runtime is None or runtime.node.gone is not None or runtime._owner != os.getpid():
         runtime = _boot_default()
     return runtime.node
 
@@ -247,7 +278,9 @@ def _boot_default() -> Runtime:
     global _default
     with _lock:
         runtime = _default
-        if runtime is None or runtime._closed:
+        if runtime is None or runtime.node.gone is not None:
+            if runtime is not None:
+                runtime.close(cancel=True)  # what its coordinator has left
             runtime = _default = Runtime()
         elif runtime._owner != os.getpid():
             raise RuntimeError("this process was forked from a dgmp process and is no member of its runtime; start one "
@@ -264,6 +297,7 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     Raises:
         EncodingError: the function or an argument cannot be pickled.
         TooManyGs: inside a G, when every slot is taken.
+        RuntimeClosed: the program is ending.
 
     Example:
         >>> import dgmp

@@ -240,6 +240,81 @@ def test_close_waits_or_cancels():
         rt.go(helpers.identity, 1)
 
 
+def leave_a_child(path, seconds):
+    dgmp.go(append_later, path, seconds)
+
+
+def append_later(path, seconds):
+    helpers.nap(seconds)
+    with open(path, "a") as file:
+        file.write("x")
+
+
+def test_close_waits_for_gs_that_gs_spawned(tmp_path):
+    path = tmp_path / "written"
+    with dgmp.Runtime(procs=2) as rt:
+        for _ in range(3):
+            rt.go(leave_a_child, str(path), 0.1)
+    assert path.read_text() == "xxx"
+
+
+def test_close_from_several_threads():
+    """Each returns when it is closed, and who waits meanwhile is told so."""
+    rt = dgmp.Runtime(procs=1)
+    f = rt.go(helpers.nap, 30)
+    errors, closed = [], []
+
+    def wait():
+        try:
+            f.result()
+        except Exception as e:
+            errors.append(e)
+
+    def close(cancel):
+        rt.close(cancel=cancel)
+        closed.append(not helpers.alive(rt._pid))
+
+    waiting = [threading.Thread(target=wait) for _ in range(3)] + [threading.Thread(target=close, args=(False,))]
+    for t in waiting:
+        t.start()
+    assert helpers.eventually(lambda: rt.node.sleepers == 4)
+    closing = [threading.Thread(target=close, args=(True,)) for _ in range(4)]
+    for t in closing:
+        t.start()
+    for t in waiting + closing:
+        t.join(20)
+    assert closed == [True] * 5
+    assert [type(e) for e in errors] == [dgmp.RuntimeClosed] * 3
+    for use in (lambda: rt.go(abs, 1), rt.stats, f.result, rt.node.view.stats):
+        with pytest.raises(dgmp.RuntimeClosed, match="the runtime was closed"):
+            use()
+    rt.close()
+
+
+def go_until_closed(rt, going, errors):
+    try:
+        going.wait()
+        while True:
+            rt.go(helpers.identity, 1).result(20)
+    except BaseException as error:
+        errors.append(error)
+
+
+@pytest.mark.parametrize("round_", range(5))
+def test_nobody_sees_anything_else_than_runtime_closed_while_it_closes(round_):
+    rt = dgmp.Runtime(procs=1)
+    errors, going = [], threading.Barrier(4)
+    threads = [threading.Thread(target=go_until_closed, args=(rt, going, errors)) for _ in range(3)]
+    for t in threads:
+        t.start()
+    going.wait()
+    rt.go(helpers.identity, 1).result(20)
+    rt.close(cancel=True)
+    for t in threads:
+        t.join(20)
+    assert [type(e) for e in errors] == [dgmp.RuntimeClosed] * 3
+
+
 def test_recursion_limit_in_go_and_result(rt):
     def down():
         try:

@@ -93,3 +93,79 @@ def test_closed_stdio(redirect):
     done = python(CLOSED_STDIO, redirect=redirect)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == ("" if " >" in " " + redirect else "main\nG\n")
+
+
+DIED = """
+import os, signal, dgmp
+from dgmp.api import runtime
+f = dgmp.spawn(__import__("time").sleep, (30,), name="sleeper")
+first = runtime._default
+os.kill(first._pid, signal.SIGKILL)
+try:
+    f.result(20)
+except dgmp.CoordinatorDied as e:
+    print(e)
+use = {use}
+print(use)
+assert dgmp.go(abs, -3).result(20) == 3 and runtime._default is not first and first._closed
+"""
+
+
+@pytest.mark.parametrize("use,out", [("dgmp.go(abs, -2).result(20)", "2"), ("dgmp.gomaxprocs()", "3"),
+                                     ("dgmp.num_g() < 2", "True"), ("dgmp.stats()['gomaxprocs']", "3")])
+def test_a_new_default_runtime_when_the_coordinator_has_died(use, out, monkeypatch):
+    monkeypatch.setenv("DGMP_PROCS", "3")
+    done = python(DIED.format(use=use))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"the runtime's coordinator died; what was pending is lost\n{out}\n"
+
+
+ENDING = """
+import atexit, sys, threading
+
+def use(dgmp, when):
+    for act in (lambda: dgmp.go(abs, 1), dgmp.stats, dgmp.Runtime):
+        try:
+            act()
+            print(when, "it worked")
+        except dgmp.RuntimeClosed as e:
+            print(when, e)
+
+class Late:
+    def __del__(self, use=use):
+        use(self.dgmp, "del")
+
+late = Late()
+atexit.register(lambda: use(dgmp, "atexit"))  # runs after dgmp's own
+import dgmp
+Late.dgmp = dgmp
+{first}
+"""
+
+
+@pytest.mark.parametrize("first", ["", "dgmp.go(abs, 1).result(20)", "dgmp.go(abs, 1)"])
+def test_nothing_is_booted_while_the_program_ends(first):
+    done = python(ENDING.format(first=first))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "atexit the program is ending\n" * 3 + "del the program is ending\n" * 3
+
+
+def test_a_daemon_thread_learns_that_the_program_ends():
+    code = """
+import atexit, threading, dgmp
+told = threading.Event()
+def work():
+    try:
+        while True:
+            dgmp.go(abs, 1).result()
+    except dgmp.RuntimeClosed as e:
+        print(e)
+        told.set()
+atexit.unregister(dgmp.api.runtime._close_all)
+atexit.register(lambda: told.wait(20))
+atexit.register(dgmp.api.runtime._close_all)
+threading.Thread(target=work, daemon=True).start()
+dgmp.go(abs, 1).result()
+"""
+    done = python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the program is ending\n", "")
