@@ -14,11 +14,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgpack
-
 from .._core import RESULT_WORKER_DIED
 from ..errors import WorkerDied
-from ..ship import closure
+from ..ship import closure, death
 
 if TYPE_CHECKING:
     from .node import Node
@@ -130,9 +128,10 @@ class Future(Generic[T]):
             self._data = b""
 
     def _worker_died(self, data: bytes) -> WorkerDied:
-        how = msgpack.unpackb(data)
-        return WorkerDied(f"G {how['goid'] or ''} ({self.name}), spawned at {self.spawned_at}, did not finish: its M "
-                          f"(pid {how['pid']}) {how['how']}.  Other Gs go on; spawn it again if it may run twice.")
+        text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
+        error = WorkerDied(f"{text}.  Gs parked on that M end too, others go on; spawn it again if it may run twice.")
+        error.exitcode = death.status(data)
+        return error
 
     def result(self, timeout: float | None = None) -> T:
         """Waits for the G and returns what its function returned.
@@ -146,7 +145,7 @@ class Future(Generic[T]):
         Raises:
             TimeoutError: the time is up; the G goes on.
             TypeError, ValueError: timeout is no number, or NaN.
-            WorkerDied: the process that ran it died.
+            WorkerDied: the process died in which it ran or was parked.
             Exception: whatever the function raised, its remote traceback as `__cause__`.
         """
         if self._state == PENDING:

@@ -188,7 +188,7 @@ class Runtime:
     def _unfinished(self) -> int:
         """How many Gs of the whole runtime have not finished."""
         self.node.collect()
-        return int(self.node.view.stats()["num_g"])
+        return int(self.stats()["num_g"])
 
     def _end(self) -> None:
         _runtimes.discard(self)
@@ -292,7 +292,8 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Runs `fn(*args, **kwargs)` as a G, on some M, and returns a Future of its result (Go: the `go` statement).
 
     The first call boots the embedded runtime.  Futures among the arguments are replaced by their results before the G
-    becomes runnable.  Inside a G the new one is a child on the same runtime.
+    becomes runnable; if one of them fails, the G does not run and its Future ends with the same error.  For a Future of
+    another Runtime go() itself waits.  Inside a G the new one is a child on the same runtime.
 
     Raises:
         EncodingError: the function or an argument cannot be pickled.

@@ -44,7 +44,7 @@ class Server:
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.coordinate()
         self.view.attach(KIND_CLIENT, self.pid)
-        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
+        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)

@@ -346,7 +346,7 @@ class M:
             value = gp.fn(*args, **kwargs)
             kind, out = closure.encode_result(value, gp.fn)
         except closure.DependencyFailed as e:
-            kind, out = e.kind, e.data
+            kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
             try:
                 kind, out = closure.encode_error(e)

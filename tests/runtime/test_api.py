@@ -1,6 +1,7 @@
 """The API from a client and from inside Gs."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,63 @@ def test_failed_dependency_fails_the_dependent(rt):
         rt.go(helpers.add, rt.go(_slow_fail, "upstream"), 1).result(10)
 
 
+def test_a_remote_error_says_through_whom_it_came(rt):
+    f = rt.go(_slow_fail, "upstream")
+    dependents = [rt.spawn(helpers.add, (f, 1), name="first")]
+    for _ in range(3):
+        dependents.append(rt.go(helpers.add, 1, b=dependents[-1]))
+    for at, dependent in enumerate(dependents):
+        error = dependent.exception(20)
+        assert type(error) is ValueError and str(error) == "upstream" and "in _slow_fail" in str(error.__cause__)
+        first, last = error.__notes__[0], error.__notes__[-1]
+        assert len(error.__notes__) == min(at + 1, 2)
+        assert re.fullmatch(r"argument of G \d+ \(add\), which did not run: the result of _slow_fail", first)
+        assert at == 0 or last.endswith("the result of " + ("first" if at == 1 else "add"))
+    assert not hasattr(f.exception(), "__notes__")
+
+
+def test_go_with_a_future_that_has_failed(rt):
+    f = rt.go(helpers.fail, "early")
+    assert isinstance(f.exception(20), ValueError)
+    for dependent in (rt.go(helpers.add, f), rt.go(helpers.add, 1, b=f), rt.spawn(helpers.add, (1, f), name="third")):
+        error = dependent.exception()
+        assert dependent.done() and type(error) is ValueError and error.args == ("early",)
+        assert isinstance(error.__cause__, dgmp.RemoteTraceback)
+        assert re.fullmatch(r"argument of (add|third), spawned at .*test_api.py:\d+, which did not run: the result of fail",
+                            error.__notes__[-1])
+    assert not hasattr(f.exception(), "__notes__")
+
+
+class CannotBeCopied(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+
+    def __reduce__(self):
+        return CannotBeCopied, self.args * 2
+
+    def __copy__(self):
+        raise OSError
+
+
+def _fail_oddly():
+    raise CannotBeCopied(1, 2)
+
+
+def test_go_with_a_failed_future_whose_error_cannot_be_copied(rt):
+    f = rt.go(_fail_oddly)
+    error = f.exception(20)
+    assert error.args == (1,) and rt.go(helpers.add, f).exception() is error
+
+
+def test_go_with_a_future_of_another_runtime(rt):
+    other = dgmp.Runtime(procs=1)
+    slow, never = other.go(helpers.nap, 0.05), other.go(helpers.nap, 30)
+    assert rt.go(helpers.add, slow, 1).result(20) == 1.05
+    other.close(cancel=True)
+    with pytest.raises(dgmp.RuntimeClosed):
+        rt.go(helpers.add, never).result(20)
+
+
 def _slow_fail(text):
     helpers.nap(0.05)
     raise ValueError(text)
@@ -171,6 +229,21 @@ def test_dead_m_costs_one_g(rt):
         victim.result(20)
     assert dgmp.gather(*futures) == list(range(100))
     assert rt.go(helpers.identity, 1).result(20) == 1
+
+
+def _nap_and_die():
+    helpers.nap(0.05)
+    helpers.kill_self()
+
+
+def test_a_g_whose_argument_died_says_so(rt):
+    culprit = rt.spawn(_nap_and_die, name="culprit")
+    f = rt.spawn(helpers.add, (culprit,), name="dependent")
+    for name, at in (("dependent", f), ("add", rt.go(helpers.add, f))):
+        with pytest.raises(dgmp.WorkerDied) as e:
+            at.result(20)
+        assert re.match(rf"G \d+ \({name}\), spawned at .*test_api.py:\d+, did not run: G \d+ \(culprit\), which it waited "
+                        r"for, did not finish: its M \(m\d, pid \d+.*\) was killed by SIGKILL", str(e.value))
 
 
 def _parent_of_victim():
