@@ -87,10 +87,10 @@ def dumps(obj: Any, what: str) -> bytes:
             return data
     except Exception:  # whatever a __reduce__ of the user's raises: cloudpickle's error is the one that counts
         pass
-    import cloudpickle  # 20 ms: only for those who need it
+    from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
     try:
-        return bytes(cloudpickle.dumps(obj, protocol=5))
+        return dynamic.dumps(obj)
     except Exception as e:
         raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
 

@@ -42,6 +42,13 @@ def test_remote_exception_keeps_type_and_traceback(rt):
     assert isinstance(f.exception(), ValueError)
 
 
+def test_the_traceback_of_a_script_shows_its_lines(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import dgmp\ndef fail(x):\n    return 1 / x  # here\nprint(dgmp.go(fail, 0).exception().__cause__)\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    assert f'File "{script}", line 3, in fail\n    return 1 / x  # here' in done.stdout and done.stderr == ""
+
+
 def test_system_exit_in_a_g_is_its_result(rt):
     with pytest.raises(SystemExit) as e:
         rt.go(sys.exit, 5).result()

@@ -3,6 +3,7 @@
 import functools
 import operator
 import os
+import pickle
 import threading
 
 import msgpack
@@ -62,6 +63,21 @@ def test_a_captured_list_is_as_it_was_at_the_call(coder):
 def test_what_cannot_be_pickled_is_named(coder):
     with pytest.raises(dgmp.EncodingError, match="an argument of add"):
         coder[0].encode(helpers.add, (threading.Lock(),))
+
+
+def test_code_that_goes_whole_keeps_its_file_and_line(coder):
+    def outer():
+        def inner():
+            raise ValueError("here")
+
+        return inner
+
+    data = coder[0].encode_whole(outer, (), {})
+    for fn in (pickle.loads(data)[0], pickle.loads(data)[0]()):
+        assert fn.__code__.co_filename == __file__ and fn.__code__ is not outer.__code__
+    with pytest.raises(ValueError) as e:
+        fn()
+    assert str(e.traceback[-1].statement).strip() == 'raise ValueError("here")'
 
 
 HOW = msgpack.packb({"goid": 3, "m": 1, "pid": 123, "core": None, "how": "was killed by SIGKILL; perhaps", "status": -9})
