@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
-from ..errors import WorkerDied
+from ..errors import EncodingError, WorkerDied
 from ..ship import closure, death
 
 if TYPE_CHECKING:
@@ -122,6 +122,8 @@ class Future(Generic[T]):
             error: BaseException | None = self._worker_died(data)
         else:
             value, error = closure.decode_result(self._kind, data)
+        if isinstance(error, EncodingError):
+            error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:
             self._value, self._error = value, error
             self._state = DECODED
@@ -178,6 +180,9 @@ class Future(Generic[T]):
 
         It runs in some thread of this process that collects results; what it raises is logged and ignored.
         """
+        if not callable(callback):
+            raise TypeError(f"a callback must be callable, not {callback!r}")
+        self.done()
         if self._state != PENDING:
             self.run_callback(callback)
             return
@@ -191,4 +196,5 @@ class Future(Generic[T]):
         return f"<dgmp.Future of {self.name} {'pending' if self._state == PENDING else 'finished'}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a dgmp.Future stays in its process; pass it as an argument of go() or return its result()")
+        raise TypeError("a dgmp.Future stays in its process; pass it directly as an argument of go(), not inside a container, "
+                        "or pass its result()")

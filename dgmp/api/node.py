@@ -73,6 +73,8 @@ class Node:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
+        if not callable(fn):
+            raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
         future._code, future._lasti = frame.f_code, frame.f_lasti

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgpack
@@ -41,7 +42,7 @@ class Runtime:
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
 
     Raises:
-        ValueError: procs or max_ms out of range.
+        TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
         RuntimeClosed: the program is ending.
 
@@ -57,6 +58,9 @@ class Runtime:
         refuse_member("start a Runtime")
         if _ending:
             raise RuntimeClosed("the program is ending")
+        procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
+        if pin not in (None, True, False):
+            raise TypeError(f"pin must be True, False or None, not {pin!r}")
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
@@ -72,6 +76,7 @@ class Runtime:
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 self.node = Client(view, self._alive)
+                self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
                 self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
@@ -136,8 +141,8 @@ class Runtime:
 
     def spawn(self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
               name: str | None = None) -> Future[T]:
-        """The long form of `go`, with options."""
-        return self.node.go(fn, tuple(args), dict(kwargs or {}), name, 2)
+        """As `dgmp.spawn`, on this runtime."""
+        return self.node.go(fn, *call(args, kwargs, name), 2)
 
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
@@ -231,11 +236,33 @@ class Runtime:
         finally:
             os.close(fd)
 
+    def __repr__(self) -> str:
+        return f"<dgmp.Runtime procs={self._procs} {'open' if self.node.gone is None else 'closed'}>"
+
     def __enter__(self) -> Runtime:
         return self
 
     def __exit__(self, kind: object, error: object, tb: object) -> None:
         self.close(cancel=kind is not None)
+
+
+def whole(name: str, value: Any) -> int | None:
+    """A parameter that must be a whole number or None."""
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def call(args: Any, kwargs: Any, name: Any) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
+    """The parameters of `spawn`, if they are such as it takes."""
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple or list, not {type(args).__name__}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, not {type(kwargs).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    return tuple(args), dict(kwargs or {}), name
 
 
 _runtimes: set[Runtime] = set()
@@ -311,8 +338,23 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 
 def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
           name: str | None = None) -> Future[T]:
-    """The long form of `go`: `name` names the G in messages."""
-    return node().go(fn, tuple(args), dict(kwargs or {}), name, 2)
+    """The long form of `go`.
+
+    Args:
+        fn: the function.
+        args: its positional arguments, a tuple or list.
+        kwargs: its keyword arguments.
+        name: the G's in messages; the function's by default.
+
+    Raises:
+        What `go` raises.
+
+    Example:
+        >>> import dgmp
+        >>> dgmp.spawn(int, ("ff",), {"base": 16}, name="parse").result()
+        255
+    """
+    return node().go(fn, *call(args, kwargs, name), 2)
 
 
 def gather(*futures: Future[Any]) -> list[Any]:
@@ -323,6 +365,9 @@ def gather(*futures: Future[Any]) -> list[Any]:
         >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
         [0, 1, 2]
     """
+    for future in futures:
+        if not isinstance(future, Future):
+            raise TypeError(f"gather(*futures) takes futures as its arguments, not {type(future).__name__}")
     return [future.result() for future in futures]
 
 

@@ -95,6 +95,19 @@ def dumps(obj: Any, what: str) -> bytes:
         raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
 
 
+def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
+    name = describe(fn)
+    try:
+        return dumps(obj, f"{name} or an argument of it")
+    except EncodingError as e:
+        whole = e
+    dumps(fn, name)
+    for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
+        dumps(x, f"argument {at} ({type(x).__name__}) of {name}()")
+    raise whole
+
+
 class Encoder:
     """Encodes the calls of one process for one runtime; remembers the table keys of importable functions."""
 
@@ -110,16 +123,16 @@ class Encoder:
                 data = _dumps(args, 5)
                 if b"__main__" not in data:
                     return key, data
-                return key, dumps(args, f"an argument of {name}()")
+                return key, dumps_call(args, fn, args, {})
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self._key(fn)
         if key == WHOLE:
             return WHOLE, self.encode_whole(fn, args, {})
-        return key, dumps(args, f"an argument of {describe(fn)}()")
+        return key, dumps_call(args, fn, args, {})
 
     def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        return dumps((fn, args, kwargs), f"{describe(fn)} or an argument of it")
+        return dumps_call((fn, args, kwargs), fn, args, kwargs)
 
     def _key(self, fn: Any) -> int:
         """The table key of a function that its module holds under its plain name, else WHOLE."""
@@ -169,8 +182,8 @@ class Decoder:
         return fn, args, kwargs
 
 
-def encode_result(value: Any, fn: Any) -> tuple[int, bytes]:
-    """What a G returned, as (kind, bytes)."""
+def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
+    """What the G of that id, a call of fn, returned, as (kind, bytes)."""
     if value is None:
         return RESULT_NONE, b""
     try:
@@ -179,7 +192,7 @@ def encode_result(value: Any, fn: Any) -> tuple[int, bytes]:
             return RESULT_VALUE, data
     except Exception:  # cloudpickle may know better, and has the better error
         pass
-    return RESULT_VALUE, dumps(value, f"the result of {describe(fn)}()")
+    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
 def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:

@@ -57,8 +57,43 @@ def test_system_exit_in_a_g_is_its_result(rt):
 
 
 def test_result_that_cannot_be_pickled(rt):
-    with pytest.raises(dgmp.EncodingError, match="the result of"):
-        rt.go(threading.Lock).result()
+    f = rt.go(threading.Lock)
+    with pytest.raises(dgmp.EncodingError, match=r"the result \(lock\) of G \d+ \(allocate_lock\) cannot be pickled") as e:
+        f.result()
+    assert re.fullmatch(r"the G was spawned at .*test_api.py:\d+", e.value.__notes__[0])
+
+
+@pytest.mark.parametrize("error,text,use", [
+    (TypeError, "a G needs a function, not 3", lambda rt, f: rt.go(3)),
+    (TypeError, "a G needs a function, not 3", lambda rt, f: rt.spawn(3)),
+    (TypeError, "args must be a tuple or list, not int", lambda rt, f: rt.spawn(abs, 3)),
+    (TypeError, "args must be a tuple or list, not str", lambda rt, f: dgmp.spawn(abs, "ab")),
+    (TypeError, "args must be a tuple or list, not Future", lambda rt, f: rt.spawn(abs, f)),
+    (TypeError, "kwargs must be a dict, not list", lambda rt, f: rt.spawn(abs, (), [1])),
+    (TypeError, "name must be a string, not int", lambda rt, f: rt.spawn(abs, (1,), name=5)),
+    (TypeError, "a callback must be callable, not 3", lambda rt, f: f.add_done_callback(3)),
+    (TypeError, r"gather\(\*futures\) takes futures .* not list", lambda rt, f: dgmp.gather([f])),
+    (TypeError, r"gather\(\*futures\) takes futures .* not generator", lambda rt, f: dgmp.gather(f for f in [f])),
+    (TypeError, "procs must be a whole number, not '2'", lambda rt, f: dgmp.Runtime("2")),
+    (TypeError, "procs must be a whole number, not 1.5", lambda rt, f: dgmp.Runtime(1.5)),
+    (TypeError, "max_ms must be a whole number, not 'x'", lambda rt, f: dgmp.Runtime(max_ms="x")),
+    (ValueError, r"max_ms must be between procs \(2\) and 4092, not 1000000000", lambda rt, f: dgmp.Runtime(2, max_ms=10**9)),
+    (ValueError, r"max_ms must be between procs \(2\) and 4092, not -1", lambda rt, f: dgmp.Runtime(2, max_ms=-1)),
+    (TypeError, "pin must be True, False or None, not 'x'", lambda rt, f: dgmp.Runtime(pin="x")),
+    (dgmp.EncodingError, r"argument 1 \(list\) of sum\(\) .* pass it directly as an argument of go\(\), not inside a container",
+     lambda rt, f: rt.go(sum, [f])),
+])
+def test_wrong_parameters(rt, error, text, use):
+    f = rt.go(abs, 1)
+    with pytest.raises(error, match=text):
+        use(rt, f)
+    assert f.result(20) == 1
+
+
+def test_repr():
+    with dgmp.Runtime(procs=1) as rt:
+        assert repr(rt) == "<dgmp.Runtime procs=1 open>"
+    assert repr(rt) == "<dgmp.Runtime procs=1 closed>"
 
 
 def test_timeout_and_done(rt):
@@ -287,15 +322,17 @@ def test_fork_inside_a_g(rt):
 
 
 def test_forked_child_of_the_client_gets_a_clear_error(rt):
+    f = rt.go(helpers.nap, 0.2)
     pid = os.fork()
     if pid == 0:
-        code = 1
+        left = [lambda: rt.go(helpers.identity, 1), f.result, f.done, lambda: f.add_done_callback(print)]
         try:
-            rt.go(helpers.identity, 1)
-        except RuntimeError as e:
-            code = 0 if "forked" in str(e) else 2
+            while left:
+                with pytest.raises(RuntimeError, match="forked"):
+                    left[0]()
+                del left[0]
         finally:
-            os._exit(code)
+            os._exit(len(left))
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert rt.go(helpers.identity, 1).result(20) == 1
 

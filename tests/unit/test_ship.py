@@ -60,9 +60,23 @@ def test_a_captured_list_is_as_it_was_at_the_call(coder):
     assert fn() == [1]
 
 
-def test_what_cannot_be_pickled_is_named(coder):
-    with pytest.raises(dgmp.EncodingError, match="an argument of add"):
-        coder[0].encode(helpers.add, (threading.Lock(),))
+class Refuses:
+    def __reduce__(self):
+        raise ValueError("not me")
+
+
+@pytest.mark.parametrize("fn,args,kwargs,text", [
+    (helpers.add, (1, threading.Lock()), {}, r"argument 2 \(lock\) of add\(\) cannot be pickled"),
+    (lambda: 1, (0, 1, Refuses()), {}, r"argument 3 \(Refuses\) of .*<lambda>\(\) cannot be pickled: ValueError: not me"),
+    (helpers.add, (1,), {"b": Refuses()}, r"argument 'b' \(Refuses\) of add\(\) cannot"),
+    (functools.partial(helpers.add, threading.Lock()), (1,), {}, r"^functools.partial\(.*\) cannot be pickled"),
+])
+def test_what_cannot_be_pickled_is_named(coder, fn, args, kwargs, text):
+    with pytest.raises(dgmp.EncodingError, match=text):
+        if kwargs:
+            coder[0].encode_whole(fn, args, kwargs)
+        else:
+            coder[0].encode(fn, args)
 
 
 def test_code_that_goes_whole_keeps_its_file_and_line(coder):
