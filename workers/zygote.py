@@ -59,7 +59,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             continue
         os.waitpid(middle, 0)
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
-            import cloudpickle  # noqa: F401
+            import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
 
             warm = True
             gc.collect()

@@ -30,6 +30,7 @@ typedef struct View {
     uint32_t nslots;
     uint64_t outstanding;             /* Gs of ours that have not been collected */
     int closed;
+    PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct View *next;
 } View;
@@ -47,10 +48,11 @@ static void in_forked_child(void) {
 
 static int usable(View *self) {
     if (!self->closed && !self->v.forked) return 1;
-    PyErr_SetString(PyExc_RuntimeError,
-                    self->v.forked ? "this process was forked from a dgmp process and is no member of its runtime; "
-                                     "start one of its own with dgmp.Runtime()"
-                                   : "this dgmp runtime is closed");
+    if (self->v.forked)
+        PyErr_SetString(PyExc_RuntimeError, "this process was forked from a dgmp process and is no member of its runtime; "
+                                            "start one of its own with dgmp.Runtime()");
+    else
+        PyErr_SetObject(self->closed_type, self->closed_text);
     return 0;
 }
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
@@ -134,16 +136,23 @@ static void View_dealloc(View *self) {
             break;
         }
     drop_futures(self);
+    Py_XDECREF(self->closed_type);
+    Py_XDECREF(self->closed_text);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
 }
 
-/* No call works any more.  The mapping goes with the object: a thread may still sleep in it. */
-static PyObject *View_close(View *self, PyObject *none) {
-    (void)none;
-    if (!self->closed && self->v.seg && !self->v.forked) inbox_kick(&self->v, self->v.self);
+/* close(error): every later call raises one like it (not itself: its traceback may lead back to us).  The mapping goes with
+ * the object: a thread may still sleep in it. */
+static PyObject *View_close(View *self, PyObject *error) {
+    if (!self->closed) {
+        self->closed_text = PyObject_Str(error);
+        if (!self->closed_text) return NULL;
+        self->closed_type = Py_NewRef((PyObject *)Py_TYPE(error));
+        if (!self->v.forked) inbox_kick(&self->v, self->v.self);
+    }
     self->closed = 1;
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
@@ -969,7 +978,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
+    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .._core import View
-from ..errors import CoordinatorDied, RuntimeClosed, TooManyGs
+from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure
-from .future import PENDING, Future
+from .future import PENDING, Future, deadline_of
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -29,6 +29,25 @@ MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
+
+
+class ArgumentFailed(Exception):
+    """A Future among the arguments has ended with an error."""
+
+    def __init__(self, error: BaseException, name: str) -> None:
+        super().__init__(name)
+        self.error, self.name = error, name
+
+
+def value_of(future: Future[Any]) -> Any:
+    """Its result, which may be waited for."""
+    try:
+        error = future.exception()
+    except DgmpError as e:  # its runtime is gone
+        error = e
+    if error is not None:
+        raise ArgumentFailed(error, future.name)
+    return future.result()
 
 
 class Node:
@@ -54,6 +73,8 @@ class Node:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
+        if not callable(fn):
+            raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
         future._code, future._lasti = frame.f_code, frame.f_lasti
@@ -61,19 +82,24 @@ class Node:
         for x in args:
             if type(x) is Future:
                 plain = False
-        if plain:
-            key, data = self.encoder.encode(fn, args)
-            deps = None
-        else:
-            key, data, deps = self.encode_with_futures(fn, args, kwargs)
-        if where is None:
-            where = self.where
-        while not (done := self.view.spawn(future, key, data, where, deps)):
-            if done is None:
-                self.full()
-                where = GLOBAL_QUEUE
-            else:  # one of deps was collected meanwhile
+        try:
+            if plain:
+                key, data = self.encoder.encode(fn, args)
+                deps = None
+            else:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
+            if where is None:
+                where = self.where
+            while not (done := self.view.spawn(future, key, data, where, deps)):
+                if done is None:
+                    self.full()
+                    where = GLOBAL_QUEUE
+                else:  # one of deps was collected meanwhile
+                    key, data, deps = self.encode_with_futures(fn, args, kwargs)
+        except ArgumentFailed as e:
+            note = closure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
+            future.fail(closure.with_note(e.error, note))
+            return future
         self.spawned += 1
         if not self.spawned & 63:
             self.throttle()
@@ -97,9 +123,9 @@ class Node:
             if type(x) is not Future:
                 return x
             if x._node is not self or x._state != PENDING:
-                return x.result()
+                return value_of(x)
             if id(x) not in seen:
-                seen[id(x)] = closure.Dependency(len(waits))
+                seen[id(x)] = closure.Dependency(len(waits), x.name)
                 waits.append(x.word)
             return seen[id(x)]
 
@@ -169,7 +195,7 @@ class Node:
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         self.collect()
         if future._state != PENDING:
             return
@@ -233,7 +259,7 @@ class Member(Node):
         if future._state != PENDING:
             return
         future.listen()
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         while future._state == PENDING:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
@@ -309,4 +335,4 @@ class Client(Node):
         self.gone = error
         for future in pending:
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close()
+        self.view.close(error)

@@ -1,9 +1,9 @@
 """The coordinator's process: its I/O, around the state machine in state.py.
 
-Started by the client (api.runtime) with four descriptors: the segment, an eventfd that wakes it, a socketpair to the client
-and sysmon's alarm.  On the socket go msgpack messages: the boot message once, then {"interrupt": true} and {"close":
-true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that socket and a pidfd, its
-Ms by pidfds, the zygote by its socket.
+Started by the client (api.start) with five descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
+sysmon's alarm, and a memfd with the boot message, a marshalled dict.  On the socket go msgpack messages: {"interrupt":
+true} and {"close": true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that
+socket and a pidfd, its Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
 die: these it reaps, and ends with the node unless they have made a session of their own.
 """
@@ -24,22 +24,26 @@ from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .state import Action, Coordinator
 
-SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD = 10, 11, 12, 13  # where the client puts them
+SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD = 10, 11, 12, 13  # where the client puts them; 14 has been read
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Server:
-    """One node's coordinator process."""
+    """One node's coordinator process.
 
-    def __init__(self) -> None:
+    Args:
+        boot: the boot message (api.start).
+    """
+
+    def __init__(self, boot: dict[str, Any]) -> None:
         self.client = socket.socket(fileno=CLIENT_FD)
-        self.boot: dict[str, Any] = msgpack.unpackb(self.client.recv(1 << 20))
+        self.boot = boot
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.attach(KIND_CLIENT, self.pid)
-        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
+        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
@@ -52,11 +56,12 @@ class Server:
 
     @staticmethod
     def take_stdio() -> tuple[int, int, int]:
-        """Our own stdio becomes /dev/null; the client's is kept for the Ms."""
+        """Our own stdio becomes /dev/null; the client's, where it is not closed, is kept for the Ms."""
         import fcntl
 
+        while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # it takes the place of one that is closed
+            os.set_inheritable(null, True)
         kept = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (0, 1, 2))
-        null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1):
             os.dup2(null, fd)
         os.close(null)
@@ -307,9 +312,9 @@ def describe_status(status: int) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)}"
 
 
-def main() -> None:
-    """Entry of the process (`python -c` from api.runtime)."""
+def main(boot: dict[str, Any]) -> None:
+    """Entry of the process (`python -c` from api.start)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
-    Server().run()
+    Server(boot).run()
     os._exit(0)  # nothing is left to be done, and nobody to be told of sockets that are not closed

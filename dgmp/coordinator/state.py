@@ -44,10 +44,12 @@ class Coordinator:
         view: the coordinator's view of the segment.
         schedtrace_ns: print a line so often; 0: never.
         now: the clock at boot, in ns.
+        cores: P i belongs to cores[i % len(cores)].
     """
 
-    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0) -> None:
+    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None) -> None:
         self.view = view
+        self.cores = cores or []
         self.schedtrace_ns = schedtrace_ns
         self.booted = now
         self.last_trace = now
@@ -123,10 +125,15 @@ class Coordinator:
         if self.stillborn >= STILLBORN:
             self.closing = True
             return [("exit", f"{STILLBORN} Ms in a row died before they ran anything; the last, pid {pid}, {how}")]
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "pid": pid, "how": how}))
+        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how}))
         self.dead.add(m)
         self.bury_pace = TICK_NS
         return self.bury() + self.newm()
+
+    def core(self, m: int) -> int | None:
+        """The one to which M m is bound."""
+        bound = {m: p for m, _, _, p in self.view.holders()}.get(m, -1)
+        return self.cores[bound % len(self.cores)] if bound >= 0 and self.cores else None
 
     def bury(self) -> list[Action]:
         """Dead Ms whose last slot is settled become free to be made again."""

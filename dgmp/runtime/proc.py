@@ -363,9 +363,9 @@ class M:
             deps = self.view.dep_results(gp.word) if has_deps else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             value = gp.fn(*args, **kwargs)
-            kind, out = closure.encode_result(value, gp.fn)
+            kind, out = closure.encode_result(value, gp.fn, gp.goid)
         except closure.DependencyFailed as e:
-            kind, out = e.kind, e.data
+            kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
             try:
                 kind, out = closure.encode_error(e)
