@@ -185,15 +185,10 @@ class Runtime:
                 for future in self.node.view.pending():
                     with contextlib.suppress(Exception):
                         future.exception()  # type: ignore[attr-defined]
-                if not self._unfinished():
+                if not self.node.view.unfinished():
                     return
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
-
-    def _unfinished(self) -> int:
-        """How many Gs of the whole runtime have not finished."""
-        self.node.collect()
-        return int(self.stats()["num_g"])
 
     def _end(self) -> None:
         _runtimes.discard(self)
@@ -203,7 +198,8 @@ class Runtime:
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
             self._stop_coordinator()
         finally:
-            self._close_descriptors()
+            with contextlib.suppress(OSError):  # os.closerange in the program
+                self._close_descriptors()
 
     def _stop_coordinator(self) -> None:
         """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
@@ -218,7 +214,7 @@ class Runtime:
         self._socket = None
 
     def _reap(self, seconds: float) -> bool:
-        """Waits for the coordinator's end."""
+        """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
         import select
 
         try:
@@ -230,6 +226,8 @@ class Runtime:
             poll.register(fd, select.POLLIN)
             if not poll.poll(seconds * 1000):
                 return False
+            with contextlib.suppress(OSError):  # before its pid, which names the group, is given free
+                os.killpg(self._pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             return True

@@ -39,6 +39,8 @@ class Server:
     def __init__(self, boot: dict[str, Any]) -> None:
         self.client = socket.socket(fileno=CLIENT_FD)
         self.boot = boot
+        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD):
+            os.set_inheritable(fd, False)  # nothing that Gs start has them
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)

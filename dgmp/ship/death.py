@@ -18,10 +18,8 @@ PREFIX = struct.Struct("<QQ")
 PARKED, RUNNING, DEPENDENT = 0, 1, 2
 
 
-def split(data: bytes) -> tuple[int | None, int, dict[str, Any]]:
+def split(data: bytes) -> tuple[int, int, dict[str, Any]]:
     """(goid, role, the map)"""
-    if data[9:16] != bytes(7):  # no prefix: a small number would have these
-        return None, RUNNING, msgpack.unpackb(data)
     return *PREFIX.unpack_from(data), msgpack.unpackb(data[PREFIX.size:], unicode_errors="surrogatepass")
 
 
@@ -41,9 +39,7 @@ def status(data: bytes) -> int | None:
 def describe(data: bytes, name: str, place: str = "") -> str:
     """In words: whose result it is, and what happened; name and place are those of the G."""
     goid, role, how = split(data)
-    if goid is None:
-        goid = how["goid"]
-    return f"G {goid or ''} ({name}){place}, {what(role, how)}"
+    return f"G {goid} ({name}){place}, {what(role, how)}"
 
 
 def what(role: int, how: dict[str, Any]) -> str:

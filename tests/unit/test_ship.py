@@ -117,8 +117,3 @@ def test_a_death_in_words(goid):
             assert death.describe(data, "g") == f"G {i} (g), did not run: G {goid} (f\udc80), which it waited for, {text}"
             assert death.status(data) == status
             data = death.of_dependent(8, "g", data)
-
-
-def test_a_death_without_a_prefix():
-    data = msgpack.packb({"goid": 3, "pid": 123, "how": "was killed"})
-    assert death.describe(data, "f") == "G 3 (f), did not finish: its M (pid 123) was killed" and death.status(data) is None
