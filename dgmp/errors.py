@@ -12,9 +12,12 @@ class WorkerDied(DgmpError):
     argument do not run.  All others go on, those that nobody had started among them.
 
     Attributes:
-        exitcode: the M's exit code, or the signal that killed it, negative; None if it is not known.
+        pid: the process.
+        exitcode: how it ended, as subprocess.Popen.returncode says it: its exit code, or minus the signal's number; None
+            if that is not known.
     """
 
+    pid = 0
     exitcode: int | None = None
 
 

@@ -132,7 +132,7 @@ class Future(Generic[T]):
     def _worker_died(self, data: bytes) -> WorkerDied:
         text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
         error = WorkerDied(f"{text}.  Gs parked on that M end too, others go on; spawn it again if it may run twice.")
-        error.exitcode = death.status(data)
+        error.pid, error.exitcode = death.process(data)
         return error
 
     def result(self, timeout: float | None = None) -> T:

@@ -180,10 +180,10 @@ class Server:
         os.close(pidfd)
         try:
             _, status = os.waitpid(pid, 0)
-            how = describe_status(status)
+            how, exitcode = describe_status(status), os.waitstatus_to_exitcode(status)
         except ChildProcessError:
-            how = "ended"
-        self.act([("m_died", m, pid, how)])
+            how, exitcode = "ended", None
+        self.act([("m_died", m, pid, how, exitcode)])
         self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions

@@ -7,8 +7,8 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
-  ("m_died", m, pid, how)     ("zygote",)             make a new zygote
-  ("zygote_ready",)
+  ("m_died", m, pid, how, exitcode)
+  ("zygote_ready",)           ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
@@ -34,6 +34,7 @@ BURY_NS = 1_000_000_000  # the slowest pace at which a dead M's last slots are w
 TICK_NS = 10_000_000  # sysmon's pace when there is something to see to
 SLOW_TICK_NS = 80_000_000  # when there is work and nothing to see to: it doubles up to this
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
+NO_ROOM = 71  # exit code of an M that cannot map the segment
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
 
@@ -116,7 +117,7 @@ class Coordinator:
         self.closing = True
         return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
-    def on_m_died(self, m: int, pid: int, how: str) -> list[Action]:
+    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None) -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
@@ -124,8 +125,11 @@ class Coordinator:
         self.stillborn = 0 if lived or "SIGKILL" in how else self.stillborn + 1
         if self.stillborn >= STILLBORN:
             self.closing = True
-            return [("exit", f"{STILLBORN} Ms in a row died before they ran anything; the last, pid {pid}, {how}")]
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how}))
+            if exitcode == NO_ROOM:
+                how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
+            return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
+        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how,
+                                           "exitcode": exitcode}))
         self.dead.add(m)
         self.bury_pace = TICK_NS
         return self.bury() + self.newm()

@@ -1,7 +1,7 @@
 """How a G ended whose M died: the bytes of a RESULT_WORKER_DIED, and the same in words.
 
     "<QQ"          the G's own goid; its ROLE: parked there or about to run, running, or not run as it waited for such a G
-    a msgpack map  of a dead M (by the coordinator): m, pid, core (None: not bound), how, status, goid (of the G that ran)
+    a msgpack map  of a dead M (by the coordinator): m, pid, core (None: not bound), how, exitcode, goid (of the G that ran)
                    or, if it did not run (by the M that found out): "name" of the G that it waited for, "of": that one's bytes
 
 Written by coordinator.state, _core/repair.c and, in an M, closure; read by api.future.
@@ -30,10 +30,10 @@ def of_dependent(goid: int, name: str, data: bytes) -> bytes:
     return PREFIX.pack(goid, DEPENDENT) + bytes(msgpack.packb({"name": name, "of": data}, unicode_errors="surrogatepass"))
 
 
-def status(data: bytes) -> int | None:
-    """The M's exit code, or the signal that killed it, negative; None if it is not known."""
+def process(data: bytes) -> tuple[int, int | None]:
+    """(pid, exit code) of the M; the code negative for a signal, None if it is not known."""
     _, role, how = split(data)
-    return status(how["of"]) if role == DEPENDENT else how.get("status")
+    return process(how["of"]) if role == DEPENDENT else (how["pid"], how.get("exitcode"))
 
 
 def describe(data: bytes, name: str, place: str = "") -> str:

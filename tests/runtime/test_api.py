@@ -267,8 +267,9 @@ def test_dead_m_costs_one_g(rt):
     futures = [rt.go(helpers.identity, i) for i in range(50)]
     victim = rt.spawn(helpers.kill_self, name="victim")
     futures += [rt.go(helpers.identity, i) for i in range(50, 100)]
-    with pytest.raises(dgmp.WorkerDied, match=r"victim.*test_api.py:\d+.*SIGKILL"):
+    with pytest.raises(dgmp.WorkerDied, match=r"victim.*test_api.py:\d+.*SIGKILL") as e:
         victim.result(20)
+    assert e.value.exitcode == -signal.SIGKILL and e.value.pid > 1
     assert dgmp.gather(*futures) == list(range(100))
     assert rt.go(helpers.identity, 1).result(20) == 1
 

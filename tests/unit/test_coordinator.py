@@ -6,7 +6,7 @@ import msgpack
 import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
-from dgmp.coordinator.state import NO_FORKS, STILLBORN, Coordinator
+from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, Coordinator
 
 NOWAKE = 3
 
@@ -145,7 +145,18 @@ def test_ms_that_never_live_end_the_node(node):
         actions = c.handle(("m_died", m, 100 + i, "ended with exit code 70"))
         client.spawn(Spawned(), 0, b"x", 0, None)
         c.handle(("wake",))
-    assert actions and actions[0][0] == "exit" and "died before they ran anything" in actions[0][1]
+    assert actions and actions[0][0] == "exit" and "ended before they ran anything" in actions[0][1]
+
+
+def test_no_room_for_the_segment_is_said_in_words(node):
+    _, client, c = node
+    c.handle(("wake",))
+    for i in range(STILLBORN):
+        c.handle(("m_started", next(iter(c.starting)), 100 + i))
+        actions = c.handle(("m_died", next(iter(c.ms)), 100 + i, f"ended with exit code {NO_ROOM}", NO_ROOM))
+        client.spawn(Spawned(), 0, b"x", 0, None)
+        c.handle(("wake",))
+    assert actions[0][0] == "exit" and "pid 104, could not map the runtime's shared memory" in actions[0][1]
 
 
 def test_ms_killed_from_outside_do_not_count_as_stillborn(node):

@@ -94,15 +94,15 @@ def test_code_that_goes_whole_keeps_its_file_and_line(coder):
     assert str(e.traceback[-1].statement).strip() == 'raise ValueError("here")'
 
 
-HOW = msgpack.packb({"goid": 3, "m": 1, "pid": 123, "core": None, "how": "was killed by SIGKILL; perhaps", "status": -9})
-BOUND = msgpack.packb({"goid": None, "m": 1, "pid": 123, "core": 4, "how": "ended with exit code 3", "status": 3})
+HOW = msgpack.packb({"goid": 3, "m": 1, "pid": 123, "core": None, "how": "was killed by SIGKILL; perhaps", "exitcode": -9})
+BOUND = msgpack.packb({"goid": None, "m": 1, "pid": 123, "core": 4, "how": "ended with exit code 3", "exitcode": 3})
 
 
 @pytest.mark.parametrize("goid", [2, 0x83, 1 << 40])
 def test_a_death_in_words(goid):
     ran, parked = death.PREFIX.pack(goid, death.RUNNING), death.PREFIX.pack(goid, death.PARKED)
     who = f"G {goid} (f), spawned at x.py:1"
-    for data, text, status in [
+    for data, text, exitcode in [
         (ran + HOW, "did not finish: its M (m1, pid 123) was killed by SIGKILL; perhaps", -9),
         (ran + BOUND, "did not finish: its M (m1, pid 123, core 4) ended with exit code 3", 3),
         (parked + HOW, "was parked on an M (m1, pid 123) that was killed by SIGKILL while it ran G 3; "
@@ -111,9 +111,9 @@ def test_a_death_in_words(goid):
                          "started Gs cannot leave their process", 3),
     ]:
         assert death.describe(data, "f", ", spawned at x.py:1") == f"{who}, {text}"
-        assert death.status(data) == status
+        assert death.process(data) == (123, exitcode)
         data = death.of_dependent(7, "f\udc80", data)
         for i in (7, 8):
             assert death.describe(data, "g") == f"G {i} (g), did not run: G {goid} (f\udc80), which it waited for, {text}"
-            assert death.status(data) == status
+            assert death.process(data) == (123, exitcode)
             data = death.of_dependent(8, "g", data)
