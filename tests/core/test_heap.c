@@ -50,13 +50,15 @@ int main(void) {
     CHECK(memcmp(at(&v[0], v[0].fns[b].off), "two", 3) == 0);
     /* who fills an entry dies before its hash is there, and somebody else fills another before the repair */
     uint64_t half = heap_alloc(&v[1], 100000);
-    v[1].allm[1].filling = 100, v[1].fns[100].off = half;
+    v[1].allm[1].filling = 100;
+    v[1].fns[100].off = half;
     CHECK(fn_intern(&v[2], 200, "other", 5, &a) && v[2].allm[2].filling == 0);
     CHECK(heap_sweep(&v[0], 1) >= 1 && v[0].fns[100].off == 0);
     static char blob[100000];
     CHECK(fn_intern(&v[2], 100, blob, sizeof blob, &a) && a == 100 && v[2].fns[100].off);
     /* or before anybody repairs: the next one to fill it frees the block */
-    v[1].allm[1].filling = 101, v[1].fns[101].off = heap_alloc(&v[1], 100000);
+    v[1].allm[1].filling = 101;
+    v[1].fns[101].off = heap_alloc(&v[1], 100000);
     CHECK(fn_intern(&v[2], 101, blob, sizeof blob, &a) && a == 101);
     uint64_t filled = v[2].fns[101].off;
     CHECK(heap_sweep(&v[0], 1) == 0 && v[2].fns[101].off == filled);
