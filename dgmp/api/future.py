@@ -131,7 +131,7 @@ class Future(Generic[T]):
 
     def _worker_died(self, data: bytes) -> WorkerDied:
         text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
-        error = WorkerDied(f"{text}.  Gs parked on that M end too, others go on; spawn it again if it may run twice.")
+        error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again if it may run twice.")
         error.pid, error.exitcode = death.process(data)
         return error
 

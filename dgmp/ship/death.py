@@ -33,7 +33,7 @@ def of_dependent(goid: int, name: str, data: bytes) -> bytes:
 def process(data: bytes) -> tuple[int, int | None]:
     """(pid, exit code) of the M; the code negative for a signal, None if it is not known."""
     _, role, how = split(data)
-    return process(how["of"]) if role == DEPENDENT else (how["pid"], how.get("exitcode"))
+    return process(how["of"]) if role == DEPENDENT else (how["pid"], how["exitcode"])
 
 
 def describe(data: bytes, name: str, place: str = "") -> str:
@@ -45,10 +45,10 @@ def describe(data: bytes, name: str, place: str = "") -> str:
 def what(role: int, how: dict[str, Any]) -> str:
     if role == DEPENDENT:
         return f"did not run: {describe(how['of'], how['name'], ', which it waited for')}"
-    m = f"m{how['m']}, " if "m" in how else ""
-    core = f", core {how['core']}" if how.get("core") is not None else ""
+    core = "" if how["core"] is None else f", core {how['core']}"
+    m = f"(m{how['m']}, pid {how['pid']}{core})"
     if role == RUNNING:
-        return f"did not finish: its M ({m}pid {how['pid']}{core}) {how['how']}"
+        return f"did not finish: its M {m} {how['how']}"
     ran = f" while it ran G {how['goid']}" if how["goid"] else ""
     end = how["how"].partition(";")[0]
-    return f"was parked on an M ({m}pid {how['pid']}{core}) that {end}{ran}; started Gs cannot leave their process"
+    return f"was parked on an M {m} that {end}{ran}; started Gs cannot leave their process"

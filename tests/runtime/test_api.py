@@ -289,6 +289,21 @@ def test_a_g_whose_argument_died_says_so(rt):
                         r"for, did not finish: its M \(m\d, pid \d+.*\) was killed by SIGKILL", str(e.value))
 
 
+def _be_killed_by_my_child():
+    dgmp.spawn(helpers.kill_self, name="culprit").result()
+
+
+def test_worker_died_says_who_is_who():
+    with dgmp.Runtime(procs=1, pin=True) as rt:
+        error = rt.spawn(_be_killed_by_my_child, name="parent").exception(20)
+        at = rf"\(m\d, pid {error.pid}, core {min(os.sched_getaffinity(0))}\)"
+        assert re.match(rf"G 2 \(parent\), spawned at .*test_api.py:\d+, was parked on an M {at} that was killed by SIGKILL "
+                        r"while it ran G \d+; started Gs cannot leave their process\.", str(error))
+        error = rt.spawn(helpers.kill_self, (signal.SIGTERM,), name="culprit").exception(20)
+        assert re.match(rf"G 3 \(culprit\), spawned at .*test_api.py:\d+, did not finish: its M \(m\d, pid {error.pid}.*\) was "
+                        r"killed by SIGTERM\.", str(error))
+
+
 def _parent_of_victim():
     try:
         dgmp.go(helpers.kill_self).result()

@@ -2,11 +2,11 @@
 
 import os
 
-import msgpack
 import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
 from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, Coordinator
+from dgmp.ship import death
 
 NOWAKE = 3
 
@@ -58,7 +58,7 @@ def test_a_dead_m_costs_the_g_it_ran(node):
     c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
     assert client.drain([]) == 1 and client.outstanding == 1
     assert futures[0]._state and futures[0]._kind == RESULT_WORKER_DIED and not futures[1]._state
-    assert msgpack.unpackb(futures[0]._data[16:])["how"] == "was killed by SIGKILL"
+    assert death.split(futures[0]._data)[2]["how"] == "was killed by SIGKILL"
     # its P was given to a new M, reserved at once, which finds the other G
     assert c.view.starting() == [] and 0 in c.starting | c.ms.keys() or c.starting
     m = next(iter(c.starting))
