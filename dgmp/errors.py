@@ -6,7 +6,10 @@ class DgmpError(Exception):
 
 
 class WorkerDied(DgmpError):
-    """The M that ran this G died: it was killed, it crashed, or the G ended the process.  Other Gs are not affected.
+    """The M of this G died: it was killed, it crashed, or a G ended the process.
+
+    With an M end the G that ran there and the started Gs that were parked there, and Gs that wait for one of them as an
+    argument do not run.  All others go on, those that nobody had started among them.
 
     Attributes:
         pid: the process.

@@ -14,10 +14,15 @@ from dgmp._core import KIND_M, View
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, SEGMENT_FD
+from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
 from dgmp.runtime.signals import Signals
+
+
+def ignore(signum: int, frame: Any) -> None:
+    """SIGINT's handler: not SIG_IGN, as the processes that Gs start would inherit that."""
 
 
 def die_with_parent(coordinator: int) -> None:
@@ -50,11 +55,18 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
+def map_segment(m: int) -> View:
+    try:
+        return View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
+    except OSError:  # no room, for all Ms alike: the coordinator says so, once
+        os._exit(NO_ROOM)
+
+
 def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
     """Becomes M m and schedules until the node ends; never returns."""
     try:
         die_with_parent(coordinator)
-        view = View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
+        view = map_segment(m)
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
         set_stdio(m, stdio, boot)

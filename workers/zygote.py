@@ -1,8 +1,8 @@
 """The zygote: a single-threaded process with everything imported that an M needs, which forks Ms in about 1 ms (newm).
 
-It reads M numbers from its socket and answers (m, pid), or (m, -errno) when it cannot fork.  It forks twice and lets the
-middle process end, so that the Ms become children of the coordinator, the nearest subreaper: they outlive the zygote and
-die with the coordinator.
+It says that it is READY, reads M numbers from its socket and answers (m, pid), or (m, -errno) when it cannot fork.  It
+forks twice and lets the middle process end, so that the Ms become children of the coordinator, the nearest subreaper:
+they outlive the zygote and die with the coordinator.
 Always fork, never raw clone: a robust mutex would not be recovered after a clone.
 """
 
@@ -18,6 +18,8 @@ import msgpack
 
 from . import m as worker
 
+READY = -1
+
 
 def fork(control: socket.socket, m: int) -> int | None:
     """None, and the coordinator knows: there is no room for another process now."""
@@ -31,9 +33,11 @@ def fork(control: socket.socket, m: int) -> int | None:
 def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
     """Serves until the coordinator is gone; never returns."""
     worker.die_with_parent(coordinator)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler and descriptor are not for Ms
+    signal.signal(signal.SIGINT, worker.ignore)
     signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
+    control.send(msgpack.packb((READY, 0)))
     warm = False
     while True:
         data = control.recv(4096)
@@ -55,7 +59,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             continue
         os.waitpid(middle, 0)
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
-            import cloudpickle  # noqa: F401
+            import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
 
             warm = True
             gc.collect()

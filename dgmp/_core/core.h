@@ -114,7 +114,8 @@ struct m {
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
-    au64 popping;                     /* the word being popped; cleared once its G is claimed */
+    ALIGNED au64 popping;             /* the word being popped; cleared once its G is claimed.  Written for each G, so
+                                       * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
@@ -124,6 +125,7 @@ struct m {
     au64 intent_start;
     au64 intent_n;
     au64 intent_extra;
+    au32 filling;                     /* the function table entry it is filling, 0 none */
     /* statistics: self only, relaxed */
     au64 n_executed, n_steals, n_stolen, n_parks, n_global, n_spawned, n_collected;
     struct inbox inbox;
@@ -175,6 +177,7 @@ struct dep {
 };
 struct deps {
     uint64_t n;
+    au64 first;                       /* all before it are done; perhaps more: a hint, so that n of them cost O(n) */
     struct dep dep[];
 };
 
@@ -203,7 +206,6 @@ struct heap {
     uint64_t base, size;              /* constant */
     au64 bump;                        /* under lock */
     au64 free[NCLASSES];              /* under lock: offset of the first free block of the class */
-    au32 filling;                     /* the function table entry that is being filled */
 };
 
 /* ------------------------------------------------------------------------------------------------- sched */
@@ -216,11 +218,11 @@ struct sched {
     ALIGNED au64 spinning[IDLE_WORDS]; /* bit set: the M that holds this P looks for work */
     ALIGNED au64 midle[IDLE_WORDS];   /* bit set: the M is parked */
     ALIGNED au32 needspinning;
-    ALIGNED au64 goidgen;
+    ALIGNED au64 goidgen;             /* handed out in batches, as Go does */
     au64 g_next;                      /* slots never used yet start here; under gfree's lock */
-    au32 closing;                     /* 1: no new work; 2: the coordinator is gone */
+    ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
     au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
-    au32 rescues;                     /* work beside an idle P and nobody coming, twice in a row: should stay 0 */
+    au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
 };
@@ -252,13 +254,12 @@ struct view {
     uint32_t self;                    /* index of this process in allm */
     uint32_t nfree, free_cap;         /* gFree of this process: indices of dead slots it owns */
     uint32_t *free;
-    uint64_t rng;
+    uint64_t goid_next, goid_end;     /* what is left of our batch of goids */
     uint32_t ncached[NCLASSES];       /* heap cache of this process */
     uint64_t cached[NCLASSES][16];
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
-    int coordinator;                  /* rule 5: it does not wait for a mutex that a stopped process holds */
 };
 
 /* segment.c */
@@ -291,6 +292,7 @@ static inline void procyield(void) {
 /* runq.c */
 void runqput(struct view *v, struct p *p, uint64_t g, int next);
 uint64_t runqget(struct view *v, struct p *p, int *inherit);
+uint64_t runqget_ring(struct view *v, struct p *p);             /* passes over runnext */
 uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max,
                    uint32_t *count);
 int runqempty(struct p *p);
@@ -315,8 +317,11 @@ void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, u
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */
 int gwait_for(struct view *v, uint64_t w);                      /* G_ALLOCATED -> G_DEPS; 1: ready already */
+int gdone(struct view *v, uint64_t w);                          /* its result may be read, then collected */
 int gcollect(struct view *v, uint64_t w);                       /* G_DONE -> G_COLLECTED; 0: a stale or repeated word */
-void gdiscard(struct view *v, uint32_t index);                  /* slot and blocks go */
+uint64_t gunfinished(struct view *v);                           /* how many Gs of all owners have not finished */
+void gclear(struct view *v, uint32_t index);                    /* slot and blocks go */
+void gdiscard(struct view *v, uint32_t index);                  /* and it counts as collected by us */
 uint32_t gfree_sweep(struct view *v);                           /* slots that a killed process lost are free again */
 void gfflush(struct view *v);                                   /* our dead slots go to the global list */
 static inline const char *gresult(struct view *v, struct g *g) {
@@ -325,7 +330,7 @@ static inline const char *gresult(struct view *v, struct g *g) {
 static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
 
 /* repair.c: the coordinator's, once a process's death is certain */
-uint32_t repair(struct view *v, uint32_t m, const void *result, uint64_t len);
+uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 
@@ -349,7 +354,8 @@ void reset_spinning(struct view *v);
 int is_spinning(struct view *v);
 int work_anywhere(struct view *v);
 void startm_failed(struct view *v, uint32_t m);                 /* no process could be made for reserved m */
-int stranded(struct view *v);                                   /* work, an idle P, and nobody comes for it */
+int stranded(struct view *v);                                   /* work beside an idle P */
+int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
 
@@ -358,7 +364,7 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w);
 uint64_t inbox_peek(struct view *v, uint32_t m);                /* the next word, 0 none */
 void inbox_drop(struct view *v, uint32_t m);                    /* it has been dealt with */
 int inbox_empty(struct view *v, uint32_t m);
-int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns);
+int inbox_wait(struct view *v, uint32_t seq, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns);
 void inbox_kick(struct view *v, uint32_t m);
 
 /* heap.c */

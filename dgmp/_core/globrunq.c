@@ -24,7 +24,7 @@ uint64_t globrunqsize(struct view *v) {
     return t > h ? t - h : 0;
 }
 
-/* The owner of p takes a fair share: the first G is returned, the others go to p's ring, which must have room for them.
+/* The owner of p takes a fair share: the first G is returned, the others go to p's ring, as far as there is room.
  * max: at most so many, 0 no bound. */
 uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count) {
     struct lring *r = &v->seg->globrunq;
@@ -32,16 +32,17 @@ uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count)
     *count = 0;
     if (globrunqsize(v) == 0) return 0;
     lock(v, &r->lock);
+    uint64_t t = load_rlx(&p->tail), room = RUNQ_CAP - (t - load_acq(&p->head)) + 1;
     uint64_t h = load_rlx(&r->head), size = load_rlx(&r->tail) - h, n = size / v->seg->nprocs + 1;
     if (n > size) n = size;
     if (n > RUNQ_CAP / 2) n = RUNQ_CAP / 2;
     if (max && n > max) n = max;
+    if (n > room) n = room;
     if (n == 0) {
         unlock(&r->lock);
         return 0;
     }
-    uint64_t t = load_rlx(&p->tail), g = load_rlx(lring_cell(v, r, h));
-    if (t - load_acq(&p->head) + n - 1 > RUNQ_CAP) throw(v, "globrunqget: no room in the local queue");
+    uint64_t g = load_rlx(lring_cell(v, r, h));
     for (uint64_t i = 1; i < n; i++) store_rlx(&p->runq[(t + i - 1) % RUNQ_CAP], load_rlx(lring_cell(v, r, h + i)));
     store_rlx(&m->popping, g);
     store_rlx(&m->intent_p, (uint32_t)(p - v->allp));

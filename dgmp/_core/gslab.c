@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define CHUNK 64                      /* slots that move between a process and the global list at once */
+#define GOIDS 16                      /* goids that a process takes at once, as in Go */
 #define KEEP 4096                     /* dead slots a process keeps for itself */
 
 static uint32_t slots_in_use(struct view *v) { return (uint32_t)load_acq(&v->seg->sched.g_next); }
@@ -93,7 +94,11 @@ struct g *gfget(struct view *v, uint32_t *index) {
     store_rlx(&g->dependents, 0);
     store_rlx(&g->flags, 0);
     store_rel(&g->state, GSTATE(G_ALLOCATED, NO_M, 0, GGEN(s)));
-    g->goid = atomic_fetch_add_explicit(&v->seg->sched.goidgen, 1, memory_order_relaxed) + 1;
+    if (v->goid_next == v->goid_end) {
+        v->goid_next = atomic_fetch_add_explicit(&v->seg->sched.goidgen, GOIDS, memory_order_relaxed) + 1;
+        v->goid_end = v->goid_next + GOIDS;
+    }
+    g->goid = v->goid_next++;
     struct m *m = self_m(v);
     store_rlx(&m->n_spawned, load_rlx(&m->n_spawned) + 1);
     return g;
@@ -148,9 +153,10 @@ void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, u
 }
 
 static int deps_ready(struct deps *d) {
-    for (uint64_t i = 0; i < d->n; i++)
-        if (atomic_load(&d->dep[i].done) == DEP_WAITS) return 0;
-    return 1;
+    uint64_t i = load_acq(&d->first);
+    while (i < d->n && atomic_load(&d->dep[i].done) != DEP_WAITS) i++;
+    store_rel(&d->first, i);
+    return i == d->n;
 }
 
 /* The last dependency of target is done: it becomes runnable, once. */
@@ -226,7 +232,14 @@ int gwait_for(struct view *v, uint64_t w) {
            atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
 }
 
-/* A word from the inbox: 1 the first time, for a G of ours that has finished. */
+/* A word from the inbox of its owner.  Repair makes a finished G unfinished for a moment (tell_again) and then tells once
+ * more, so who finds it so drops the word; who has read the result collects, and if that fails drops the word too. */
+int gdone(struct view *v, uint64_t w) {
+    uint64_t s = load_acq(&v->allgs[gword_index(w)].state);
+    return !(w & GWORD_TOKEN) && GSTATUS(s) == G_DONE && GGEN(s) == gword_gen(w);
+}
+
+/* 1 the first time, for a G of ours that has finished. */
 int gcollect(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = load_acq(&g->state);
@@ -234,8 +247,8 @@ int gcollect(struct view *v, uint64_t w) {
            atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
 }
 
-/* Only the owner.  The blocks are held while the references go, so that our death loses none. */
-void gdiscard(struct view *v, uint32_t index) {
+/* Only the owner, or who adopts for it.  The blocks are held while the references go, so that our death loses none. */
+void gclear(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
     uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
     for (int i = 0; i < 3; i++)
@@ -243,9 +256,22 @@ void gdiscard(struct view *v, uint32_t index) {
     g->args = g->result = 0;
     store_rlx(&g->deps, 0);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
-    struct m *m = self_m(v);
-    store_rlx(&m->n_collected, load_rlx(&m->n_collected) + 1);
     for (int i = 0; i < 3; i++)
         if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);
+}
+
+void gdiscard(struct view *v, uint32_t index) {
+    struct m *m = self_m(v);
+    gclear(v, index);
+    store_rlx(&m->n_collected, load_rlx(&m->n_collected) + 1);
+}
+
+uint64_t gunfinished(struct view *v) {
+    uint64_t n = 0;
+    for (uint32_t i = 0; i < slots_in_use(v); i++) {
+        uint32_t status = GSTATUS(load_acq(&v->allgs[i].state));
+        n += status >= G_DEPS && status <= G_COMPLETING;
+    }
+    return n;
 }

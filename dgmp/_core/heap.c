@@ -1,7 +1,8 @@
 /* heap.c: payload blocks in the segment: arguments and results too large for a slot, and function blobs.
  *
  * Sizes are powers of two.  A block's header says its class, its owner and its state.  Small classes go through a cache
- * of the process; the rest, and refills, take the robust mutex.
+ * of the process; the rest, and refills, take the robust mutex.  When no block of a class is left and the heap is used up
+ * to its end, a larger one is split; when there is none either, neighbours that are free are merged.
  *
  * Nothing is lost with a dead process: a block is held (B_HELD, and its holder named) from before it leaves a free list
  * until a G refers to it, and again from before that reference goes until it is on a free list; the sweep frees what the
@@ -36,16 +37,21 @@ static void hold(struct view *v, struct block *b) {
     store_rel(&b->state, B_HELD);
 }
 
-/* Under the lock.  Held before it is unlinked, so that it is never both free of lists and of a holder. */
-static uint64_t take(struct view *v, uint32_t c) {
+/* From here to heap_alloc: under the lock. */
+
+/* Held before it is unlinked, so that it is never both free of lists and of a holder. */
+static uint64_t pop(struct view *v, uint32_t c) {
+    au64 *list = &v->seg->heap.free[c];
+    uint64_t off = load_rlx(list);
+    if (!off) return 0;
+    hold(v, block_at(v, off));
+    store_rel(list, load_rlx(&block_at(v, off)->next));
+    return off;
+}
+
+static uint64_t bump(struct view *v, uint32_t c) {
     struct heap *h = &v->seg->heap;
-    uint64_t off = load_rlx(&h->free[c]);
-    if (off) {
-        hold(v, block_at(v, off));
-        store_rel(&h->free[c], load_rlx(&block_at(v, off)->next));
-        return off;
-    }
-    off = load_rlx(&h->bump);
+    uint64_t off = load_rlx(&h->bump);
     if (off + class_size(c) > h->base + h->size) return 0;
     store_rlx(&block_at(v, off)->class, c);                   /* before bump: the sweep walks by class */
     hold(v, block_at(v, off));
@@ -53,14 +59,61 @@ static uint64_t take(struct view *v, uint32_t c) {
     return off;
 }
 
-/* Under the lock; the block is held.  Linked before it is called free. */
-static void give(struct view *v, uint64_t off) {
-    struct heap *h = &v->seg->heap;
+static void link(struct view *v, uint64_t off) {
     struct block *b = block_at(v, off);
-    uint32_t c = load_rlx(&b->class);
-    store_rlx(&b->next, load_rlx(&h->free[c]));
-    store_rel(&h->free[c], off);
-    store_rel(&b->state, B_FREE);
+    au64 *list = &v->seg->heap.free[load_rlx(&b->class)];
+    store_rlx(&b->next, load_rlx(list));
+    store_rel(list, off);
+}
+
+/* The block is held.  Linked before it is called free. */
+static void give(struct view *v, uint64_t off) {
+    link(v, off);
+    store_rel(&block_at(v, off)->state, B_FREE);
+}
+
+/* The smallest block that is larger, halved until it fits; each upper half is a block before the lower one ends there. */
+static uint64_t split(struct view *v, uint32_t c) {
+    uint64_t off = 0;
+    uint32_t from = c;
+    while (!off && ++from < NCLASSES) off = pop(v, from);
+    for (; off && from > c; from--) {
+        uint64_t upper = off + class_size(from - 1);
+        store_rlx(&block_at(v, upper)->class, from - 1);
+        hold(v, block_at(v, upper));
+        store_rel(&block_at(v, off)->class, from - 1);
+        give(v, upper);
+    }
+    return off;
+}
+
+/* The free lists anew, from the blocks themselves: neighbours of one size that are free become one, and what is free at
+ * the end is not yet used.  Lists that somebody who died left half done are right again. */
+static void relink(struct view *v) {
+    struct heap *h = &v->seg->heap;
+    uint64_t run[2 * NCLASSES], end = load_rlx(&h->bump);     /* free neighbours, each larger than the next */
+    uint32_t n = 0;
+    for (uint32_t c = 0; c < NCLASSES; c++) store_rel(&h->free[c], 0);
+    for (uint64_t off = h->base, size; off < end; off += size) {
+        struct block *b = block_at(v, off);
+        size = class_size(load_rlx(&b->class));
+        if (load_acq(&b->state) != B_FREE || (n && load_rlx(&b->class) > load_rlx(&block_at(v, run[n - 1])->class)))
+            while (n) link(v, run[--n]);
+        if (load_acq(&b->state) != B_FREE) continue;
+        for (run[n++] = off; n > 1; n--) {
+            struct block *lower = block_at(v, run[n - 2]);
+            uint32_t c = load_rlx(&lower->class);
+            if (c != load_rlx(&block_at(v, run[n - 1])->class) || c + 1 == NCLASSES) break;
+            store_rel(&lower->class, c + 1);
+        }
+    }
+    while (n) store_rel(&h->bump, run[--n]);
+}
+
+static uint64_t take(struct view *v, uint32_t c) {
+    uint64_t off = pop(v, c);
+    if (!off) off = bump(v, c);
+    return off ? off : split(v, c);
 }
 
 uint64_t heap_alloc(struct view *v, uint64_t len) {
@@ -70,6 +123,10 @@ uint64_t heap_alloc(struct view *v, uint64_t len) {
     if (c < CACHED_CLASSES && v->ncached[c]) return v->cached[c][--v->ncached[c]] + sizeof(struct block);
     lock(v, &h->lock);
     uint64_t off = take(v, c);
+    if (!off) {
+        relink(v);
+        off = take(v, c);
+    }
     if (off && c < CACHED_CLASSES)
         for (uint64_t more; v->ncached[c] < CACHE / 2 && (more = take(v, c)) != 0;)
             v->cached[c][v->ncached[c]++] = more;
@@ -109,15 +166,18 @@ uint32_t heap_sweep(struct view *v, uint32_t m) {
     struct heap *h = &v->seg->heap;
     uint32_t n = 0;
     lock(v, &h->lock);
-    struct fn_entry *filling = &v->fns[load_acq(&h->filling)];
-    if (filling->off) heap_keep(v, filling->off, m);
-    for (uint32_t c = 0; c < NCLASSES; c++)                   /* it may have died between a link and a state */
-        for (uint64_t off = load_rlx(&h->free[c]); off; off = load_rlx(&block_at(v, off)->next))
-            store_rel(&block_at(v, off)->state, B_FREE);
+    struct fn_entry *e = &v->fns[load_acq(&v->allm[m].filling)];
+    if (load_acq(&v->allm[m].filling) && e->off && !load_acq(&e->hash)) {   /* nobody reads what it was filling */
+        store_rlx(&block_of(v, e->off)->owner, m);
+        store_rel(&block_of(v, e->off)->state, B_HELD);
+        e->off = 0;
+    }
     for (uint64_t off = h->base; off < load_rlx(&h->bump); off += class_size(load_rlx(&block_at(v, off)->class))) {
         struct block *b = block_at(v, off);
-        if (load_acq(&b->state) == B_HELD && load_rlx(&b->owner) == m) give(v, off), n++;
+        if (load_acq(&b->state) == B_HELD && load_rlx(&b->owner) == m) store_rel(&b->state, B_FREE), n++;
     }
+    relink(v);
+    store_rlx(&v->allm[m].filling, 0);
     unlock(&h->lock);
     return n;
 }
@@ -129,14 +189,16 @@ uint64_t fn_hash(const void *data, uint64_t len) {
     return h;
 }
 
-/* Under the lock.  An entry with a block and without a hash was being filled by a process that died. */
+/* Under the lock.  An entry with a block and without a hash was being filled by a process that died.  Its block is nobody's
+ * in that entry before it is free, and what we fill is in our own record for the sweep. */
 static int fn_fill(struct view *v, uint32_t i, uint64_t hash, const void *data, uint64_t len) {
     struct fn_entry *e = &v->fns[i];
-    store_rel(&v->seg->heap.filling, i);                      /* the sweep keeps what it refers to */
+    store_rel(&self_m(v)->filling, i);
     if (e->off) {
-        hold(v, block_of(v, e->off));
-        give(v, e->off - sizeof(struct block));
+        uint64_t half_filled = e->off;
+        hold(v, block_of(v, half_filled));
         e->off = 0;
+        give(v, half_filled - sizeof(struct block));
     }
     uint32_t c = class_of(len);
     uint64_t off = c < NCLASSES ? take(v, c) : 0;
@@ -146,6 +208,7 @@ static int fn_fill(struct view *v, uint32_t i, uint64_t hash, const void *data, 
     e->len = len;
     memcpy(at(v, e->off), data, len);
     store_rel(&e->hash, hash);
+    store_rlx(&self_m(v)->filling, 0);
     return 1;
 }
 

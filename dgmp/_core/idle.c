@@ -63,7 +63,8 @@ void pidleput(struct view *v, struct p *p) {
 static void sysmon_wake(struct view *v) {
     uint32_t asleep = 1;
     struct itimerspec alarm = {{0, 0}, {0, ALARM_NS}};
-    if (load_rlx(&v->seg->sched.sysmonwait) &&
+    fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep */
+    if (atomic_load(&v->seg->sched.sysmonwait) &&
         atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, 0) && v->sysmon_fd >= 0)
         timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
 }
@@ -189,7 +190,7 @@ int wakep(struct view *v) {
     if (nmspinning(v)) return 0;
     struct p *p = pidleget(v);
     if (!p) {
-        atomic_store(&v->seg->sched.needspinning, 1);
+        if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);
         return 0;
     }
     return startm(v, p, 1);
@@ -234,17 +235,30 @@ int work_anywhere(struct view *v) {
 }
 
 void startm_failed(struct view *v, uint32_t m) {
-    au32 *note = &v->allm[m].note;
-    uint32_t w = atomic_load(note), p = MARG(w);
-    if (MSTATE(w) != M_HANDED || !p || load_acq(&v->allm[m].pid)) return;
+    au32 *note = &v->allm[m].note, *pid = &v->allm[m].pid;
+    uint32_t w = atomic_load(note), p = MARG(w), nobody = 0;
+    if (MSTATE(w) != M_HANDED || !p || !atomic_compare_exchange_strong(pid, &nobody, (uint32_t)getpid())) return;
     uint64_t own = atomic_load(&v->allp[p - 1].own);
     atomic_store(note, MWORD(M_FREE, 0, MLIFE(w) + 1));
     if (OWN_M(own) != m || !own_take(v, &v->allp[p - 1], own)) throw(v, "P %u of unborn M %u changed hands", p - 1, m);
+    atomic_store(pid, 0);
     clear_bit(v->seg->sched.spinning, p - 1);
     pidleput(v, &v->allp[p - 1]);
 }
 
-int stranded(struct view *v) { return npidle(v) && !nmspinning(v) && work_anywhere(v); }
+int stranded(struct view *v) { return npidle(v) && work_anywhere(v); }
+
+/* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody spinning at two looks in a row: a process could not be
+ * made, or a wake-up was lost.  With somebody spinning all that time: it is stopped, or about to be woken by one that is. */
+int rescue(struct view *v, int looks) {
+    int spinning = nmspinning(v) > 0;
+    if (!stranded(v)) return 0;
+    if (++looks < (spinning ? 6 : 2)) return looks;
+    if (!spinning) atomic_fetch_add(&v->seg->sched.rescues, 1);
+    struct p *p = pidleget(v);
+    if (p) startm(v, p, 0);
+    return 0;
+}
 
 int sysmon_sleep(struct view *v) {
     atomic_store(&v->seg->sched.sysmonwait, 1);

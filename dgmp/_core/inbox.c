@@ -56,8 +56,8 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w) {
 /* Wakes every thread that sleeps on the inbox. */
 void inbox_kick(struct view *v, uint32_t m) {
     struct inbox *b = &v->allm[m].inbox;
-    atomic_fetch_add(&b->seq, 1);
-    futex_wake(&b->seq, 1 << 30);
+    atomic_fetch_add(&b->seq, 1);                             /* who is about to sleep finds seq changed */
+    if (atomic_load(&b->waiters)) futex_wake(&b->seq, 1 << 30);
 }
 
 /* The consumer looks, deals with the word, and drops it after: if it dies between, whoever collects in its stead finds
@@ -81,11 +81,11 @@ int inbox_empty(struct view *v, uint32_t m) {
     return !(atomic_load(cell(v, b, load_acq(&b->head))) & GWORD_FULL);
 }
 
-/* Sleeps until want has been pushed, or `more` words have (0: any), or seq was kicked.  Returns at once if there is
- * anything to drain.  0, ETIMEDOUT or EINTR. */
-int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns) {
+/* Sleeps until want has been pushed, or `more` words have (0: any), or the inbox is kicked: seq is what it was before the
+ * caller last looked at what it waits for, so that a kick since then counts.  Returns at once if there is anything to
+ * drain.  0, ETIMEDOUT or EINTR. */
+int inbox_wait(struct view *v, uint32_t seq, uint64_t want, uint64_t more, int64_t spin_ns, int64_t timeout_ns) {
     struct inbox *b = &self_m(v)->inbox;
-    uint32_t seq = atomic_load(&b->seq);
     if (spin_ns > 0) {
         int64_t end = nanotime() + spin_ns;
         for (int i = 1; inbox_empty(v, v->self); i++) {
@@ -98,6 +98,7 @@ int inbox_wait(struct view *v, uint64_t want, uint64_t more, int64_t spin_ns, in
     atomic_store(&b->wake_at, more ? load_acq(&b->head) + more : 0);
     if (alone && !want && more) atomic_store(&b->want, 0);
     fence_sc(&b->tail);
+    if (atomic_load(&b->waiters) > 1) atomic_store(&b->want, ANY_WORD);   /* another came as we published our wish */
     int e = 0;
     if (inbox_empty(v, v->self)) e = futex_wait(&b->seq, seq, timeout_ns);
     atomic_fetch_sub(&b->waiters, 1);

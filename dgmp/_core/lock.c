@@ -1,8 +1,8 @@
 /* lock.c: robust, process-shared mutexes.  What they protect is consistent after every single store, so the death of a
  * holder needs no more than saying so.
  *
- * The coordinator must not hang on a holder that somebody stopped (SIGSTOP): it waits 100 ms at a time and then looks.  A
- * stopped M is killed, which frees the mutex; if the client is stopped too the whole job is (Ctrl-Z), and it waits on.
+ * Nobody may hang on a holder that somebody stopped (SIGSTOP): who waits looks at the holder every 100 ms.  A stopped M is
+ * killed, which frees the mutex; if the client is stopped too the whole job is (Ctrl-Z), and we wait on.
  */
 #include "core.h"
 
@@ -56,7 +56,8 @@ static int lock_patiently(struct view *v, struct lock *l) {
 }
 
 void lock(struct view *v, struct lock *l) {
-    int e = v->coordinator ? lock_patiently(v, l) : pthread_mutex_lock(&l->mutex);
+    int e = pthread_mutex_trylock(&l->mutex);
+    if (e == EBUSY) e = lock_patiently(v, l);
     if (e == EOWNERDEAD) e = pthread_mutex_consistent(&l->mutex);
     if (e) throw(v, "a mutex of the segment failed: %s", strerror(e));
     store_rlx(&l->holder, v->self + 1);

@@ -30,6 +30,7 @@ typedef struct View {
     uint32_t nslots;
     uint64_t outstanding;             /* Gs of ours that have not been collected */
     int closed;
+    PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct View *next;
 } View;
@@ -47,10 +48,11 @@ static void in_forked_child(void) {
 
 static int usable(View *self) {
     if (!self->closed && !self->v.forked) return 1;
-    PyErr_SetString(PyExc_RuntimeError,
-                    self->v.forked ? "this process was forked from a dgmp process and is no member of its runtime; "
-                                     "start one of its own with dgmp.Runtime()"
-                                   : "this dgmp runtime is closed");
+    if (self->v.forked)
+        PyErr_SetString(PyExc_RuntimeError, "this process was forked from a dgmp process and is no member of its runtime; "
+                                            "start one of its own with dgmp.Runtime()");
+    else
+        PyErr_SetObject(self->closed_type, self->closed_text);
     return 0;
 }
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
@@ -134,16 +136,23 @@ static void View_dealloc(View *self) {
             break;
         }
     drop_futures(self);
+    Py_XDECREF(self->closed_type);
+    Py_XDECREF(self->closed_text);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
 }
 
-/* No call works any more.  The mapping goes with the object: a thread may still sleep in it. */
-static PyObject *View_close(View *self, PyObject *none) {
-    (void)none;
-    if (!self->closed && self->v.seg && !self->v.forked) inbox_kick(&self->v, self->v.self);
+/* close(error): every later call raises one like it (not itself: its traceback may lead back to us).  The mapping goes with
+ * the object: a thread may still sleep in it. */
+static PyObject *View_close(View *self, PyObject *error) {
+    if (!self->closed) {
+        self->closed_text = PyObject_Str(error);
+        if (!self->closed_text) return NULL;
+        self->closed_type = Py_NewRef((PyObject *)Py_TYPE(error));
+        if (!self->v.forked) inbox_kick(&self->v, self->v.self);
+    }
     self->closed = 1;
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
@@ -303,11 +312,10 @@ static PyObject *View_drain(View *self, PyObject *tell) {
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
         PyObject *data = NULL;
-        if (slot && slot->future && !slot->drained && GGEN(load_acq(&g->state)) == gword_gen(w) &&
-            GSTATUS(load_acq(&g->state)) == G_DONE &&
-            !(data = PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len)))
+        int ours = slot && slot->future && !slot->drained && gdone(v, w);
+        if (ours && !(data = PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len)))
             return NULL;                                      /* the word is still there */
-        int ours = gcollect(v, w) && data;
+        ours = ours && gcollect(v, w);
         inbox_drop(v, v->self);
         if (!ours) {                                          /* told twice */
             Py_XDECREF(data);
@@ -345,15 +353,23 @@ static PyObject *View_inbox_empty(View *self, PyObject *none) {
     return PyBool_FromLong(inbox_empty(&self->v, self->v.self));
 }
 
-/* wait(word, more, spin_ns, timeout_ns): see inbox_wait.  Runs without the GIL. */
+/* inbox_seq(): for wait, read before one looks at what one waits for */
+static PyObject *View_inbox_seq(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyLong_FromUnsignedLong(atomic_load(&self_m(&self->v)->inbox.seq));
+}
+
+/* wait(seq, word, more, spin_ns, timeout_ns): see inbox_wait.  Runs without the GIL. */
 static PyObject *View_wait(View *self, PyObject *args) {
     CHECK(self);
+    unsigned int seq;
     unsigned long long want, more;
     long long spin, timeout;
     int e;
-    if (!PyArg_ParseTuple(args, "KKLL", &want, &more, &spin, &timeout)) return NULL;
+    if (!PyArg_ParseTuple(args, "IKKLL", &seq, &want, &more, &spin, &timeout)) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    e = inbox_wait(&self->v, want, more, spin, timeout);
+    e = inbox_wait(&self->v, seq, want, more, spin, timeout);
     Py_END_ALLOW_THREADS
     if (e == EINTR && PyErr_CheckSignals()) return NULL;
     Py_RETURN_NONE;
@@ -402,6 +418,14 @@ static PyObject *View_runqget(View *self, PyObject *none) {
     uint64_t w = runqget(&self->v, p, &inherit);
     if (!w) Py_RETURN_NONE;
     return Py_BuildValue("(KO)", (unsigned long long)w, inherit ? Py_True : Py_False);
+}
+
+/* runqget_ring() -> the ring's next word, past runnext, or None */
+static PyObject *View_runqget_ring(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = own_p(self);
+    return p ? word_or_none(runqget_ring(&self->v, p)) : NULL;
 }
 
 static PyObject *View_runqput(View *self, PyObject *args) {
@@ -653,8 +677,9 @@ static void want_p(struct view *v) {
     }
 }
 
-/* stopm(want_p, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
- * something, the time is up or a signal came: it runs again, without a P.  want_p: it has started Gs that are ready. */
+/* stopm(ready, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
+ * something, the time is up or a signal came: it runs again, without a P.  ready: its started Gs that are ready; looked at
+ * after it is known to be parked, as another of its threads may add one until then. */
 static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "stopm takes 2 arguments");
@@ -663,7 +688,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     int woken = 0;
     if (PyErr_Occurred()) return NULL;
     mput(v);
-    if (a[0] == Py_True) want_p(v);
+    if (PyObject_Size(a[0]) > 0) want_p(v);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
@@ -691,7 +716,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 /* ---------------------------------------------------------------- the coordinator's side */
 
-/* attach(kind, pid) -> False if another process has this slot. */
+/* attach(kind, pid) -> False if another process has this slot, or nobody wants this M any more. */
 static PyObject *View_attach(View *self, PyObject *args) {
     CHECK(self);
     unsigned int kind, pid;
@@ -699,17 +724,13 @@ static PyObject *View_attach(View *self, PyObject *args) {
     struct m *m = self_m(&self->v);
     uint32_t was = 0;
     if (!atomic_compare_exchange_strong(&m->pid, &was, pid) && was != pid) Py_RETURN_FALSE;
+    if (kind == KIND_M && MSTATE(atomic_load(&m->note)) != M_HANDED) {
+        atomic_compare_exchange_strong(&m->pid, &pid, 0);     /* pid first, then the look; startm_failed does it reversed */
+        Py_RETURN_FALSE;
+    }
     store_rlx(&m->kind, kind);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
-}
-
-/* coordinate(): this process is the coordinator (rule 5). */
-static PyObject *View_coordinate(View *self, PyObject *none) {
-    (void)none;
-    CHECK(self);
-    self->v.coordinator = 1;
-    Py_RETURN_NONE;
 }
 
 /* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
@@ -719,15 +740,28 @@ static PyObject *View_sysmon_sleep(View *self, PyObject *none) {
     return PyBool_FromLong(sysmon_sleep(&self->v));
 }
 
-/* rescue(now) -> is there work, an idle P, and nobody coming?  now: wake somebody; that it was needed is counted. */
-static PyObject *View_rescue(View *self, PyObject *now) {
+/* rescue(looks) -> looks: so many in a row have found work beside an idle P */
+static PyObject *View_rescue(View *self, PyObject *arg) {
     CHECK(self);
-    if (!stranded(&self->v)) Py_RETURN_FALSE;
-    if (now == Py_True) {
-        atomic_fetch_add(&self->v.seg->sched.rescues, 1);
-        wakep(&self->v);
-    }
-    Py_RETURN_TRUE;
+    long looks = PyLong_AsLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(rescue(&self->v, (int)looks));
+}
+
+/* unfinished() -> how many Gs of all owners have not finished; looks at every slot */
+static PyObject *View_unfinished(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyLong_FromUnsignedLongLong(gunfinished(&self->v));
+}
+
+/* unmap(): closed, and its address space given back; in a forked child too.  Only where no other thread can sleep in it. */
+static PyObject *View_unmap(View *self, PyObject *none) {
+    (void)none;
+    self->closed = 1;
+    drop_futures(self);
+    segment_unmap(&self->v);
+    Py_RETURN_NONE;
 }
 
 /* unstart(m): the process of reserved M m cannot be made. */
@@ -827,7 +861,7 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
-/* repair(m, result) -> how many Gs ended with it */
+/* repair(m, how) -> how many Gs ended with it */
 static PyObject *View_repair(View *self, PyObject *args) {
     CHECK(self);
     unsigned int m;
@@ -944,12 +978,12 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
-    NOARGS(runqget), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
+    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
+    NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
     NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning), NOARGS(work_anywhere), ONE(spin), FAST(stopm),
-    NOARGS(wake_self), NOARGS(coordinate), NOARGS(sysmon_sleep), ONE(rescue), ONE(unstart), NOARGS(holders), ARGS(set_bound),
+    NOARGS(wake_self), NOARGS(unfinished), NOARGS(unmap), NOARGS(sysmon_sleep), ONE(rescue), ONE(unstart), NOARGS(holders), ARGS(set_bound),
     ONE(executed), NOARGS(pids), ARGS(attach), NOARGS(starting), ARGS(m_started), NOARGS(start_m0), ARGS(repair), ONE(adopt),
     ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
 

@@ -7,6 +7,10 @@
  */
 #include "core.h"
 
+#include <string.h>
+
+#define DEATH_WORDS 64                /* room for how a process died, as the coordinator puts it */
+
 static void requeue(struct view *v, uint64_t w) {
     if (!(w & GWORD_FULL)) return;
     if (w & GWORD_TOKEN) {                                    /* popped, perhaps not handed its P: see requeue_tokens */
@@ -75,13 +79,17 @@ static void keep_blocks(struct view *v, struct g *g, uint32_t dead) {
     if (load_acq(&g->deps)) heap_keep(v, load_acq(&g->deps), dead);
 }
 
-static void end_g(struct view *v, uint32_t i, uint64_t s, const void *result, uint64_t len) {
+/* Its result says first which G it is, and whether that one ran or was parked as its M died: two words, then `how`. */
+static void end_g(struct view *v, uint32_t i, uint64_t s, const void *how, uint64_t len) {
     struct g *g = &v->allgs[i];
+    uint64_t result[2 + DEATH_WORDS] = {g->goid, GSTATUS(s) != G_WAITING};
+    if (len > 8 * DEATH_WORDS) throw(v, "a death of %llu bytes", (unsigned long long)len);
+    memcpy(&result[2], how, len);
     atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));
     uint64_t half_done = g->result;
     g->result = 0;
     if (half_done) heap_hold(v, half_done), heap_free(v, half_done);
-    gset_result(v, g, RESULT_WORKER_DIED, result, len);
+    gset_result(v, g, RESULT_WORKER_DIED, result, 16 + len);
     atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
     gwake_dependents(v, i);
     gtell(v, i);
@@ -99,9 +107,9 @@ static void tell_again(struct view *v, uint32_t i, uint64_t s) {
 
 static int unfinished(uint32_t status) { return status != G_DEAD && status != G_COLLECTED; }
 
-/* Gs that ran or were parked there end with `result`.  Of its own Gs those that nobody runs are dropped.  Returns how
+/* Gs that ran or were parked there end with `how`.  Of its own Gs those that nobody runs are dropped.  Returns how
  * many Gs were ended. */
-static uint32_t settle_gs(struct view *v, uint32_t dead, const void *result, uint64_t len) {
+static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     uint32_t ended = 0;
     uint64_t top = load_acq(&v->seg->sched.g_next);
     for (uint32_t i = 0; i < top; i++) {
@@ -111,15 +119,16 @@ static uint32_t settle_gs(struct view *v, uint32_t dead, const void *result, uin
         int ran = GM(s) == dead && status >= G_RUNNING && status <= G_DONE, owned = load_acq(&g->owner) == dead + 1;
         if (ran || owned) keep_blocks(v, g, dead);
         if (ran && status == G_DONE) tell_again(v, i, s);
-        else if (ran) end_g(v, i, s, result, len), ended++;
+        else if (ran) end_g(v, i, s, how, len), ended++;
         else if (owned && (status == G_RUNNABLE || status == G_DEPS || status == G_ALLOCATED))
             atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
     }
     return ended;
 }
 
-/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, such
- * as others may still refer to (they wait for something, or are waited for) stay too. */
+/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, those
+ * that are finished stay too, as their results may be the arguments of one that is not (only the dead one's pins, in its
+ * own memory, said which). */
 uint32_t adopt(struct view *v, uint32_t dead) {
     uint32_t live = 0, kept = 0;
     uint64_t top = load_acq(&v->seg->sched.g_next);
@@ -130,26 +139,25 @@ uint32_t adopt(struct view *v, uint32_t dead) {
         struct g *g = &v->allgs[i];
         if (load_acq(&g->owner) != dead + 1) continue;
         uint32_t status = GSTATUS(atomic_load(&g->state));
-        int referred = load_acq(&g->deps) || load_acq(&g->dependents) & ~DEPS_CLOSED;
-        if (unfinished(status) || (live && status == G_COLLECTED && referred)) {
+        if (unfinished(status) || (live && status == G_COLLECTED)) {
             kept++;
             continue;
         }
         store_rel(&g->owner, v->self + 1);
-        if (status == G_COLLECTED) gdiscard(v, i);
+        if (status == G_COLLECTED) gclear(v, i);
         else gfput(v, i);
     }
     gfflush(v);
     return kept;
 }
 
-uint32_t repair(struct view *v, uint32_t dead, const void *result, uint64_t len) {
+uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     struct m *m = &v->allm[dead];
     uint32_t w = atomic_load(&m->note);
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
     requeue_moves(v, m);
-    uint32_t ended = settle_gs(v, dead, result, len);
+    uint32_t ended = settle_gs(v, dead, how, len);
     heap_sweep(v, dead);
     gfree_sweep(v);
     atomic_store(&m->p, 0);
@@ -162,9 +170,11 @@ uint32_t repair(struct view *v, uint32_t dead, const void *result, uint64_t len)
     return ended;
 }
 
-/* The slot of a dead M of which nothing is left can be reserved again. */
+/* The slot of a dead M of which nothing is left can be reserved again.  All that it had spawned is collected; it may have
+ * died before it counted one, or after. */
 void mfree(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
+    store_rlx(&m->n_collected, load_rlx(&m->n_spawned));
     atomic_store(&m->pid, 0);
     atomic_store(&m->note, MWORD(M_FREE, 0, MLIFE(load_rlx(&m->note))));
 }

@@ -76,6 +76,11 @@ uint64_t runqget(struct view *v, struct p *p, int *inherit) {
         }
     }                                         /* stolen: no retry, only we put one there */
     *inherit = 0;
+    return runqget_ring(v, p);
+}
+
+uint64_t runqget_ring(struct view *v, struct p *p) {
+    struct m *m = self_m(v);
     for (;;) {
         uint64_t h = load_acq(&p->head), t = load_rlx(&p->tail);
         if (t == h) return 0;
@@ -86,9 +91,11 @@ uint64_t runqget(struct view *v, struct p *p, int *inherit) {
     }
 }
 
-/* Takes half of victim's ring (its larger half; at most max if that is not 0) to the slots beyond p's tail, which p's owner has not published. */
+/* Takes half of victim's ring (its larger half; at most max unless that is 0) to the slots beyond p's tail, which p's owner has not published. */
 static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max) {
-    uint64_t t0 = load_rlx(&p->tail);
+    uint64_t t0 = load_rlx(&p->tail), room = RUNQ_CAP - (t0 - load_acq(&p->head));
+    if (room == 0) return 0;
+    if (!max || max > room) max = (uint32_t)room;             /* a finalizer of user code may have put some there */
     for (;;) {
         uint64_t h = load_acq(&victim->head); /* head first: else n could come out too large */
         uint64_t t = load_acq(&victim->tail); /* acquire: pairs with the release in runqput */
@@ -108,7 +115,7 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
             return 1;
         }
         if (n > RUNQ_CAP / 2) continue;       /* h and t do not belong together */
-        if (max && n > max) n = max;
+        if (n > max) n = max;
         for (uint64_t i = 0; i < n; i++)
             store_rlx(&p->runq[(t0 + i) % RUNQ_CAP], load_rlx(&victim->runq[(h + i) % RUNQ_CAP]));
         intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);
@@ -118,7 +125,7 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
     }
 }
 
-/* The owner of p, whose ring is empty, steals from victim: one G is returned, the rest lies in p's ring. */
+/* The owner of p, whose ring has room, steals from victim: one G is returned, the rest lies in p's ring. */
 uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runnext, uint32_t max, uint32_t *count) {
     uint64_t t = load_rlx(&p->tail);
     uint32_t n = *count = runqgrab(v, p, victim, steal_runnext, max);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,6 +61,8 @@ static int try_create(const struct config *c, int fd) {
     struct segment head;
     memset(&head, 0, sizeof head);
     uint64_t inboxes = layout(&head, c);
+    struct rlimit room;
+    if (getrlimit(RLIMIT_AS, &room) == 0 && room.rlim_cur != RLIM_INFINITY && head.size > room.rlim_cur / 2) return ENOMEM;
     if (ftruncate(fd, (off_t)head.size)) return errno;
     struct segment *s = mmap(NULL, head.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (s == MAP_FAILED) return errno;
@@ -81,7 +84,8 @@ static int try_create(const struct config *c, int fd) {
     return e;
 }
 
-/* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits. */
+/* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits: half of the address space is
+ * for what else a process needs. */
 int segment_create(struct config *c, int *fd_out) {
     if (c->nprocs == 0 || c->nprocs >= 0xfff || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
         c->nslots == 0 || c->nslots > INDEX_MASK)
@@ -124,7 +128,6 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
     v->seg = s;
     v->allp = at(v, s->allp), v->allm = at(v, s->allm), v->allgs = at(v, s->allgs), v->fns = at(v, s->fns);
     v->self = self, v->coordinator_fd = v->sysmon_fd = -1;
-    v->rng = (uint64_t)nanotime() * 0x9e3779b97f4a7c15ull ^ (uint64_t)getpid();
     return 0;
 }
 

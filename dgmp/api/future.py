@@ -7,20 +7,39 @@ result's bytes until somebody asks; decoding is the asker's work.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import msgpack
-
 from .._core import RESULT_WORKER_DIED
-from ..errors import WorkerDied
-from ..ship import closure
+from ..errors import EncodingError, WorkerDied
+from ..ship import closure, death
 
 if TYPE_CHECKING:
     from .node import Node
 
 T = TypeVar("T")
 PENDING, FINISHED, DECODED = 0, 1, 2  # FINISHED is set by the core
+FOR_EVER = 3e9  # seconds: a century is no limit
+
+
+def deadline_of(timeout: float | None) -> int | None:
+    """When `timeout` seconds from now are over, on the monotonic clock in ns; None: there is no limit."""
+    if timeout is None:
+        return None
+    try:
+        if math.isnan(timeout):
+            raise ValueError("timeout is not a number of seconds but NaN")
+    except TypeError:
+        raise TypeError(f"timeout must be a number of seconds or None, not {type(timeout).__name__}") from None
+    except OverflowError:  # an int beyond every float
+        pass
+    if timeout > FOR_EVER:
+        return None
+    return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
 
 
 class Future(Generic[T]):
@@ -83,13 +102,16 @@ class Future(Generic[T]):
             return self._then
 
     def run_callback(self, callback: Callable[[Any], Any]) -> None:
-        """What it raises is logged."""
+        """What it raises is logged and ignored, but for Ctrl-C: that is not the callback's."""
         try:
             callback(self)
-        except Exception:
+        except BaseException as e:
+            if isinstance(e, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+                raise
             import logging
 
-            logging.getLogger("dgmp").exception("a callback of %r failed", self)
+            with contextlib.suppress(Exception):  # near the recursion limit, or a handler that fails
+                logging.getLogger("dgmp").exception("a callback of %r failed", self)
 
     def _decode(self) -> None:
         data = self._data  # before the state: another thread may be at it too
@@ -100,6 +122,8 @@ class Future(Generic[T]):
             error: BaseException | None = self._worker_died(data)
         else:
             value, error = closure.decode_result(self._kind, data)
+        if isinstance(error, EncodingError):
+            error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:
             self._value, self._error = value, error
             self._state = DECODED
@@ -108,11 +132,10 @@ class Future(Generic[T]):
             self._node.run_handlers()
 
     def _worker_died(self, data: bytes) -> WorkerDied:
-        how = msgpack.unpackb(data)
-        died = WorkerDied(f"G {how['goid'] or ''} ({self.name}), spawned at {self.spawned_at}, did not finish: its M "
-                          f"(pid {how['pid']}) {how['how']}.  Other Gs go on; spawn it again if it may run twice.")
-        died.pid, died.exitcode = how["pid"], how["exitcode"]
-        return died
+        text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
+        error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again if it may run twice.")
+        error.pid, error.exitcode = death.process(data)
+        return error
 
     def result(self, timeout: float | None = None) -> T:
         """Waits for the G and returns what its function returned.
@@ -120,11 +143,13 @@ class Future(Generic[T]):
         In a G only that G waits: it parks, and its M runs others meanwhile.
 
         Args:
-            timeout: seconds to wait at most; None waits for ever.
+            timeout: seconds to wait at most; None, infinity and more than a century wait for ever, a negative one not at
+                all.
 
         Raises:
             TimeoutError: the time is up; the G goes on.
-            WorkerDied: the process that ran it died.
+            TypeError, ValueError: timeout is no number, or NaN.
+            WorkerDied: the process died in which it ran or was parked.
             Exception: whatever the function raised, its remote traceback as `__cause__`.
         """
         if self._state == PENDING:
@@ -157,6 +182,9 @@ class Future(Generic[T]):
 
         It runs in some thread of this process that collects results; what it raises is logged and ignored.
         """
+        if not callable(callback):
+            raise TypeError(f"a callback must be callable, not {callback!r}")
+        self.done()
         if self._state != PENDING:
             self.run_callback(callback)
             return
@@ -170,4 +198,5 @@ class Future(Generic[T]):
         return f"<dgmp.Future of {self.name} {'pending' if self._state == PENDING else 'finished'}>"
 
     def __reduce__(self) -> Any:
-        raise TypeError("a dgmp.Future stays in its process; pass it as an argument of go() or return its result()")
+        raise TypeError("a dgmp.Future stays in its process; pass it directly as an argument of go(), not inside a container, "
+                        "or pass its result()")

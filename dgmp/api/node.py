@@ -16,9 +16,9 @@ from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from .._core import View
-from ..errors import CoordinatorDied, RuntimeClosed, TooManyGs
+from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure
-from .future import PENDING, Future
+from .future import PENDING, Future, deadline_of
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -30,6 +30,25 @@ MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
+
+
+class ArgumentFailed(Exception):
+    """A Future among the arguments has ended with an error."""
+
+    def __init__(self, error: BaseException, name: str) -> None:
+        super().__init__(name)
+        self.error, self.name = error, name
+
+
+def value_of(future: Future[Any]) -> Any:
+    """Its result, which may be waited for."""
+    try:
+        error = future.exception()
+    except DgmpError as e:  # its runtime is gone
+        error = e
+    if error is not None:
+        raise ArgumentFailed(error, future.name)
+    return future.result()
 
 
 class Node:
@@ -57,6 +76,8 @@ class Node:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
+        if not callable(fn):
+            raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
         future._code, future._lasti = frame.f_code, frame.f_lasti
@@ -64,19 +85,24 @@ class Node:
         for x in args:
             if type(x) is Future:
                 plain = False
-        if plain:
-            key, data = self.encoder.encode(fn, args)
-            deps = None
-        else:
-            key, data, deps = self.encode_with_futures(fn, args, kwargs)
-        if where is None:
-            where = self.where
-        while not (done := self.view.spawn(future, key, data, where, deps)):
-            if done is None:
-                self.full()
-                where = GLOBAL_QUEUE
-            else:  # one of deps was collected meanwhile
+        try:
+            if plain:
+                key, data = self.encoder.encode(fn, args)
+                deps = None
+            else:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
+            if where is None:
+                where = self.where
+            while not (done := self.view.spawn(future, key, data, where, deps)):
+                if done is None:
+                    self.full()
+                    where = GLOBAL_QUEUE
+                else:  # one of deps was collected meanwhile
+                    key, data, deps = self.encode_with_futures(fn, args, kwargs)
+        except ArgumentFailed as e:
+            note = closure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
+            future.fail(closure.with_note(e.error, note))
+            return future
         self.spawned += 1
         if not self.spawned & 63:
             self.throttle()
@@ -100,9 +126,9 @@ class Node:
             if type(x) is not Future:
                 return x
             if x._node is not self or x._state != PENDING:
-                return x.result()
+                return value_of(x)
             if id(x) not in seen:
-                seen[id(x)] = closure.Dependency(len(waits))
+                seen[id(x)] = closure.Dependency(len(waits), x.name)
                 waits.append(x.word)
             return seen[id(x)]
 
@@ -118,17 +144,24 @@ class Node:
         raise NotImplementedError
 
     # ------------------------------------------------------------------ collecting and waiting
-    def collect(self) -> None:
-        """Finishes the Futures whose Gs have finished."""
+    def collect(self, ours: int = 0) -> None:
+        """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
         if self.gone is None and self.view.drain(self.untold):
             self.tell_all()
-            if self.sleepers > 1:
-                self.view.kick()
+            self.kick_sleepers(ours)
+
+    def kick_sleepers(self, ours: int = 0) -> None:
+        """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
+        if self.sleepers > ours:
+            self.view.kick()
 
     def tell_all(self) -> None:
         """A Future leaves the list only when all of its callbacks have been called: an interrupt between loses none."""
         while self.untold:
-            future = self.untold[0]
+            try:
+                future = self.untold[0]
+            except IndexError:  # another thread was faster
+                return
             self.tell(future)
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
@@ -153,8 +186,9 @@ class Node:
         self.sleepers += 1
         try:
             while self.gone is None:
-                self.view.wait(0, 0, 0, self.idle_look_ns if self.view.outstanding else -1)
-                self.collect()
+                seq = self.view.inbox_seq()
+                self.view.wait(seq, 0, 0, 0, self.idle_look_ns if self.view.outstanding else -1)
+                self.collect(1)
                 if self.view.outstanding:
                     self.look()
         except (RuntimeClosed, CoordinatorDied, RuntimeError):
@@ -164,13 +198,16 @@ class Node:
 
     def wait(self, future: Future[Any], timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         self.collect()
         if future._state != PENDING:
             return
         self.sleepers += 1
         try:
-            while future._state == PENDING:
+            while True:
+                seq = self.view.inbox_seq()  # before the state: another thread may drain between
+                if future._state != PENDING:
+                    return
                 left = LOOK_NS
                 if deadline is not None:
                     left = min(left, deadline - time.monotonic_ns())
@@ -178,13 +215,13 @@ class Node:
                         raise TimeoutError(f"{future.name} has not finished within {timeout} s")
                 outstanding = self.view.outstanding
                 if outstanding > MANY:
-                    self.view.wait(0, MANY, 0, min(left, BATCH_NS))
+                    self.view.wait(seq, 0, MANY, 0, min(left, BATCH_NS))
                 else:
                     # Spin for one task on an M that spins.  One that had to be woken is better off with our core: with
                     # us spinning on it a cold round trip took 210 us, with us asleep 90 (measured).
                     spin = SPIN_NS if outstanding < 2 and not self.view.woke else 0
-                    self.view.wait(future.word, NEVER, spin, left)
-                self.collect()
+                    self.view.wait(seq, future.word, NEVER, spin, left)
+                self.collect(1)
                 if future._state == PENDING:
                     self.look()
         finally:
@@ -204,7 +241,7 @@ class Member(Node):
     def __init__(self, view: View, m: proc.M, signals: Signals) -> None:
         super().__init__(view)
         self.m = m
-        m.untold, m.tell = self.untold, self.tell_all
+        m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.pending, self.run_handlers = m.pending, signals.run
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
@@ -238,7 +275,7 @@ class Member(Node):
         if future._state != PENDING:
             return
         future.listen()
-        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        deadline = deadline_of(timeout)
         while future._state == PENDING:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
@@ -246,13 +283,13 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def collect(self) -> None:
+    def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
             if self.pending:
                 self.run_handlers()
         else:
-            super().collect()
+            super().collect(ours)
 
     def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
@@ -272,9 +309,10 @@ class Member(Node):
             future.run_callback(then)
 
     def full(self) -> None:
+        seq = self.view.inbox_seq()
         self.collect()
         if threading.get_ident() != self.m.thread:
-            self.view.wait(0, 0, 0, BATCH_NS)
+            self.view.wait(seq, 0, 0, 0, BATCH_NS)
             return
         raise TooManyGs(f"all {self.view.nslots} slots of the runtime are taken; wait for some Gs before spawning more")
 
@@ -296,7 +334,7 @@ class Client(Node):
     def full(self) -> None:
         self.sleepers += 1
         try:
-            self.view.wait(0, MANY, 0, BATCH_NS)
+            self.view.wait(self.view.inbox_seq(), 0, MANY, 0, BATCH_NS)
         finally:
             self.sleepers -= 1
         self.collect()
@@ -316,4 +354,4 @@ class Client(Node):
         self.gone = error
         for future in pending:
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close()
+        self.view.close(error)

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import operator
 import os
 import signal
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgpack
 
 from .._core import alarm
-from ..errors import RuntimeClosed
+from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
+from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
-# -c and not -m: runpy would import the package's __main__ machinery first.  The paths make `dgmp` importable as here.
-COORDINATOR = "import sys; sys.path[:0] = {path!r}; from dgmp.coordinator.server import main; main()"
+CLOSE_PAUSE_SECONDS, LONGEST_CLOSE_PAUSE_SECONDS = 0.001, 0.02
 
 
 class Runtime:
@@ -42,8 +42,9 @@ class Runtime:
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
 
     Raises:
-        ValueError: procs or max_ms out of range.
+        TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
+        RuntimeClosed: the program is ending.
 
     Example:
         >>> import dgmp
@@ -55,29 +56,34 @@ class Runtime:
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> None:
         refuse_member("start a Runtime")
+        if _ending:
+            raise RuntimeClosed("the program is ending")
+        procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
+        if pin not in (None, True, False):
+            raise TypeError(f"pin must be True, False or None, not {pin!r}")
         ncpu = boot.osinit()
         self._closed = False
+        self._closing = threading.RLock()
         self._owner = os.getpid()
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._alarm = alarm()
         self._socket: socket.socket | None = None
         self._pid = 0
-        try:
-            fd, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
-        except BaseException:
-            self._close_descriptors()
-            raise
-        try:
-            self.node = Client(view, self._alive)
-            self.main = self._newproc(main)
-            self._mstart(fd, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
-        except BaseException:
-            view.close()
-            self._close_descriptors()
-            raise
-        finally:
-            os.close(fd)
-        _runtimes.add(self)
+        with contextlib.ExitStack() as undo, stdio_taken():
+            self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            undo.callback(os.close, self._event)
+            self._alarm = alarm()
+            undo.callback(os.close, self._alarm)
+            segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
+            try:
+                undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
+                self.node = Client(view, self._alive)
+                self._procs = view.nprocs
+                self.main = self._newproc(main)
+                undo.callback(self._stop_coordinator)
+                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
+            finally:
+                os.close(segment)
+            _runtimes.add(self)
+            undo.pop_all()
 
     # ------------------------------------------------------------------ boot
     def _newproc(self, main: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Future[Any]:
@@ -89,35 +95,15 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, foreground: bool) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        schedtrace_ns = boot.schedtrace_ms() * 1_000_000
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        message = {
-            "client": os.getpid(), "pgrp": os.getpgrp(), "max_ms": self.node.view.max_ms, "path": sys.path,
-            "argv": sys.argv if hasattr(sys, "argv") else [], "foreground": foreground, "schedtrace_ns": schedtrace_ns,
-            "binding": binding, "cores": sorted(os.sched_getaffinity(0)),
-        }
-        here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-        code = COORDINATOR.format(path=[here] if here not in sys.path else [*sys.path])
-        argv = [sys.executable, "-c", code]
-        # Two steps so that no descriptor is inheritable here even for a moment; first above 13, lest they overlap.
-        import fcntl
-
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 30) for fd in (segment, self._event, theirs.fileno(), self._alarm)]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # not between the process and its pid here
+        message = boot_message({"max_ms": self.node.view.max_ms, "binding": binding, "foreground": foreground,
+                                "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
-            self._pid = os.posix_spawn(
-                sys.executable, argv, os.environ,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, 10 + i) for i, fd in enumerate(high)],
-                setpgroup=0, setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
-            )
+            self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self._socket.setblocking(False)
+            with theirs, interrupts_held():
+                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message])
         finally:
-            self._socket = ours
-            for fd in high:
-                os.close(fd)
-            theirs.close()
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        self._send(message)
-        ours.setblocking(False)
+            os.close(message)
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -140,8 +126,6 @@ class Runtime:
         except OSError:
             return False
         if data:
-            from ..errors import CoordinatorDied
-
             self.node.end(CoordinatorDied(msgpack.unpackb(data)["fatal"]))
         return False
 
@@ -152,8 +136,8 @@ class Runtime:
 
     def spawn(self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
               name: str | None = None) -> Future[T]:
-        """The long form of `go`, with options."""
-        return self.node.go(fn, tuple(args), dict(kwargs or {}), name, 2)
+        """As `dgmp.spawn`, on this runtime."""
+        return self.node.go(fn, *call(args, kwargs, name), 2)
 
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
@@ -170,36 +154,62 @@ class Runtime:
         self._send({"signal": int(number)})
 
     def close(self, cancel: bool = False) -> None:
-        """Ends the runtime.  Waits for what is left to run, or with cancel=True drops it; then nothing is left behind."""
-        if self._closed or self._owner != os.getpid():
+        """Ends the runtime; then nothing is left behind.  May be called from several threads, and more than once.
+
+        Waits for all Gs, also for those that Gs have spawned.  What threads still wait for ends with RuntimeClosed.
+
+        Args:
+            cancel: drop the Gs that have not finished instead.
+        """
+        if self._owner != os.getpid():
             return
-        node = self.node
         try:
-            while not cancel and node.gone is None and node.view.outstanding:
-                for future in node.view.pending():
+            if not cancel:
+                self._wait_for_all()
+        finally:
+            with self._closing:
+                if not self._closed:
+                    self._closed = True
+                    self._end()
+
+    def _wait_for_all(self) -> None:
+        """For the Gs of this program by waiting, for those of Gs by looking again and again."""
+        pause = CLOSE_PAUSE_SECONDS
+        with contextlib.suppress(DgmpError):  # closed by another thread, or its coordinator died
+            while self.node.gone is None:
+                for future in self.node.view.pending():
                     with contextlib.suppress(Exception):
                         future.exception()  # type: ignore[attr-defined]
-        finally:
-            self._closed = True
-            self._end()
+                if not self.node.view.unfinished():
+                    return
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
 
     def _end(self) -> None:
         _runtimes.discard(self)
-        if self._socket is not None:
+        try:
+            with contextlib.suppress(DgmpError):
+                self.node.collect()
+            self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
+            self._stop_coordinator()
+        finally:
+            with contextlib.suppress(OSError):  # os.closerange in the program
+                self._close_descriptors()
+
+    def _stop_coordinator(self) -> None:
+        """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
+        if self._socket is None:
+            return
+        with self._socket:
             self._send({"close": True})
-            if not self._reap(CLOSE_SECONDS):
+            if self._pid and not self._reap(CLOSE_SECONDS):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(self._pid, signal.SIGKILL)
                 self._reap(CLOSE_SECONDS)
-            self._socket.close()
-            self._socket = None
-        with contextlib.suppress(RuntimeError):
-            self.node.collect()
-        self.node.end(RuntimeClosed("the runtime was closed"))
-        self._close_descriptors()
+        self._socket = None
 
     def _reap(self, seconds: float) -> bool:
-        """Waits for the coordinator's end."""
+        """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
         import select
 
         try:
@@ -211,11 +221,16 @@ class Runtime:
             poll.register(fd, select.POLLIN)
             if not poll.poll(seconds * 1000):
                 return False
+            with contextlib.suppress(OSError):  # before its pid, which names the group, is given free
+                os.killpg(self._pid, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
             return True
         finally:
             os.close(fd)
+
+    def __repr__(self) -> str:
+        return f"<dgmp.Runtime procs={self._procs} {'open' if self.node.gone is None else 'closed'}>"
 
     def __enter__(self) -> Runtime:
         return self
@@ -224,10 +239,30 @@ class Runtime:
         self.close(cancel=kind is not None)
 
 
+def whole(name: str, value: Any) -> int | None:
+    """A parameter that must be a whole number or None."""
+    try:
+        return None if value is None else operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+
+
+def call(args: Any, kwargs: Any, name: Any) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
+    """The parameters of `spawn`, if they are such as it takes."""
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple or list, not {type(args).__name__}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, not {type(kwargs).__name__}")
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string, not {type(name).__name__}")
+    return tuple(args), dict(kwargs or {}), name
+
+
 _runtimes: set[Runtime] = set()
 _lock = threading.Lock()
 _default: Runtime | None = None
 _member: Member | None = None
+_ending = False  # the interpreter shuts down: nothing is booted any more
 
 
 def become_member(member: Member) -> None:
@@ -243,16 +278,18 @@ def refuse_member(what: str) -> None:
 
 @atexit.register
 def _close_all() -> None:
+    global _ending
+    _ending = True
     for runtime in list(_runtimes):
         runtime.close(cancel=True)
 
 
 def node() -> Node:
-    """The runtime of this process; the embedded one is booted by the first who asks."""
+    """The runtime of this process; the embedded one is booted by the first who asks, and anew when it has died."""
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime._closed or runtime._owner != os.getpid():
+    if runtime is None or runtime.node.gone is not None or runtime._owner != os.getpid():
         runtime = _boot_default()
     return runtime.node
 
@@ -261,7 +298,9 @@ def _boot_default() -> Runtime:
     global _default
     with _lock:
         runtime = _default
-        if runtime is None or runtime._closed:
+        if runtime is None or runtime.node.gone is not None:
+            if runtime is not None:
+                runtime.close(cancel=True)  # what its coordinator has left
             runtime = _default = Runtime()
         elif runtime._owner != os.getpid():
             raise RuntimeError("this process was forked from a dgmp process and is no member of its runtime; start one "
@@ -273,11 +312,13 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Runs `fn(*args, **kwargs)` as a G, on some M, and returns a Future of its result (Go: the `go` statement).
 
     The first call boots the embedded runtime.  Futures among the arguments are replaced by their results before the G
-    becomes runnable.  Inside a G the new one is a child on the same runtime.
+    becomes runnable; if one of them fails, the G does not run and its Future ends with the same error.  For a Future of
+    another Runtime go() itself waits.  Inside a G the new one is a child on the same runtime.
 
     Raises:
         EncodingError: the function or an argument cannot be pickled.
         TooManyGs: inside a G, when every slot is taken.
+        RuntimeClosed: the program is ending.
 
     Example:
         >>> import dgmp
@@ -290,8 +331,23 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 
 def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
           name: str | None = None) -> Future[T]:
-    """The long form of `go`: `name` names the G in messages."""
-    return node().go(fn, tuple(args), dict(kwargs or {}), name, 2)
+    """The long form of `go`.
+
+    Args:
+        fn: the function.
+        args: its positional arguments, a tuple or list.
+        kwargs: its keyword arguments.
+        name: the G's in messages; the function's by default.
+
+    Raises:
+        What `go` raises.
+
+    Example:
+        >>> import dgmp
+        >>> dgmp.spawn(int, ("ff",), {"base": 16}, name="parse").result()
+        255
+    """
+    return node().go(fn, *call(args, kwargs, name), 2)
 
 
 def gather(*futures: Future[Any]) -> list[Any]:
@@ -302,6 +358,9 @@ def gather(*futures: Future[Any]) -> list[Any]:
         >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
         [0, 1, 2]
     """
+    for future in futures:
+        if not isinstance(future, Future):
+            raise TypeError(f"gather(*futures) takes futures as its arguments, not {type(future).__name__}")
     return [future.result() for future in futures]
 
 

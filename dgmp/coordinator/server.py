@@ -1,9 +1,9 @@
 """The coordinator's process: its I/O, around the state machine in state.py.
 
-Started by the client (api.runtime) with four descriptors: the segment, an eventfd that wakes it, a socketpair to the client
-and sysmon's alarm.  On the socket go msgpack messages: the boot message once, then {"signal": number} (for m0) and {"close":
-true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that socket and a pidfd, its
-Ms by pidfds, the zygote by its socket.
+Started by the client (api.start) with five descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
+sysmon's alarm, and a memfd with the boot message, a marshalled dict.  On the socket go msgpack messages: {"signal":
+number}, which is for m0, and {"close": true}; back: {"fatal": text}; end of file means the other is gone.  It watches the
+client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
 die: these it reaps, and ends with the node unless they have made a session of their own.
 """
@@ -24,23 +24,28 @@ from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .state import Action, Coordinator
 
-SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD = 10, 11, 12, 13  # where the client puts them
+SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD = 10, 11, 12, 13  # where the client puts them; 14 has been read
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class Server:
-    """One node's coordinator process."""
+    """One node's coordinator process.
 
-    def __init__(self) -> None:
+    Args:
+        boot: the boot message (api.start).
+    """
+
+    def __init__(self, boot: dict[str, Any]) -> None:
         self.client = socket.socket(fileno=CLIENT_FD)
-        self.boot: dict[str, Any] = msgpack.unpackb(self.client.recv(1 << 20))
+        self.boot = boot
+        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD):
+            os.set_inheritable(fd, False)  # nothing that Gs start has them
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
-        self.view.coordinate()
         self.view.attach(KIND_CLIENT, self.pid)
-        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns())
+        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
@@ -53,11 +58,12 @@ class Server:
 
     @staticmethod
     def take_stdio() -> tuple[int, int, int]:
-        """Our own stdio becomes /dev/null; the client's is kept for the Ms."""
+        """Our own stdio becomes /dev/null; the client's, where it is not closed, is kept for the Ms."""
         import fcntl
 
+        while (null := os.open(os.devnull, os.O_RDWR)) <= 2:  # it takes the place of one that is closed
+            os.set_inheritable(null, True)
         kept = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 20) for fd in (0, 1, 2))
-        null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1):
             os.dup2(null, fd)
         os.close(null)
@@ -79,14 +85,16 @@ class Server:
         self.watch(ALARM_FD, self.on_alarm)
         self.watch_orphans()
         self.name = socket.socket(socket.AF_UNIX)  # so that others see that there is a runtime
-        self.name.bind(f"\0{NAME}{self.pid}")
+        with contextlib.suppress(OSError):
+            self.name.bind(f"\0{NAME}{self.view.runtime_id:x}")
         try:
             client = os.pidfd_open(self.boot["client"])
             self.watch(client, lambda: self.act([("client_gone",)]))
         except ProcessLookupError:
             return
         self.new_zygote()
-        self.act([("wake",)])
+        if not self.done:
+            self.act([("wake",)])
         while not self.done:
             tick = self.state.next_tick()
             ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
@@ -159,7 +167,7 @@ class Server:
             if not data:
                 break
             m, pid = msgpack.unpackb(data)
-            self.act([("m_started", m, pid)])
+            self.act([("m_started", m, pid) if m >= 0 else ("zygote_ready",)])
         self.unwatch(self.zygote.fileno())
         self.zygote.close()
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -192,6 +200,11 @@ class Server:
             except ProcessLookupError:
                 self.act([("m_died", m, pid, "ended")])
                 return
+            except OSError as e:  # no descriptor left: what we cannot watch must not run
+                kill(pid)
+                os.waitpid(pid, 0)
+                self.act([("m_died", m, pid, f"could not be watched: {e.strerror}")])
+                return
             self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
         elif kind == "zygote":
             self.new_zygote()
@@ -211,14 +224,22 @@ class Server:
     def new_zygote(self) -> None:
         """Forked from this process's main thread, which has no others: a clean parent for every M."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as e:
+            self.take(("exit", f"no process can be made for the zygote: {e.strerror}"))
+            return
         if pid == 0:
             try:
                 ours.close()
                 self.client.close()
+                self.view.unmap()  # each M maps it anew, and the address space may be limited
                 from dgmp.workers.zygote import zygote_main
 
                 zygote_main(theirs, self.pid, self.stdio, self.boot)
+            except BaseException as e:
+                with contextlib.suppress(OSError):
+                    os.write(self.stdio[2], f"dgmp: the zygote cannot start: {type(e).__name__}: {e}\n".encode())
             finally:
                 os._exit(1)
         theirs.close()
@@ -231,13 +252,13 @@ class Server:
             with contextlib.suppress(OSError):
                 self.client.send(msgpack.packb({"fatal": self.exit_text}))
         self.view.closing(1)
-        assert self.zygote is not None
-        self.zygote.close()
-        kill(self.zygote_pid)
+        if self.zygote is not None:
+            self.zygote.close()
+            kill(self.zygote_pid)
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)
-        for pid in (self.zygote_pid, *pids):
+        for pid in {self.zygote_pid, *pids} - {0}:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
         # What is left are processes that Gs started, ours since their M is gone; and perhaps an M that was forked, unknown
@@ -293,8 +314,9 @@ def describe_status(status: int) -> str:
     return f"ended with exit code {os.WEXITSTATUS(status)}"
 
 
-def main() -> None:
-    """Entry of the process (`python -c` from api.runtime)."""
+def main(boot: dict[str, Any]) -> None:
+    """Entry of the process (`python -c` from api.start)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
-    Server().run()
+    Server(boot).run()
+    os._exit(0)  # nothing is left to be done, and nobody to be told of sockets that are not closed

@@ -8,7 +8,7 @@ Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
   ("m_died", m, pid, how, exitcode)
-                              ("zygote",)             make a new zygote
+  ("zygote_ready",)           ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
@@ -30,9 +30,11 @@ from ..observe.schedtrace import schedtrace_line
 Event = tuple[Any, ...]
 Action = tuple[Any, ...]
 
+BURY_NS = 1_000_000_000  # the slowest pace at which a dead M's last slots are waited for
 TICK_NS = 10_000_000  # sysmon's pace when there is something to see to
 SLOW_TICK_NS = 80_000_000  # when there is work and nothing to see to: it doubles up to this
-STILLBORN = 5  # Ms in a row that died before they ran anything: something is wrong with every M
+STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
+NO_ROOM = 71  # exit code of an M that cannot map the segment
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
 
@@ -43,22 +45,26 @@ class Coordinator:
         view: the coordinator's view of the segment.
         schedtrace_ns: print a line so often; 0: never.
         now: the clock at boot, in ns.
+        cores: P i belongs to cores[i % len(cores)].
     """
 
-    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0) -> None:
+    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None) -> None:
         self.view = view
+        self.cores = cores or []
         self.schedtrace_ns = schedtrace_ns
         self.booted = now
         self.last_trace = now
         self.awake = False  # sysmon: somebody runs
         self.pace = TICK_NS
-        self.stranded = False
+        self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
         self.ms: dict[int, int] = {}  # m -> pid, alive as far as we know
         self.executed: dict[int, int] = {}  # m -> how many Gs that slot had run when this M began
         self.starting: set[int] = set()  # asked of the zygote, no answer yet
         self.dead: set[int] = set()  # dead, but some of their slots are still in use
+        self.bury_pace = TICK_NS  # it doubles: a G that such an M had spawned may run for long
         self.stillborn = 0
+        self.zygotes = 0  # in a row that died before they were ready
         self.closing = False
 
     def handle(self, event: Event) -> list[Action]:
@@ -71,7 +77,7 @@ class Coordinator:
     def next_tick(self) -> int | None:
         """How many ns until sysmon wants a tick; None: it sleeps until something happens."""
         wanted = [self.pace] if self.awake or self.no_forks else []
-        wanted += [TICK_NS] if self.dead else []
+        wanted += [self.bury_pace] if self.dead else []
         wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
         return min(wanted, default=None)
 
@@ -119,19 +125,36 @@ class Coordinator:
         self.stillborn = 0 if lived or "SIGKILL" in how else self.stillborn + 1
         if self.stillborn >= STILLBORN:
             self.closing = True
-            return [("exit", f"{STILLBORN} Ms in a row died before they ran anything; the last, pid {pid}, {how}")]
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "pid": pid, "how": how,
+            if exitcode == NO_ROOM:
+                how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
+            return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
+        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how,
                                            "exitcode": exitcode}))
         self.dead.add(m)
+        self.bury_pace = TICK_NS
         return self.bury() + self.newm()
+
+    def core(self, m: int) -> int | None:
+        """The one to which M m is bound."""
+        bound = {m: p for m, _, _, p in self.view.holders()}.get(m, -1)
+        return self.cores[bound % len(self.cores)] if bound >= 0 and self.cores else None
 
     def bury(self) -> list[Action]:
         """Dead Ms whose last slot is settled become free to be made again."""
         self.dead = {m for m in self.dead if self.view.adopt(m)}
+        self.bury_pace = min(2 * self.bury_pace, BURY_NS)
+        return []
+
+    def on_zygote_ready(self) -> list[Action]:
+        self.zygotes = 0
         return []
 
     def on_zygote_died(self) -> list[Action]:
         """It is replaced without harm to the Ms; what it was asked for may or may not have been made."""
+        self.zygotes += 1
+        if self.zygotes >= STILLBORN:
+            self.closing = True
+            return [("exit", f"{STILLBORN} zygotes in a row died before they were ready")]
         found: list[Action] = [("zygote",)]
         for m, pid in self.view.pids():
             if m not in self.ms:
@@ -165,11 +188,11 @@ class Coordinator:
         return actions + self.newm()
 
     def sysmon(self) -> list[Action]:
-        """One look (Go: sysmon).  Work beside an idle P, with nobody on the way to it at two looks in a row, is seen to; that
-        happens when no process could be made, and would when a wake-up was lost."""
+        """One look (Go: sysmon).  Work beside an idle P, look after look, is seen to; that happens when no process could be
+        made, when somebody who was about to wake an M was stopped, and would when a wake-up was lost."""
         if self.view.sysmon_sleep():
-            self.awake = self.stranded = False
-            self.no_forks = 0
+            self.awake = False
+            self.no_forks = self.stranded = 0
             return []
         self.stranded = self.view.rescue(self.stranded)
         self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)

@@ -15,6 +15,7 @@ from .._core import KIND_CLIENT, View, create
 NSLOTS = 1 << 20  # Gs at once; 272 bytes of sparse memory each
 HEAP = 32 << 30  # sparse; falls back under RLIMIT_AS and RLIMIT_FSIZE
 MAX_PROCS = 1024
+MAX_MS = 4092  # what an M's number has room for in the core's words, but for clients and "none"
 MAX_SCHEDTRACE_MS = 86_400_000  # a day
 
 
@@ -114,8 +115,8 @@ def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: 
         raise ValueError(f"procs must be between 1 and {MAX_PROCS}, not {procs}")
     if max_ms is None:
         max_ms = 64 + procs
-    if max_ms < procs:
-        raise ValueError(f"max_ms ({max_ms}) must be at least procs ({procs})")
+    if not procs <= max_ms <= MAX_MS:
+        raise ValueError(f"max_ms must be between procs ({procs}) and {MAX_MS}, not {max_ms}")
     fd = create(procs, max_ms, 2, NSLOTS, HEAP)
     view = View(fd, max_ms, coordinator_fd, sysmon_fd)
     view.attach(KIND_CLIENT, os.getpid())

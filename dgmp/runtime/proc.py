@@ -16,6 +16,7 @@ Called by workers.m (mstart) and, from inside Gs, by api (gopark, gosched).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -30,7 +31,6 @@ from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_ERROR, View
 from ..ship import closure
-from . import report
 from .affinity import Affinity
 from .signals import call
 
@@ -93,17 +93,21 @@ class M:
         self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
         self.last_other = time.monotonic_ns()
+        self.others: deque[Callable[[], int | None]] = deque(
+            [lambda: view.globrunqget(1), self.from_clients, view.runqget_ring])
         self.ready_run = 0
         self.share_size = 1
         self.shared_at = self.last_other
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
+        self.stdout = sys.stdout  # ours: user code may put another there
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
-        self.tell: Callable[[], None] = self.untold.clear  # api.node tells them
+        self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
+        self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -149,8 +153,9 @@ class M:
             return gp
 
     def other_turn(self) -> G | None:
-        """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way,
-        and the global queue."""
+        """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way, and
+        one from the global queue, the clients' rings or, past runnext, our own ring, in turn: a G that readies another for
+        ever inherits its time slice for ever."""
         self.tick += 1
         if self.tick % GLOBAL_TICK:
             now = time.monotonic_ns()
@@ -159,8 +164,19 @@ class M:
             self.last_other = now
         if self.yielded:
             self.ready.append(self.yielded.popleft())
-        word = self.view.globrunqget(1)
-        return None if word is None else self.claim(word, False)
+        self.others.rotate()
+        for other in self.others:
+            word = other()
+            if word is not None:
+                return self.claim(word, False)
+        return None
+
+    def from_clients(self) -> int | None:
+        for p in range(self.view.nprocs, self.view.nps):
+            word = self.view.runqsteal(p, True, 1)
+            if word is not None:
+                return word
+        return None
 
     def findrunnable(self) -> G:
         """Finds a G, stealing it if it must; parks the M while there is none.  In the order of proc.go."""
@@ -256,14 +272,15 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
-        report.flush(sys.stdout)
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
+            self.stdout.flush()
         while True:
             self.check_closing()
             self.collect()
             if self.pending:
                 self.run_orphans()
             wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(True if self.ready else False, wait):  # no call between, in which a signal could ready one
+            if self.view.stopm(self.ready, wait):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -315,7 +332,6 @@ class M:
                 self.curg = gp
                 self.goexit(gp)
                 gp.greenlet = None
-                self.curg = None
                 gp = self.schedule()
             self.runners.append(me)
             self.resume(gp)
@@ -329,6 +345,8 @@ class M:
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
         key, _, data, has_deps = gp.fn
+        args: Any = None
+        kwargs: Any = None
         gp.fn = None
         try:
             deps = self.view.dep_results(gp.word) if has_deps else None
@@ -336,16 +354,18 @@ class M:
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
-            kind, out = closure.encode_result(value, gp.fn)
+            kind, out = closure.encode_result(value, gp.fn, gp.goid)
         except closure.DependencyFailed as e:
-            kind, out = e.kind, e.data
+            kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
             try:
                 kind, out = closure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, closure.plain_error(e, again)
+        args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         try:
             self.view.complete(gp.word, kind, out)
+            self.curg = None
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
@@ -403,6 +423,7 @@ class M:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
         if self.view.drain(self.untold):
             self.tell()
+            self.kick_sleepers()
         if self.timers:
             now = time.monotonic_ns()
             while self.timers and self.timers[0][0] <= now:

@@ -16,8 +16,11 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, View
+import msgpack
+
+from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
 from ..errors import EncodingError, RemoteTraceback
+from . import death
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -25,23 +28,55 @@ WHOLE = 0  # function key: the callable is among the arguments
 
 
 class Dependency:
-    """Stands in the arguments for the result of the i-th G that this one waits for."""
+    """Stands in the arguments for the result of the i-th G that this one waits for, and has its name."""
 
-    __slots__ = ("i",)
+    __slots__ = ("i", "name")
 
-    def __init__(self, i: int) -> None:
-        self.i = i
+    def __init__(self, i: int, name: str) -> None:
+        self.i, self.name = i, name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dependency, (self.i,)
+        return Dependency, (self.i, self.name)
 
 
 class DependencyFailed(Exception):
-    """Raised by decode_call: a G that this one waits for failed; carries its result as it was."""
+    """Raised by decode_call: a G that this one waits for failed.
 
-    def __init__(self, kind: int, data: bytes) -> None:
-        super().__init__(kind)
-        self.kind, self.data = kind, data
+    Args:
+        kind, data: how that one ended.
+        name: that one's.
+        dependent: the name of the one that did not run.
+    """
+
+    def __init__(self, kind: int, data: bytes, name: str, dependent: str) -> None:
+        super().__init__(name)
+        self.kind, self.data, self.name, self.dependent = kind, data, name, dependent
+
+    def result(self, goid: int) -> tuple[int, bytes]:
+        """What the dependent ends with, as (kind, bytes)."""
+        if self.kind == RESULT_WORKER_DIED:
+            return self.kind, death.of_dependent(goid, self.name, self.data)
+        if self.kind == RESULT_ERROR:
+            error, notes = unwrap(self.data)
+            return self.kind, wrap(error, [*notes[:1], argument_note(f"G {goid} ({self.dependent})", self.name)])
+        return self.kind, self.data
+
+
+def argument_note(dependent: str, name: str) -> str:
+    return f"argument of {dependent}, which did not run: the result of {name}"
+
+
+def wrap(error: bytes, notes: list[str]) -> bytes:
+    """A RESULT_ERROR with notes for the exception, which need not be unpickled to get them."""
+    return bytes(msgpack.packb([error, notes], unicode_errors="surrogatepass"))
+
+
+def unwrap(data: bytes) -> tuple[bytes, list[str]]:
+    """(the pickled error, its notes)"""
+    if data[:1] == pickle.PROTO:
+        return data, []
+    error, notes = msgpack.unpackb(data, unicode_errors="surrogatepass")
+    return error, notes
 
 
 def dumps(obj: Any, what: str) -> bytes:
@@ -52,12 +87,25 @@ def dumps(obj: Any, what: str) -> bytes:
             return data
     except Exception:  # whatever a __reduce__ of the user's raises: cloudpickle's error is the one that counts
         pass
-    import cloudpickle  # 20 ms: only for those who need it
+    from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
     try:
-        return bytes(cloudpickle.dumps(obj, protocol=5))
+        return dynamic.dumps(obj)
     except Exception as e:
         raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
+
+
+def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
+    """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
+    name = describe(fn)
+    try:
+        return dumps(obj, f"{name} or an argument of it")
+    except EncodingError as e:
+        whole = e
+    dumps(fn, name)
+    for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
+        dumps(x, f"argument {at} ({type(x).__name__}) of {name}()")
+    raise whole
 
 
 class Encoder:
@@ -75,16 +123,16 @@ class Encoder:
                 data = _dumps(args, 5)
                 if b"__main__" not in data:
                     return key, data
-                return key, dumps(args, f"an argument of {name}()")
+                return key, dumps_call(args, fn, args, {})
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self._key(fn)
         if key == WHOLE:
             return WHOLE, self.encode_whole(fn, args, {})
-        return key, dumps(args, f"an argument of {describe(fn)}()")
+        return key, dumps_call(args, fn, args, {})
 
     def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        return dumps((fn, args, kwargs), f"{describe(fn)} or an argument of it")
+        return dumps_call((fn, args, kwargs), fn, args, kwargs)
 
     def _key(self, fn: Any) -> int:
         """The table key of a function that its module holds under its plain name, else WHOLE."""
@@ -124,17 +172,18 @@ class Decoder:
             return fn, _loads(data), {}
         fn, args, kwargs = _loads(data)
         if deps:
-            for kind, result in deps:
+            names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
+            for i, (kind, result) in enumerate(deps):
                 if kind not in (RESULT_VALUE, RESULT_NONE):
-                    raise DependencyFailed(kind, result)
+                    raise DependencyFailed(kind, result, names[i], describe(fn))
             values = [None if kind == RESULT_NONE else _loads(result) for kind, result in deps]
             args = tuple(values[x.i] if type(x) is Dependency else x for x in args)
             kwargs = {k: values[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
         return fn, args, kwargs
 
 
-def encode_result(value: Any, fn: Any) -> tuple[int, bytes]:
-    """What a G returned, as (kind, bytes)."""
+def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
+    """What the G of that id, a call of fn, returned, as (kind, bytes)."""
     if value is None:
         return RESULT_NONE, b""
     try:
@@ -143,7 +192,7 @@ def encode_result(value: Any, fn: Any) -> tuple[int, bytes]:
             return RESULT_VALUE, data
     except Exception:  # cloudpickle may know better, and has the better error
         pass
-    return RESULT_VALUE, dumps(value, f"the result of {describe(fn)}()")
+    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
 def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:
@@ -163,6 +212,19 @@ def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:
     return RESULT_ERROR, data
 
 
+def with_note(error: BaseException, note: str) -> BaseException:
+    """A copy with a note more; error itself if it cannot be copied."""
+    import copy
+
+    try:
+        twin: BaseException = copy.copy(error)
+        twin.__notes__ = [*getattr(error, "__notes__", ()), note]
+    except Exception:  # user code: __reduce__, __init__
+        return error
+    twin.__cause__ = error.__cause__
+    return twin
+
+
 def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
     """(value, None) or (None, exception), the exception with its remote traceback as cause."""
     if kind == RESULT_NONE:
@@ -171,8 +233,11 @@ def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
         if kind == RESULT_VALUE:
             return _loads(data), None
         if kind == RESULT_ERROR:
-            error, text = _loads(data)
+            pickled, notes = unwrap(data)
+            error, text = _loads(pickled)
             error.__cause__ = RemoteTraceback(text)
+            for note in notes:
+                error.add_note(note)
             return None, error
         if kind == RESULT_NO_MEMORY:
             return None, MemoryError("the runtime's shared memory has no room for the result")
@@ -185,7 +250,8 @@ def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
 
 def describe(fn: Any) -> str:
     """A function's name for messages."""
-    return getattr(fn, "__qualname__", None) or repr(fn)
+    name = getattr(fn, "__qualname__", None)
+    return name if isinstance(name, str) and name else repr(fn)
 
 
 def plain_error(error: BaseException, again: BaseException) -> bytes:

@@ -66,6 +66,45 @@ def test_killed_coordinator_is_told_and_leaves_nothing():
     assert gone(family)
 
 
+def test_what_gs_started_ends_with_a_killed_coordinator():
+    rt = dgmp.Runtime(procs=2)
+    f = rt.go(subprocess.run, ["sleep", "100"])
+    assert eventually(lambda: any("sleep 100" in line for _, line in helpers.processes().values()))
+    family = descendants(os.getpid())
+    os.kill(coordinator_of(os.getpid()), signal.SIGKILL)
+    with pytest.raises(dgmp.CoordinatorDied):
+        f.result(10)
+    rt.close()
+    assert gone(family)
+
+
+def open_here():
+    return subprocess.run(["ls", "-l", "/proc/self/fd"], capture_output=True, text=True).stdout
+
+
+def test_what_gs_start_has_none_of_our_descriptors(rt):
+    assert "dgmp" not in (text := rt.go(open_here).result(10)) and "[event" not in text and "[timer" not in text
+
+
+def test_a_zygote_that_cannot_start_is_said(tmp_path):
+    (tmp_path / "greenlet.py").write_text("raise ImportError('broken here')")
+    program = subprocess.run([PYTHON, "-c", "import dgmp; dgmp.go(abs, -1).result()"], capture_output=True, text=True,
+                             timeout=30, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert program.returncode == 1 and "zygotes in a row died" in program.stderr
+    assert "the zygote cannot start: ImportError: broken here" in program.stderr
+
+
+def test_num_g_is_exact_after_kills(rt):
+    for _ in range(30):
+        futures = [rt.go(helpers.fib, 6) for _ in range(4)]
+        for _, pid in rt.node.view.pids():
+            os.kill(pid, signal.SIGKILL)
+        for f in futures:
+            f.exception(20)
+    assert eventually(lambda: rt.stats()["num_g"] == 0)
+    assert rt.stats()["rescues"] == 0 and rt.stats()["throws"] == 0
+
+
 def test_killed_zygote_is_replaced():
     with dgmp.Runtime(procs=2) as rt:
         rt.main.result(10)

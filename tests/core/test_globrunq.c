@@ -44,7 +44,6 @@ int main(void) {
     globrunqput(&views[0], GWORD_FULL | 5);
     CHECK(globrunqget(&views[0], ps[0], 1, &n) == (GWORD_FULL | 5));
     /* stopped while it holds the lock: the coordinator kills an M; but not if the client is stopped too (Ctrl-Z) */
-    views[1].coordinator = 1;
     pid_t stopped = fork_child();
     if (stopped == 0) {
         lock(&views[0], &views[0].seg->globrunq.lock);

@@ -48,5 +48,35 @@ int main(void) {
     CHECK(fn_intern(&v[0], 5, "one", 3, &a) && fn_intern(&v[2], 5, "two", 3, &b) && fn_intern(&v[2], 5, "one", 3, &c));
     CHECK(a == c && a != b && a && b);                          /* the same hash, another blob: another entry */
     CHECK(memcmp(at(&v[0], v[0].fns[b].off), "two", 3) == 0);
+    /* who fills an entry dies before its hash is there, and somebody else fills another before the repair */
+    uint64_t half = heap_alloc(&v[1], 100000);
+    v[1].allm[1].filling = 100;
+    v[1].fns[100].off = half;
+    CHECK(fn_intern(&v[2], 200, "other", 5, &a) && v[2].allm[2].filling == 0);
+    CHECK(heap_sweep(&v[0], 1) >= 1 && v[0].fns[100].off == 0);
+    static char blob[100000];
+    CHECK(fn_intern(&v[2], 100, blob, sizeof blob, &a) && a == 100 && v[2].fns[100].off);
+    /* or before anybody repairs: the next one to fill it frees the block */
+    v[1].allm[1].filling = 101;
+    v[1].fns[101].off = heap_alloc(&v[1], 100000);
+    CHECK(fn_intern(&v[2], 101, blob, sizeof blob, &a) && a == 101);
+    uint64_t filled = v[2].fns[101].off;
+    CHECK(heap_sweep(&v[0], 1) == 0 && v[2].fns[101].off == filled);
+    /* used up with small blocks, then with large ones, in any order: merged and split, none lost */
+    uint64_t big[64], small[20000];
+    for (int round = 0; round < 3; round++) {
+        int n = 0, k = 0;
+        while (n < 64 && (big[n] = heap_alloc(&v[0], 1 << 20)) != 0) heap_use(&v[0], big[n++]);
+        CHECK(n >= 5);
+        for (int i = 0; i < n; i++) heap_hold(&v[0], big[i]), heap_free(&v[0], big[i]);
+        while (k < 20000 && (small[k] = heap_alloc(&v[0], 900)) != 0) heap_use(&v[0], small[k++]);
+        CHECK(k > 10000);
+        for (int i = 0; i < k; i++) heap_hold(&v[0], small[i]), heap_free(&v[0], small[i]);
+        CHECK(heap_sweep(&v[0], 0) <= 8 * 16);              /* its caches */
+        memset(v[0].ncached, 0, sizeof v[0].ncached);
+        uint64_t one = heap_alloc(&v[0], 5 << 20);
+        CHECK(one);
+        heap_free(&v[0], one);
+    }
     DONE("heap");
 }

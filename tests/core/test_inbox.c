@@ -36,7 +36,7 @@ static void stress(uint32_t nslots) {
     for (long got = 0; got < PRODUCERS * EACH;) {
         uint64_t w = inbox_pop(v);
         if (!w) {
-            int e = inbox_wait(v, 0, 0, 0, 2000000000);
+            int e = inbox_wait(v, atomic_load(&self_m(v)->inbox.seq), 0, 0, 0, 2000000000);
             CHECK(e == 0 || inbox_empty(v, 0));         /* slept 2 s beside a full inbox: a lost wake-up */
             CHECK(e == 0 || got > 0);
             continue;
@@ -74,9 +74,9 @@ static void died_half_way(void) {
     uint64_t old = 0;
     CHECK(!atomic_compare_exchange_strong(&cells[0], &old, word(1, 14)) && old >= 4);
     /* what was asked for: nothing to wait for when something is there; time out when not */
-    CHECK(inbox_wait(v, word(1, 1), 1, 0, 1000000) != 0);
+    CHECK(inbox_wait(v, atomic_load(&self_m(v)->inbox.seq), word(1, 1), 1, 0, 1000000) != 0);
     inbox_push(&views[1], 0, word(1, 15));
-    CHECK(inbox_wait(v, word(1, 1), 1, 0, -1) == 0 && inbox_pop(v) == word(1, 15) && b->waiters == 0);
+    CHECK(inbox_wait(v, atomic_load(&self_m(v)->inbox.seq), word(1, 1), 1, 0, -1) == 0 && inbox_pop(v) == word(1, 15) && b->waiters == 0);
     segment_unmap(&views[0]), segment_unmap(&views[1]);
     close(fd);
 }
@@ -184,7 +184,7 @@ static void no_lost_wakeup(void) {
         meet(met, 2 * r - 1);
         for (uint64_t w; (w = inbox_pop(v)) != word(1, r);) {
             CHECK(w == 0);
-            CHECK(inbox_wait(v, 0, 0, 0, 2000000000) != ETIMEDOUT);
+            CHECK(inbox_wait(v, atomic_load(&self_m(v)->inbox.seq), 0, 0, 0, 2000000000) != ETIMEDOUT);
         }
         meet(met, 2 * r);
     }

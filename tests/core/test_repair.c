@@ -125,7 +125,8 @@ static void by_hand(void) {
         struct g *g = &client.allgs[gword_index(w)];
         CHECK(w == ws[0] || w == ws[1]);
         CHECK(GSTATUS(g->state) == G_DONE && GGEN(g->state) == gword_gen(w));
-        CHECK(g->result_kind == RESULT_WORKER_DIED && g->result_len == 4 && !memcmp(gresult(&client, g), "died", 4));
+        CHECK(g->result_kind == RESULT_WORKER_DIED && g->result_len == 20 && !memcmp(gresult(&client, g) + 16, "died", 4));
+        CHECK(*(uint64_t *)gresult(&client, g) == g->goid);
         told[w == ws[1]]++;
     }
     CHECK(told[0] && told[1]);                              /* the second repair may tell it again: harmless */
@@ -211,10 +212,37 @@ static void by_hand(void) {
     g->args = heap_alloc(&m0, 100000);                      /* not in use yet */
     CHECK(gclaim(&m0, ws[0]));
     client.allgs[gword_index(ws[0])].result = heap_alloc(&m0, 100000);
-    CHECK(heap_alloc(&m0, 100000) && repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
-    uint64_t bump = client.seg->heap.bump;
+    CHECK(heap_alloc(&m0, 100000));
+    uint64_t bump = client.seg->heap.bump;                  /* three blocks of that size below it */
+    CHECK(repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
     CHECK(heap_alloc(&client, 100000) && heap_alloc(&client, 100000) && heap_alloc(&client, 100000));
     CHECK(client.seg->heap.bump == bump && heap_alloc(&client, 100000) && client.seg->heap.bump > bump);
+    stale();
+    /* its G was done, not collected, as another was made that takes its result: that runs still, and reads it after */
+    fresh(1);
+    uint64_t done = spawn(&m0), takes = spawn(&m0);
+    CHECK(gclaim(&m1, done) && gcomplete(&m1, done, RESULT_VALUE, "argument", 8));
+    uint64_t block = heap_alloc(&m0, sizeof(struct deps) + sizeof(struct dep));
+    struct deps *deps = at(&m0, block);
+    memset(deps, 0, sizeof *deps + sizeof(struct dep));
+    deps->n = 1, deps->dep[0].on = gword_index(done);
+    g = &m0.allgs[gword_index(takes)];
+    store_rel(&g->deps, block);
+    heap_use(&m0, block);
+    CHECK(gwait_for(&m0, takes) == 1 && gclaim(&m1, takes));
+    CHECK(repair(&coordinator, 0, "died", 4) == 0 && adopt(&coordinator, 0) == 2);
+    CHECK(memcmp(gresult(&m1, &m1.allgs[deps->dep[0].on]), "argument", 8) == 0);
+    CHECK(gcomplete(&m1, takes, RESULT_VALUE, "x", 1) && adopt(&coordinator, 0) == 0);
+    stale();
+    /* repair tells of a done one again while its owner drains: between the two tellings it cannot be collected, but after */
+    fresh(1);
+    CHECK(gclaim(&m0, ws[0]) && gcomplete(&m0, ws[0], RESULT_VALUE, "x", 1) && gdone(&client, ws[0]));
+    uint64_t state = client.allgs[gword_index(ws[0])].state;
+    atomic_store(&client.allgs[gword_index(ws[0])].state, GSTATE(G_COMPLETING, 5, 1, gword_gen(ws[0])));
+    CHECK(!gdone(&client, ws[0]) && !gcollect(&client, inbox_pop(&client)));
+    atomic_store(&client.allgs[gword_index(ws[0])].state, state);
+    gtell(&client, gword_index(ws[0]));
+    CHECK(gunfinished(&client) == 7 && gcollect(&client, inbox_pop(&client)));
     stale();
     /* it died in refill: g_next is moved, the owners are not written yet; and with slots of its own */
     fresh(1);

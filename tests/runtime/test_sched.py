@@ -2,6 +2,7 @@
 
 import mmap
 import struct
+import sys
 import tempfile
 import time
 
@@ -121,6 +122,57 @@ def test_global_queue_is_not_starved():
         assert f.result(30) == 20_000
 
 
+def chain():
+    """Readies another of its kind for ever."""
+    dgmp.go(chain)
+
+
+def spawn_beside_a_chain():
+    f = dgmp.go(helpers.identity, 7)
+    dgmp.go(chain)  # kicks it from runnext to the ring
+    return f.result()
+
+
+@pytest.mark.parametrize("procs", [1, 2])
+def test_chains_of_inherited_slices_starve_nobody(procs):
+    """Neither what lies in the client's ring, which no M runs, nor the rest of the chain's own ring."""
+    with dgmp.Runtime(procs=procs) as rt:
+        for _ in range(procs):
+            rt.go(chain).result(10)
+        assert rt.go(helpers.identity, 7).result(10) == 7
+        assert rt.go(spawn_beside_a_chain).result(10) == 7
+        rt.close(cancel=True)
+
+
+class Waits:
+    """Waits for a G when it dies."""
+
+    def __del__(self):
+        dgmp.go(helpers.identity, 1).result()
+
+
+def test_a_finalizer_that_waits():
+    with dgmp.Runtime(procs=1) as rt:
+        rt.go(Waits).exception(10)
+        assert rt.go(id, Waits()).result(10)
+        assert rt.go(helpers.identity, 1).result(10) == 1
+        assert rt.stats()["throws"] == 0 and rt.stats()["ms_made"] == 1
+
+
+def close_stdout():
+    sys.stdout.write("unfinished")
+    sys.stdout.close()
+    sys.stdout = None
+
+
+def test_an_m_outlives_the_stdout_of_user_code():
+    with dgmp.Runtime(procs=1) as rt:
+        rt.go(close_stdout).result(10)
+        assert helpers.eventually(lambda: rt.stats()["idlethreads"] == 1)
+        assert rt.go(helpers.identity, 1).result(10) == 1
+        assert rt.stats()["ms_made"] == 1
+
+
 def take_number(path, seconds):
     """Its rank among the Gs that have begun."""
     with open(path, "ab", buffering=0) as file:
@@ -141,7 +193,7 @@ def test_long_gs_begin_about_in_order():
 def test_ms_are_made_on_demand():
     with dgmp.Runtime(procs=4) as rt:
         rt.main.result(10)
-        assert rt.stats()["ms_made"] == 1
+        assert helpers.eventually(lambda: rt.stats()["ms_made"] == 1)  # the coordinator counts it once it has heard of it
         dgmp.gather(*[rt.go(helpers.busy, 0.1) for _ in range(8)])
         assert 2 <= rt.stats()["ms_made"] <= 4
 

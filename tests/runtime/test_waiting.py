@@ -1,8 +1,11 @@
 """What waits inside Gs: time-outs, callbacks, the recursion limit; and what is refused when all slots are taken."""
 
+import math
 import sys
 import threading
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 
@@ -26,6 +29,37 @@ def test_a_timeout_inside_a_g_parks_it(rt):
     parks = rt.stats()["parks"]
     assert rt.go(timed_out_then_done, 0.3, 0.1).result(30) == 0.3
     assert rt.stats()["parks"] - parks <= 4  # it waited, it did not poll
+
+
+WAITS_FOR_EVER = [None, math.inf, 1e10, sys.maxsize, 1e300, 10**400]
+NOT_AT_ALL = [0, -0.0, -1, -math.inf, -(10**400)]
+
+
+def wait_with_odd_timeouts(go):
+    assert [go(helpers.nap, 0.01).result(timeout) for timeout in WAITS_FOR_EVER] == [0.01] * len(WAITS_FOR_EVER)
+    f = go(helpers.nap, 0.3)
+    for timeout in NOT_AT_ALL:
+        with pytest.raises(TimeoutError):
+            f.result(timeout)
+    with pytest.raises(ValueError, match="timeout"):
+        f.exception(math.nan)
+    for timeout in ("1", [], object()):
+        with pytest.raises(TypeError, match="timeout must be a number"):
+            f.result(timeout)
+    assert f.result(Fraction(30)) == 0.3 and f.result(Decimal("0.1")) == 0.3
+
+
+def test_odd_timeouts(rt):
+    wait_with_odd_timeouts(rt.go)
+
+
+def odd_timeouts_in_a_g():
+    wait_with_odd_timeouts(dgmp.go)
+    return dgmp.current()["pid"]
+
+
+def test_odd_timeouts_inside_a_g(rt):
+    assert rt.go(odd_timeouts_in_a_g).result(30) in [pid for _, pid in rt.node.view.pids()]
 
 
 def wait_for(future_of, timeout):
@@ -63,6 +97,61 @@ def result_of_callback():
 def test_callbacks_inside_a_g(procs):
     with dgmp.Runtime(procs=procs) as rt:
         assert rt.go(result_of_callback).result(30) == ((1, 5), [1])
+
+
+class NotAnException(BaseException):
+    pass
+
+
+FAILURES = [ValueError("x"), SystemExit(3), NotAnException(), GeneratorExit()]
+
+
+def raiser(error):
+    def callback(future):
+        raise error
+
+    return callback
+
+
+def results_beside_failing_callbacks(go):
+    """On futures that have ended, and in whatever thread collects; what was raised is seen by nobody else."""
+    ended = go(helpers.identity, 1)
+    ended.result(20)
+    last = threading.Event()
+    for error in FAILURES:
+        ended.add_done_callback(raiser(error))
+        f = go(helpers.identity, 2)
+        f.add_done_callback(raiser(error))
+        assert f.result(20) == 2
+    go(helpers.identity, 3).add_done_callback(lambda future: last.set())
+    return last.wait(20)  # nobody collects here: the thread that does is still there
+
+
+def test_a_callback_that_raises_is_logged(rt, caplog):
+    assert results_beside_failing_callbacks(rt.go)
+    assert [record.exc_info[0] for record in caplog.records] == [type(e) for e in FAILURES for _ in range(2)]
+
+
+def failing_callbacks_in_a_g():
+    import logging
+
+    logging.disable()
+    return results_beside_failing_callbacks(dgmp.go)
+
+
+def test_a_callback_that_raises_inside_a_g(rt):
+    assert rt.go(failing_callbacks_in_a_g).result(40)
+
+
+def test_only_a_real_ctrl_c_leaves_a_callback(rt, caplog):
+    ended = rt.go(helpers.identity, 1)
+    ended.result(20)
+    with pytest.raises(KeyboardInterrupt):
+        ended.add_done_callback(raiser(KeyboardInterrupt()))
+    elsewhere = threading.Thread(target=ended.add_done_callback, args=(raiser(KeyboardInterrupt()),))
+    elsewhere.start()
+    elsewhere.join()
+    assert len(caplog.records) == 1
 
 
 def compute_until_called():

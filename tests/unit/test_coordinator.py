@@ -2,11 +2,11 @@
 
 import os
 
-import msgpack
 import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
-from dgmp.coordinator.state import NO_FORKS, STILLBORN, Coordinator
+from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, Coordinator
+from dgmp.ship import death
 
 NOWAKE = 3
 
@@ -58,7 +58,7 @@ def test_a_dead_m_costs_the_g_it_ran(node):
     c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
     assert client.drain([]) == 1 and client.outstanding == 1
     assert futures[0]._state and futures[0]._kind == RESULT_WORKER_DIED and not futures[1]._state
-    assert msgpack.unpackb(futures[0]._data)["how"] == "was killed by SIGKILL"
+    assert death.split(futures[0]._data)[2]["how"] == "was killed by SIGKILL"
     # its P was given to a new M, reserved at once, which finds the other G
     assert c.view.starting() == [] and 0 in c.starting | c.ms.keys() or c.starting
     m = next(iter(c.starting))
@@ -145,7 +145,18 @@ def test_ms_that_never_live_end_the_node(node):
         actions = c.handle(("m_died", m, 100 + i, "ended with exit code 70"))
         client.spawn(Spawned(), 0, b"x", 0, None)
         c.handle(("wake",))
-    assert actions and actions[0][0] == "exit" and "died before they ran anything" in actions[0][1]
+    assert actions and actions[0][0] == "exit" and "ended before they ran anything" in actions[0][1]
+
+
+def test_no_room_for_the_segment_is_said_in_words(node):
+    _, client, c = node
+    c.handle(("wake",))
+    for i in range(STILLBORN):
+        c.handle(("m_started", next(iter(c.starting)), 100 + i))
+        actions = c.handle(("m_died", next(iter(c.ms)), 100 + i, f"ended with exit code {NO_ROOM}", NO_ROOM))
+        client.spawn(Spawned(), 0, b"x", 0, None)
+        c.handle(("wake",))
+    assert actions[0][0] == "exit" and "pid 104, could not map the runtime's shared memory" in actions[0][1]
 
 
 def test_ms_killed_from_outside_do_not_count_as_stillborn(node):
@@ -214,6 +225,24 @@ def test_a_lost_wakeup_would_be_seen_to(node):
     assert c.view.stats()["rescues"] == 0  # perhaps somebody is on the way
     assert any(a[0] == "newm" for a in c.handle(("tick", 1)))
     assert c.view.stats()["rescues"] == 1 and m0.p == 0
+
+
+def test_a_spinner_that_was_stopped_keeps_nobody_from_being_woken(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    m0.set_spinning()  # and is stopped
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert c.handle(("alarm", 0)) == [("bind",)]
+    assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
+
+
+def test_an_m_that_comes_after_its_slot_was_given_up_is_turned_away(node):
+    fd, client, c = node
+    (newm,) = c.handle(("wake",))
+    c.handle(("m_started", newm[1], -11))
+    assert not View(fd, newm[1]).attach(KIND_M, 100)
+    assert c.view.pids() == [] and c.view.npidle == 2
 
 
 def test_client_gone_ends_the_node(node):

@@ -1,0 +1,92 @@
+"""Starting the coordinator's process: its boot message, its descriptors, its signals."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+# -c and not -m: runpy would import the package's __main__ machinery first.  The boot message says where `dgmp` is.
+COORDINATOR = """
+import marshal, sys
+try:
+    boot = marshal.load(open(14, "rb"))
+    sys.path[:0] = boot["import"]
+except (OSError, EOFError, LookupError, TypeError, ValueError):
+    sys.exit(1)
+from dgmp.coordinator.server import main
+main(boot)
+"""
+FIRST_FD = 10  # the coordinator's descriptors are this one and those after it: see coordinator.server
+ABOVE = 30  # ours are moved here first, lest the two ranges overlap
+
+
+@contextlib.contextmanager
+def stdio_taken() -> Iterator[None]:
+    """No descriptor made meanwhile is 0, 1 or 2, where somebody may print to it: those that are closed are held."""
+    held = [os.open(os.devnull, os.O_RDWR)]
+    while held[-1] <= 2:
+        held.append(os.open(os.devnull, os.O_RDWR))
+    try:
+        yield
+    finally:
+        for fd in held:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def interrupts_held() -> Iterator[None]:
+    """No KeyboardInterrupt meanwhile: between a process and the place where its pid is kept."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def strings(values: Iterable[Any]) -> list[str]:
+    """Those that are strings, as plain ones."""
+    return [str.__str__(x) for x in values if isinstance(x, str)]
+
+
+def boot_message(options: dict[str, Any]) -> int:
+    """A memfd with `options` and what an M takes over from this program.
+
+    It is no message on the socket, as it need not fit into the socket's buffer; and it is marshalled, as its reader knows
+    only then where to import anything else from.  Any string survives that.
+    """
+    path = strings(sys.path)
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    message = options | {
+        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "argv": strings(getattr(sys, "argv", [])),
+        "import": path if here in path else [here], "cores": sorted(os.sched_getaffinity(0)),
+    }
+    fd = os.memfd_create("dgmp-boot")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            marshal.dump(message, file)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def start_coordinator(descriptors: list[int]) -> int:
+    """The process, in a group of its own, with these descriptors from FIRST_FD on.  Returns its pid."""
+    import fcntl
+
+    with contextlib.ExitStack() as close:
+        moves = []
+        for i, fd in enumerate(descriptors):  # two steps, so that none is inheritable here even for a moment
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+            close.callback(os.close, high)
+            moves.append((os.POSIX_SPAWN_DUP2, high, FIRST_FD + i))
+        return os.posix_spawn(
+            sys.executable, [sys.executable, "-c", COORDINATOR], os.environ, file_actions=moves, setpgroup=0, setsigmask=[],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        )

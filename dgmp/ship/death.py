@@ -1,0 +1,54 @@
+"""How a G ended whose M died: the bytes of a RESULT_WORKER_DIED, and the same in words.
+
+    "<QQ"          the G's own goid; its ROLE: parked there or about to run, running, or not run as it waited for such a G
+    a msgpack map  of a dead M (by the coordinator): m, pid, core (None: not bound), how, exitcode, goid (of the G that ran)
+                   or, if it did not run (by the M that found out): "name" of the G that it waited for, "of": that one's bytes
+
+Written by coordinator.state, _core/repair.c and, in an M, closure; read by api.future.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import msgpack
+
+PREFIX = struct.Struct("<QQ")
+PARKED, RUNNING, DEPENDENT = 0, 1, 2
+
+
+def split(data: bytes) -> tuple[int, int, dict[str, Any]]:
+    """(goid, role, the map)"""
+    return *PREFIX.unpack_from(data), msgpack.unpackb(data[PREFIX.size:], unicode_errors="surrogatepass")
+
+
+def of_dependent(goid: int, name: str, data: bytes) -> bytes:
+    """For G `goid`, which waited for the G of that name, which ended with `data`; for a chain of them its first is told."""
+    if split(data)[1] == DEPENDENT:
+        return PREFIX.pack(goid, DEPENDENT) + data[PREFIX.size:]
+    return PREFIX.pack(goid, DEPENDENT) + bytes(msgpack.packb({"name": name, "of": data}, unicode_errors="surrogatepass"))
+
+
+def process(data: bytes) -> tuple[int, int | None]:
+    """(pid, exit code) of the M; the code negative for a signal, None if it is not known."""
+    _, role, how = split(data)
+    return process(how["of"]) if role == DEPENDENT else (how["pid"], how["exitcode"])
+
+
+def describe(data: bytes, name: str, place: str = "") -> str:
+    """In words: whose result it is, and what happened; name and place are those of the G."""
+    goid, role, how = split(data)
+    return f"G {goid} ({name}){place}, {what(role, how)}"
+
+
+def what(role: int, how: dict[str, Any]) -> str:
+    if role == DEPENDENT:
+        return f"did not run: {describe(how['of'], how['name'], ', which it waited for')}"
+    core = "" if how["core"] is None else f", core {how['core']}"
+    m = f"(m{how['m']}, pid {how['pid']}{core})"
+    if role == RUNNING:
+        return f"did not finish: its M {m} {how['how']}"
+    ran = f" while it ran G {how['goid']}" if how["goid"] else ""
+    end = how["how"].partition(";")[0]
+    return f"was parked on an M {m} that {end}{ran}; started Gs cannot leave their process"
