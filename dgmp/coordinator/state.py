@@ -169,7 +169,10 @@ class Coordinator:
     on_close = on_client_gone
 
     def on_signal(self, number: int) -> list[Action]:
-        return [("signal", self.ms[0], number)] if 0 in self.ms else []
+        """m0 may have attached, and begun the script, before we heard that it has started."""
+        attached = {} if 0 in self.dead else dict(self.view.pids())
+        pid = self.ms.get(0, attached.get(0))
+        return [] if pid is None else [("signal", pid, number)]
 
     # ------------------------------------------------------------------ sysmon
     def on_alarm(self, now: int) -> list[Action]:

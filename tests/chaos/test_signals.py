@@ -110,6 +110,26 @@ def test_signals_reach_the_scripts_handlers(tmp_path, wait):
     assert gone(family)
 
 
+PARKED = """
+import signal, sys, time, dgmp
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7))
+begun = dgmp.stats()["gs"]
+child = dgmp.go(time.sleep, 60)
+while dgmp.stats()["gs"] == begun:  # until another M has taken it
+    pass
+print("ready", flush=True)
+child.result()
+"""
+
+
+def test_a_signal_readies_the_main_g(tmp_path):
+    """m0 has nothing to do, the main G waits for what another M does."""
+    program, family = run(tmp_path, PARKED)
+    program.terminate()
+    assert (*program.communicate(timeout=15), program.returncode) == ("", "", 7)
+    assert gone(family)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGQUIT, signal.SIGALRM])
 def test_a_script_without_handlers_dies_of_a_signal(tmp_path, number):
     program, family = run(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)\n")

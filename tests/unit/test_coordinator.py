@@ -262,3 +262,16 @@ def test_schedtrace_line_on_the_tick(node):
 
 def test_idle_means_no_tick(node):
     assert node[2].next_tick() is None
+
+
+def test_a_signal_reaches_m0_as_soon_as_it_has_attached(node):
+    fd, _, c = node
+    c.handle(("wake",))
+    assert c.handle(("signal", 15)) == []
+    m0 = View(fd, 0)
+    assert m0.attach(KIND_M, 100)
+    assert c.handle(("signal", 15)) == [("signal", 100, 15)]
+    c.handle(("m_started", 0, 100))
+    assert c.handle(("signal", 1)) == [("signal", 100, 1)]
+    c.handle(("m_died", 0, 100, "was killed by SIGTERM", -15))
+    assert c.handle(("signal", 15)) == []
