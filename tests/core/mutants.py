@@ -15,7 +15,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORE = os.path.join(HERE, "..", "..", "dgmp", "_core")
-TRIES = 5  # a race shows itself in most runs, not in each
+TRIES = 8  # a race shows itself in most runs, not in each
 MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
     ("runnext by a plain store", "test_runq", "runq.c",
      {"} while (!atomic_compare_exchange_weak(&p->runnext, &old, g));": "store_rlx(&p->runnext, g); } while (0);"}),
