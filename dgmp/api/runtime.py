@@ -40,6 +40,7 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
         TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
@@ -54,7 +55,7 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
-                 main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None) -> None:
+                 main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if _ending:
             raise RuntimeClosed("the program is ending")
@@ -79,7 +80,8 @@ class Runtime:
                 self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
-                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), foreground=main is not None)
+                options = {"foreground": main is not None} | ({"path": path} if path else {})
+                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options)
             finally:
                 os.close(segment)
             _runtimes.add(self)
@@ -93,10 +95,10 @@ class Runtime:
         boot.trace(f"newproc: main G ({fn.__module__}.{fn.__name__})")
         return future
 
-    def _mstart(self, segment: int, binding: str, foreground: bool) -> None:
+    def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        message = boot_message({"max_ms": self.node.view.max_ms, "binding": binding, "foreground": foreground,
-                                "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
+        message = boot_message(options | {"max_ms": self.node.view.max_ms, "binding": binding,
+                                          "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)

@@ -54,17 +54,17 @@ def strings(values: Iterable[Any]) -> list[str]:
 
 
 def boot_message(options: dict[str, Any]) -> int:
-    """A memfd with `options` and what an M takes over from this program.
+    """A memfd with what an M takes over from this program, and `options`, which may say otherwise.
 
     It is no message on the socket, as it need not fit into the socket's buffer; and it is marshalled, as its reader knows
     only then where to import anything else from.  Any string survives that.
     """
     path = strings(sys.path)
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    message = options | {
+    message = {
         "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "argv": strings(getattr(sys, "argv", [])),
         "import": path if here in path else [here], "cores": sorted(os.sched_getaffinity(0)),
-    }
+    } | options
     fd = os.memfd_create("dgmp-boot")
     try:
         with open(fd, "wb", closefd=False) as file:

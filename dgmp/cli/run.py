@@ -66,14 +66,14 @@ class Launcher:
         """Runs the script; returns the exit code, or dies as it did."""
         from dgmp.api.runtime import Runtime
         from dgmp.errors import DgmpError, WorkerDied
-        from dgmp.runtime.script import main_script
+        from dgmp.runtime.script import main_script, search_path
 
         try:
             for number in FORWARDED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self.forward)
             with held(signal.SIGINT, *FORWARDED):  # the script may run before we have the runtime to tell it
-                self.runtime = Runtime(procs, main=(main_script, (kind, target, args)))
+                self.runtime = Runtime(procs, main=(main_script, (kind, target, args)), path=search_path(kind, target))
             code: int = self.runtime.main.result()
             self.close()
             return code

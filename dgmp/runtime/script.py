@@ -46,17 +46,28 @@ def run(kind: str, target: str) -> int:
 def start(kind: str, target: str) -> None:
     """As `python -m target`, `python -`, `python folder`, `python archive` or `python script`."""
     if kind == "module":
-        sys.path.insert(0, os.getcwd())
         run_module(target)
     elif target == "-":
-        sys.path.insert(0, "")
         run_source(sys.stdin.buffer.read(), "<stdin>")
     elif has_modules(target):
-        sys.path.insert(0, target)
         run_module(None)
     else:
-        sys.path.insert(0, os.path.dirname(os.path.realpath(target)))
         run_file(target)
+
+
+def search_path(kind: str, target: str) -> list[str]:
+    """sys.path for such a target, in m0 and every other M.  Called in the launcher, whose first entry is its own folder."""
+    if kind == "module":
+        first = os.getcwd()
+    elif target == "-":
+        first = ""
+    elif has_modules(target):
+        first = target
+    else:
+        first = os.path.dirname(os.path.realpath(target))
+    if sys.flags.safe_path:
+        return [target, *sys.path] if first == target else sys.path
+    return [first, *sys.path[1:]]
 
 
 def run_module(name: str | None) -> None:

@@ -36,6 +36,15 @@ def test_script_is_main_on_m0(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (7, "0 ['a', '-b'] line 285\n", "")
 
 
+def test_gs_on_every_m_import_what_lies_beside_the_script(tmp_path):
+    (tmp_path / "beside.py").write_text("import os, time\ndef pid():\n    time.sleep(0.05)\n    return os.getpid()\n")
+    done = run(tmp_path, """
+        import beside, dgmp
+        print(len(set(dgmp.gather(*[dgmp.go(beside.pid) for _ in range(12)]))))
+        """, options=("--procs", "3"))
+    assert (done.stdout, done.stderr) == ("3\n", "")
+
+
 def test_module(tmp_path):
     (tmp_path / "mod.py").write_text("import dgmp, helper\nprint(__name__, dgmp.go(helper.f, 2).result())\n")
     (tmp_path / "helper.py").write_text("def f(x):\n    return x + 1\n")

@@ -32,7 +32,8 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
       "    fence_sc(&v->seg->sched.spinning[0]);":
       "    au64 *word = &v->seg->sched.spinning[p / 64];\n"
       "    store_rlx(word, load_rlx(word) & ~(1ull << (p % 64)));"}),
-    ("needspinning", "test_idle", "idle.c", {"        if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);\n": ""}),
+    ("needspinning", "test_idle", "idle.c",
+     {"        if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);\n": ""}),
     ("the recheck before sleeping", "test_inbox", "inbox.c",
      {"    if (inbox_empty(v, v->self)) e = futex_wait": "    e = futex_wait"}),
     ("recheck first, publish after", "test_inbox", "inbox.c",
