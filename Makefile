@@ -59,6 +59,7 @@ lint: $(VENV)/.ready
 # dgmp beside its peers, side by side in one run; minutes.  The table goes to docs/performance.md by hand.
 bench: $(VENV)/.ready
 	@$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
+	@mkdir -p benchmarks/results
 	@cd benchmarks && ../$(BIN)/python -m bench --systems dgmp,mp_pool,ppe,loky,pebble,ray \
 	    --workloads startup,latency,noop_submit,fine,skewed_submit,nested,crash,idle --out results/heart.json
 
