@@ -196,6 +196,20 @@ int wakep(struct view *v) {
     return startm(v, p, 1);
 }
 
+/* Parked M m has started Gs that are ready: it gets an idle P, or a token on the global queue says that it wants one. */
+void want_p(struct view *v, uint32_t m) {
+    struct p *p = pidleget(v);
+    if (p) {
+        if (startm_on(v, p, m)) return;
+        pidleput(v, p);
+        fence_sc(&v->seg->sched.pidle[0]);
+        if (work_anywhere(v)) wakep(v);
+    } else if (atomic_exchange(&v->allm[m].token_queued, 1) == 0) {
+        globrunqput(v, token(m));
+        wakep(v);
+    }
+}
+
 static uint32_t held(struct view *v) {
     uint32_t p = load_rlx(&self_m(v)->p);
     if (!p) throw(v, "M %u spins without a P", v->self);

@@ -15,18 +15,7 @@
 static au64 *cell(struct view *v, struct inbox *b, uint64_t i) { return (au64 *)at(v, b->cells) + i % v->seg->inbox_cap; }
 
 static void wake_m(struct view *v, uint32_t m) {
-    struct m *to = &v->allm[m];
-    if (MSTATE(atomic_load(&to->note)) != M_IDLE) return;     /* it looks at its inbox before it parks */
-    struct p *p = pidleget(v);
-    if (p) {
-        if (startm_on(v, p, m)) return;
-        pidleput(v, p);
-        fence_sc(&v->seg->sched.pidle[0]);
-        if (work_anywhere(v)) wakep(v);
-    } else if (atomic_exchange(&to->token_queued, 1) == 0) {
-        globrunqput(v, token(m));
-        wakep(v);
-    }
+    if (MSTATE(atomic_load(&v->allm[m].note)) == M_IDLE) want_p(v, m);   /* else it looks at its inbox before it parks */
 }
 
 void inbox_push(struct view *v, uint32_t m, uint64_t w) {

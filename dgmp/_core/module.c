@@ -663,20 +663,6 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     return PyBool_FromLong(found);
 }
 
-/* An idle M with ready Gs gets an idle P, or a token on the global queue says that it wants one. */
-static void want_p(struct view *v) {
-    struct p *p = pidleget(v);
-    if (p) {
-        if (startm_on(v, p, v->self)) return;
-        pidleput(v, p);
-        fence_sc(&v->seg->sched.pidle[0]);
-        if (work_anywhere(v)) wakep(v);
-    } else if (atomic_exchange(&self_m(v)->token_queued, 1) == 0) {
-        globrunqput(v, token(v->self));
-        wakep(v);
-    }
-}
-
 /* stopm(ready, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
  * something, the time is up or a signal came: it runs again, without a P.  ready: its started Gs that are ready; looked at
  * after it is known to be parked, as another of its threads may add one until then. */
@@ -688,7 +674,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     int woken = 0;
     if (PyErr_Occurred()) return NULL;
     mput(v);
-    if (PyObject_Size(a[0]) > 0) want_p(v);
+    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
@@ -710,7 +696,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_wake_self(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v);
+    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v, self->v.self);
     Py_RETURN_NONE;
 }
 
