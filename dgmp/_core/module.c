@@ -4,8 +4,7 @@
  * Words (names of Gs) travel to Python as plain ints.  The process-local tables live here too: which Future awaits a
  * slot, and how many Gs of ours still read its result (pins).
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <Python.h>                   /* no '#' in formats: built with 3.13's headers they fail on 3.11 and 3.12 */
 
 #include "core.h"
 
@@ -382,12 +381,12 @@ static PyObject *View_kick(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-static PyObject *View_intern(View *self, PyObject *args) {
+static PyObject *View_intern(View *self, PyObject *arg) {
     CHECK(self);
-    const char *data;
+    char *data;
     Py_ssize_t len;
     uint32_t index;
-    if (!PyArg_ParseTuple(args, "y#", &data, &len)) return NULL;
+    if (PyBytes_AsStringAndSize(arg, &data, &len)) return NULL;
     if (!fn_intern(&self->v, fn_hash(data, (uint64_t)len), data, (uint64_t)len, &index))
         return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
     return PyLong_FromUnsignedLong(index);
@@ -496,7 +495,8 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKy#O)", g->fn, (unsigned long long)g->goid, gargs(&self->v, g), (Py_ssize_t)g->args_len,
+    return Py_BuildValue("(IKNO)", g->fn, (unsigned long long)g->goid,
+                         PyBytes_FromStringAndSize(gargs(&self->v, g), (Py_ssize_t)g->args_len),
                          load_acq(&g->deps) ? Py_True : Py_False);
 }
 
@@ -545,7 +545,8 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
     struct deps *deps = at(&self->v, off);
     for (uint64_t i = 0; i < deps->n; i++) {
         struct g *on = &self->v.allgs[deps->dep[i].on];
-        PyObject *item = Py_BuildValue("(Iy#)", on->result_kind, gresult(&self->v, on), (Py_ssize_t)on->result_len);
+        PyObject *item = Py_BuildValue("(IN)", on->result_kind,
+                                       PyBytes_FromStringAndSize(gresult(&self->v, on), (Py_ssize_t)on->result_len));
         if (!item || PyList_Append(out, item)) Py_CLEAR(out);
         Py_XDECREF(item);
         if (!out) break;
@@ -851,9 +852,10 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
 static PyObject *View_repair(View *self, PyObject *args) {
     CHECK(self);
     unsigned int m;
-    const char *data;
+    PyObject *how;
+    char *data;
     Py_ssize_t len;
-    if (!PyArg_ParseTuple(args, "Iy#", &m, &data, &len)) return NULL;
+    if (!PyArg_ParseTuple(args, "IO", &m, &how) || PyBytes_AsStringAndSize(how, &data, &len)) return NULL;
     if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
     return PyLong_FromUnsignedLong(repair(&self->v, m, data, (uint64_t)len));
 }
@@ -964,7 +966,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ARGS(intern), ONE(function),
+    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),

@@ -121,7 +121,7 @@ def test_atexit_handlers_can_use_the_runtime(tmp_path):
     "import sys; sys.stdout = sys.stderr = None; sys.exit('nowhere')",
     "import sys; sys.stdout.close(); raise ValueError('no')",
     "import sys; sys.exit(-1)",
-    "import sys; sys.exit(2 ** 70)",
+    "import sys; sys.exit(2 ** 31 + 3)",
     "import sys; sys.excepthook = lambda kind, error, tb: print('hook', kind, tb.tb_frame.f_code.co_name); 1 / 0",
     "def f(x: int): pass\nprint(f.__annotations__, __name__, __spec__, __package__, __doc__)",
     "try:\n    1 / 0\nexcept ZeroDivisionError:\n    raise ValueError('again')",
