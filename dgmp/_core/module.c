@@ -8,6 +8,14 @@
 
 #include "core.h"
 
+/* Headers from 3.12 on take these for immortal, which on 3.11 they are not. */
+#undef Py_RETURN_NONE
+#undef Py_RETURN_TRUE
+#undef Py_RETURN_FALSE
+#define Py_RETURN_NONE do { Py_INCREF(Py_None); return Py_None; } while (0)
+#define Py_RETURN_TRUE do { Py_INCREF(Py_True); return Py_True; } while (0)
+#define Py_RETURN_FALSE do { Py_INCREF(Py_False); return Py_False; } while (0)
+
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
