@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
 from ..errors import EncodingError, WorkerDied
-from ..ship import closure, death
+from ..ship import closure, death, values
 
 if TYPE_CHECKING:
     from .node import Node
@@ -74,7 +74,7 @@ class Future(Generic[T]):
     @property
     def name(self) -> str:
         """The G's name: as given to `spawn`, else its function's."""
-        return self._name or closure.describe(self._fn)
+        return self._name or values.describe(self._fn)
 
     @property
     def spawned_at(self) -> str:

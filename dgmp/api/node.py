@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..ship import closure
+from ..ship import closure, failure, functions
 from .future import PENDING, Future, deadline_of
 
 if TYPE_CHECKING:
@@ -100,8 +100,8 @@ class Node:
                 else:  # one of deps was collected meanwhile
                     key, data, deps = self.encode_with_futures(fn, args, kwargs)
         except ArgumentFailed as e:
-            note = closure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
-            future.fail(closure.with_note(e.error, note))
+            note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
+            future.fail(failure.with_note(e.error, note))
             return future
         self.spawned += 1
         if not self.spawned & 63:
@@ -112,7 +112,7 @@ class Node:
         int, bytes, tuple[int, ...] | None
     ]:
         args, kwargs, deps = self.dependencies(args, kwargs)
-        return closure.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
+        return functions.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
 
     def dependencies(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         tuple[Any, ...], dict[str, Any], tuple[int, ...] | None

@@ -30,7 +30,7 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_ERROR, View
-from ..ship import closure
+from ..ship import closure, failure, values
 from .affinity import Affinity
 from .signals import call
 
@@ -65,7 +65,7 @@ class G:
 
     @property
     def name(self) -> str:
-        return closure.describe(self.fn)
+        return values.describe(self.fn)
 
 
 def steal_order(n: int) -> list[int]:
@@ -359,9 +359,9 @@ class M:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
             try:
-                kind, out = closure.encode_error(e)
+                kind, out = failure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
-                kind, out = RESULT_ERROR, closure.plain_error(e, again)
+                kind, out = RESULT_ERROR, failure.plain_error(e, again)
         args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         try:
             self.view.complete(gp.word, kind, out)

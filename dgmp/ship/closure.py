@@ -3,28 +3,26 @@
 An importable function travels by reference: its pickle goes into the segment's function table once, and a G carries the
 table's key and its pickled arguments.  Everything else (lambdas, closures, `__main__`, methods, partials, calls with
 keywords or with futures among their arguments) travels whole inside the G, encoded anew for every call, so that nothing
-can be stale.  `pickle` first; `cloudpickle` when that fails or when the stream names `__main__`, which means another
-module in an M.
+can be stale.
 
-Called by api (encode_call, decode_result) and by runtime in an M (decode_call, encode_result, encode_error).
+Called by api (Encoder, decode_result) and by runtime in an M (Decoder, encode_result).
 """
 
 from __future__ import annotations
 
 import pickle
-import sys
 from collections.abc import Callable
 from typing import Any
 
-import msgpack
-
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
-from ..errors import EncodingError, RemoteTraceback
+from ..errors import EncodingError
 from . import death
+from .failure import argument_note, decode_error, unwrap, wrap
+from .functions import WHOLE, FunctionKeys
+from .values import describe, dumps
 
 _dumps = pickle.dumps
 _loads = pickle.loads
-WHOLE = 0  # function key: the callable is among the arguments
 
 
 class Dependency:
@@ -62,39 +60,6 @@ class DependencyFailed(Exception):
         return self.kind, self.data
 
 
-def argument_note(dependent: str, name: str) -> str:
-    return f"argument of {dependent}, which did not run: the result of {name}"
-
-
-def wrap(error: bytes, notes: list[str]) -> bytes:
-    """A RESULT_ERROR with notes for the exception, which need not be unpickled to get them."""
-    return bytes(msgpack.packb([error, notes], unicode_errors="surrogatepass"))
-
-
-def unwrap(data: bytes) -> tuple[bytes, list[str]]:
-    """(the pickled error, its notes)"""
-    if data[:1] == pickle.PROTO:
-        return data, []
-    error, notes = msgpack.unpackb(data, unicode_errors="surrogatepass")
-    return error, notes
-
-
-def dumps(obj: Any, what: str) -> bytes:
-    """`obj` as bytes; `what` names it in the error."""
-    try:
-        data = _dumps(obj, 5)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # whatever a __reduce__ of the user's raises: cloudpickle's error is the one that counts
-        pass
-    from . import dynamic  # cloudpickle, 20 ms: only for those who need it
-
-    try:
-        return dynamic.dumps(obj)
-    except Exception as e:
-        raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
-
-
 def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
     """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
     name = describe(fn)
@@ -109,11 +74,11 @@ def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
 
 
 class Encoder:
-    """Encodes the calls of one process for one runtime; remembers the table keys of importable functions."""
+    """Encodes the calls of one process for one runtime."""
 
     def __init__(self, view: View) -> None:
-        self.view = view
-        self.keys: dict[Any, tuple[int, dict[str, Any], str]] = {}
+        self.functions = FunctionKeys(view)
+        self.keys = self.functions.keys
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes]:
         """The hot path: a positional call without futures."""
@@ -126,33 +91,13 @@ class Encoder:
                 return key, dumps_call(args, fn, args, {})
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
-        key = self._key(fn)
+        key = self.functions.key_of(fn)
         if key == WHOLE:
             return WHOLE, self.encode_whole(fn, args, {})
         return key, dumps_call(args, fn, args, {})
 
     def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         return dumps_call((fn, args, kwargs), fn, args, kwargs)
-
-    def _key(self, fn: Any) -> int:
-        """The table key of a function that its module holds under its plain name, else WHOLE."""
-        module, name = getattr(fn, "__module__", None), getattr(fn, "__qualname__", None)
-        if not module or module == "__main__" or not name or "." in name:
-            return WHOLE
-        namespace = getattr(sys.modules.get(module), "__dict__", {})
-        if namespace.get(name) is not fn or getattr(fn, "__self__", None) is not None and not _is_builtin(fn):
-            return WHOLE
-        try:
-            blob = _dumps(fn, 5)
-            key = self.view.intern(blob)
-            self.keys[fn] = key, namespace, name
-            return key
-        except (pickle.PicklingError, AttributeError, TypeError, MemoryError):
-            return WHOLE
-
-
-def _is_builtin(fn: Any) -> bool:
-    return bool(getattr(fn.__self__, "__name__", None) == fn.__module__)
 
 
 class Decoder:
@@ -195,36 +140,6 @@ def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
     return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
-def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:
-    """An exception with its traceback text.  One that cannot travel becomes an EncodingError that quotes it."""
-    import traceback  # a few ms: only for those who need it
-
-    tb = error.__traceback__
-    for _ in range(skip):
-        tb = tb.tb_next if tb is not None else None
-    text = "".join(traceback.format_exception(type(error), error, tb))
-    try:
-        data = dumps((error, text), "an exception")
-        _loads(data)  # one whose unpickling fails would fail at the client
-    except BaseException as e:  # noqa: B036 - user code: __reduce__, __setstate__
-        stand_in = EncodingError(f"{type(error).__qualname__}: {error} (the exception itself cannot travel: {e})")
-        data = _dumps((stand_in, text), 5)
-    return RESULT_ERROR, data
-
-
-def with_note(error: BaseException, note: str) -> BaseException:
-    """A copy with a note more; error itself if it cannot be copied."""
-    import copy
-
-    try:
-        twin: BaseException = copy.copy(error)
-        twin.__notes__ = [*getattr(error, "__notes__", ()), note]
-    except Exception:  # user code: __reduce__, __init__
-        return error
-    twin.__cause__ = error.__cause__
-    return twin
-
-
 def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
     """(value, None) or (None, exception), the exception with its remote traceback as cause."""
     if kind == RESULT_NONE:
@@ -233,12 +148,7 @@ def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
         if kind == RESULT_VALUE:
             return _loads(data), None
         if kind == RESULT_ERROR:
-            pickled, notes = unwrap(data)
-            error, text = _loads(pickled)
-            error.__cause__ = RemoteTraceback(text)
-            for note in notes:
-                error.add_note(note)
-            return None, error
+            return None, decode_error(data)
         if kind == RESULT_NO_MEMORY:
             return None, MemoryError("the runtime's shared memory has no room for the result")
     except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later
@@ -246,15 +156,3 @@ def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
     except Exception as e:
         return None, EncodingError(f"the result cannot be unpickled here: {type(e).__name__}: {e}")
     return None, EncodingError(f"unknown kind of result: {kind}")
-
-
-def describe(fn: Any) -> str:
-    """A function's name for messages."""
-    name = getattr(fn, "__qualname__", None)
-    return name if isinstance(name, str) and name else repr(fn)
-
-
-def plain_error(error: BaseException, again: BaseException) -> bytes:
-    """The last resort when an exception cannot be encoded at all."""
-    name = type(error).__qualname__
-    return _dumps((EncodingError(f"{name} was raised, and encoding it failed with {type(again).__qualname__}"), name), 5)
