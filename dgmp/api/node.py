@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import View
+from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
+from ..ship.values import Large
 from .future import PENDING, Future, deadline_of
 
 if TYPE_CHECKING:
@@ -93,12 +94,14 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
-            while not (done := self.view.spawn(future, key, data, where, deps)):
+            call = data if isinstance(data, bytes) else self.pack(data)
+            while not (done := self.view.spawn(future, key, call, where, deps)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
                 else:  # one of deps was collected meanwhile
                     key, data, deps = self.encode_with_futures(fn, args, kwargs)
+                    call = data if isinstance(data, bytes) else self.pack(data)
         except ArgumentFailed as e:
             note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
             future.fail(failure.with_note(e.error, note))
@@ -109,7 +112,7 @@ class Node:
         return future
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
-        int, bytes, tuple[int, ...] | None
+        int, bytes | Large, tuple[int, ...] | None
     ]:
         args, kwargs, deps = self.dependencies(args, kwargs)
         return functions.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
@@ -135,6 +138,15 @@ class Node:
         args = tuple(resolve(x) for x in args)
         kwargs = {k: resolve(x) for k, x in kwargs.items()}
         return args, kwargs, tuple(waits) or None
+
+    def pack(self, large: Large) -> Block:
+        """A copy of it in the segment."""
+        try:
+            return self.view.pack(large.stream, large.buffers)
+        except MemoryError:
+            raise MemoryError(
+                f"the arguments take {large.size} bytes, for which the runtime's shared memory has no room now; it has "
+                f"{self.view.heap_size} bytes in all, of which one call can have at most half") from None
 
     def throttle(self) -> None:
         """Every 64 spawns: finished Gs are collected, so that memory stays bounded."""

@@ -14,15 +14,14 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
+from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
-from . import death
+from . import death, values
 from .failure import argument_note, decode_error, unwrap, wrap
 from .functions import WHOLE, FunctionKeys
-from .values import describe, dumps
+from .values import LARGE, SMALL_TYPES, Large, describe, loads
 
 _dumps = pickle.dumps
-_loads = pickle.loads
 
 
 class Dependency:
@@ -60,16 +59,16 @@ class DependencyFailed(Exception):
         return self.kind, self.data
 
 
-def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
+def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
+    """`obj`, which holds that call or its arguments, encoded; the error names the first of its parts that is at fault."""
     name = describe(fn)
     try:
-        return dumps(obj, f"{name} or an argument of it")
+        return values.encode(obj, f"{name} or an argument of it")
     except EncodingError as e:
         whole = e
-    dumps(fn, name)
+    values.encode(fn, name)
     for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
-        dumps(x, f"argument {at} ({type(x).__name__}) of {name}()")
+        values.encode(x, f"argument {at} ({type(x).__name__}) of {name}()")
     raise whole
 
 
@@ -80,24 +79,25 @@ class Encoder:
         self.functions = FunctionKeys(view)
         self.keys = self.functions.keys
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes]:
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Large]:
         """The hot path: a positional call without futures."""
         try:
             key, namespace, name = self.keys[fn]
             if namespace[name] is fn:
+                for x in args:
+                    if type(x) not in SMALL_TYPES:
+                        return key, encode_call(args, fn, args, {})
                 data = _dumps(args, 5)
-                if b"__main__" not in data:
-                    return key, data
-                return key, dumps_call(args, fn, args, {})
+                return key, data if len(data) < LARGE else Large([data], [])
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self.functions.key_of(fn)
         if key == WHOLE:
             return WHOLE, self.encode_whole(fn, args, {})
-        return key, dumps_call(args, fn, args, {})
+        return key, encode_call(args, fn, args, {})
 
-    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        return dumps_call((fn, args, kwargs), fn, args, kwargs)
+    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
+        return encode_call((fn, args, kwargs), fn, args, kwargs)
 
 
 class Decoder:
@@ -107,48 +107,45 @@ class Decoder:
         self.view = view
         self.functions: dict[int, Callable[..., Any]] = {}
 
-    def decode_call(self, key: int, data: bytes, deps: list[tuple[int, bytes]] | None) -> tuple[
+    def decode_call(self, key: int, data: bytes | Block, deps: list[tuple[int, bytes | Block]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
     ]:
         if key != WHOLE:
             fn = self.functions.get(key)
             if fn is None:
-                fn = self.functions[key] = _loads(self.view.function(key))
-            return fn, _loads(data), {}
-        fn, args, kwargs = _loads(data)
+                fn = self.functions[key] = pickle.loads(self.view.function(key))
+            return fn, loads(data), {}
+        fn, args, kwargs = loads(data)
         if deps:
             names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
             for i, (kind, result) in enumerate(deps):
                 if kind not in (RESULT_VALUE, RESULT_NONE):
-                    raise DependencyFailed(kind, result, names[i], describe(fn))
-            values = [None if kind == RESULT_NONE else _loads(result) for kind, result in deps]
-            args = tuple(values[x.i] if type(x) is Dependency else x for x in args)
-            kwargs = {k: values[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
+                    raise DependencyFailed(kind, bytes(result), names[i], describe(fn))
+            results = [None if kind == RESULT_NONE else loads(result) for kind, result in deps]
+            args = tuple(results[x.i] if type(x) is Dependency else x for x in args)
+            kwargs = {k: results[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
         return fn, args, kwargs
 
 
-def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
+def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes | Large]:
     """What the G of that id, a call of fn, returned, as (kind, bytes)."""
     if value is None:
         return RESULT_NONE, b""
-    try:
+    if type(value) in SMALL_TYPES:
         data = _dumps(value, 5)
-        if b"__main__" not in data:
-            return RESULT_VALUE, data
-    except Exception:  # cloudpickle may know better, and has the better error
-        pass
-    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
+        return RESULT_VALUE, data if len(data) < LARGE else Large([data], [])
+    return RESULT_VALUE, values.encode(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
-def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
+def decode_result(kind: int, data: bytes | Block) -> tuple[Any, BaseException | None]:
     """(value, None) or (None, exception), the exception with its remote traceback as cause."""
     if kind == RESULT_NONE:
         return None, None
     try:
         if kind == RESULT_VALUE:
-            return _loads(data), None
+            return loads(data), None
         if kind == RESULT_ERROR:
-            return None, decode_error(data)
+            return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
             return None, MemoryError("the runtime's shared memory has no room for the result")
     except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later

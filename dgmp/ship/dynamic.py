@@ -8,6 +8,8 @@ from typing import Any
 
 import cloudpickle
 
+from .values import REDUCERS
+
 FILENAME = 10  # which argument of CodeType (3.11 and newer) it is
 _reduce_code = cloudpickle.CloudPickler.dispatch_table[CodeType]
 
@@ -18,7 +20,7 @@ def reduce_code(code: CodeType) -> tuple[Any, ...]:
 
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
-    dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child({CodeType: reduce_code})
+    dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child({CodeType: reduce_code, **REDUCERS})
 
 
 def dumps(obj: Any) -> bytes:

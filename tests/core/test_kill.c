@@ -234,11 +234,10 @@ static void check_gs(uint32_t clients) {
 /* Each block in use is referred to once; none is held by the dead; sweeping again finds nothing. */
 static void check_blocks(void) {
     struct view *v = &to_coordinator;
-    struct block { au32 state, owner, class, unused; uint64_t next, pad; };   /* as in heap.c */
     uint32_t used = 0, referred = 0, owned_by_dead = 0;
     for (uint64_t off = v->seg->heap.base; off < v->seg->heap.bump;) {
         struct block *b = at(v, off);
-        used += b->state == 3, owned_by_dead += b->state == 2 && b->owner == 0;
+        used += b->state == B_USED, owned_by_dead += b->state == BWORD(B_HELD, 0);
         off += 512ull << b->class;
     }
     for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {
