@@ -60,16 +60,15 @@ class DependencyFailed(Exception):
 
 
 def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
-    """`obj`, which holds that call or its arguments, encoded; the error names the first of its parts that is at fault."""
-    name = describe(fn)
+    """`obj`, which holds that call or its arguments, encoded; the error names the part that is at fault, and its place."""
     try:
-        return values.encode(obj, f"{name} or an argument of it")
-    except EncodingError as e:
-        whole = e
-    values.encode(fn, name)
-    for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
-        values.encode(x, f"argument {at} ({type(x).__name__}) of {name}()")
-    raise whole
+        return values.pickled(obj)
+    except BaseException as e:
+        from . import reason
+
+        if reason.is_callers(e):
+            raise
+        raise EncodingError(reason.of_call(fn, args, kwargs, e)) from e
 
 
 class Encoder:
@@ -89,6 +88,8 @@ class Encoder:
                         return key, encode_call(args, fn, args, {})
                 data = _dumps(args, 5)
                 return key, data if len(data) < LARGE else Large([data], [])
+        except EncodingError:
+            raise
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self.functions.key_of(fn)

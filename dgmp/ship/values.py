@@ -43,19 +43,28 @@ class Pieces(list[Any]):
 
 
 def encode(obj: Any, what: str) -> bytes | Large:
-    """`obj` as bytes, or as a Large if it is large; `what` names it in the error."""
+    """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
+    try:
+        return pickled(obj)
+    except BaseException as e:
+        from . import reason
+
+        if reason.is_callers(e):
+            raise
+        raise EncodingError(reason.of_result(obj, what, e)) from e
+
+
+def pickled(obj: Any) -> bytes | Large:
+    """`obj` as `encode` gives it; raises what pickling it raises."""
     try:
         data = encode_with(pickle.Pickler, obj)
         if not names_main(data):
             return data
-    except Exception:  # whatever a __reduce__ of the user's raises: cloudpickle's error is the one that counts
+    except (Exception, SystemExit, GeneratorExit):  # of a __reduce__ of the user's: cloudpickle's error is the one that counts
         pass
     from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
-    try:
-        return encode_with(dynamic.Pickler, obj)
-    except Exception as e:
-        raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
+    return encode_with(dynamic.Pickler, obj)
 
 
 def encode_with(pickler: Callable[..., Any], obj: Any) -> bytes | Large:
