@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from .._core import RESULT_WORKER_DIED
 from ..errors import EncodingError, WorkerDied
@@ -121,7 +121,7 @@ class Future(Generic[T]):
             value: Any = None
             error: BaseException | None = self._worker_died(data)
         else:
-            value, error = closure.decode_result(self._kind, data)
+            value, error = closure.decode_result(self._kind, data, self)
         if isinstance(error, EncodingError):
             error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:
@@ -157,12 +157,18 @@ class Future(Generic[T]):
         if self._state != DECODED:
             self._decode()
         if self._error is not None:
-            try:
-                raise self._error
-            finally:
-                self = None  # type: ignore[assignment]  # no cycle from the traceback to the future
+            self._raise(self._error)
         value: T = self._value
         return value
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Always the same exception, each time with a new traceback; what its G was at when it was raised stays its context."""
+        context = error.__context__
+        try:
+            raise error.with_traceback(None)
+        finally:
+            error.__context__ = context
+            del self, error, context  # no cycle from the traceback to the exception and the future
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits as `result` does; the exception the G ended with, or None."""

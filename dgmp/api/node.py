@@ -104,7 +104,7 @@ class Node:
                     call = data if isinstance(data, bytes) else self.pack(data)
         except ArgumentFailed as e:
             note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
-            future.fail(failure.with_note(e.error, note))
+            future.fail(failure.copy_with_note(e.error, note))
             return future
         self.spawned += 1
         if not self.spawned & 63:

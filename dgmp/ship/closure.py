@@ -17,7 +17,7 @@ from typing import Any
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
 from . import death, values
-from .failure import argument_note, decode_error, unwrap, wrap
+from .failure import argument_note, decode_error, with_argument_note
 from .functions import WHOLE, FunctionKeys
 from .values import LARGE, SMALL_TYPES, Large, describe, loads
 
@@ -54,8 +54,7 @@ class DependencyFailed(Exception):
         if self.kind == RESULT_WORKER_DIED:
             return self.kind, death.of_dependent(goid, self.name, self.data)
         if self.kind == RESULT_ERROR:
-            error, notes = unwrap(self.data)
-            return self.kind, wrap(error, [*notes[:1], argument_note(f"G {goid} ({self.dependent})", self.name)])
+            return self.kind, with_argument_note(self.data, argument_note(f"G {goid} ({self.dependent})", self.name))
         return self.kind, self.data
 
 
@@ -138,8 +137,8 @@ def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes | Large]:
     return RESULT_VALUE, values.encode(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
-def decode_result(kind: int, data: bytes | Block) -> tuple[Any, BaseException | None]:
-    """(value, None) or (None, exception), the exception with its remote traceback as cause."""
+def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, exception), the exception with its remote traceback as cause; `of.name` is that of the G."""
     if kind == RESULT_NONE:
         return None, None
     try:
@@ -149,8 +148,12 @@ def decode_result(kind: int, data: bytes | Block) -> tuple[Any, BaseException | 
             return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
             return None, MemoryError("the runtime's shared memory has no room for the result")
-    except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later
-        raise
-    except Exception as e:
-        return None, EncodingError(f"the result cannot be unpickled here: {type(e).__name__}: {e}")
-    return None, EncodingError(f"unknown kind of result: {kind}")
+    except BaseException as e:  # code of the user's: __setstate__ and the like
+        from . import reason
+
+        if reason.is_callers(e):
+            raise
+        error = EncodingError(f"the result of {of.name} cannot be unpickled here: {reason.said(e)}")
+        error.__cause__ = e
+        return None, error
+    return None, EncodingError(f"the result of {of.name} is of an unknown kind: {kind}")
