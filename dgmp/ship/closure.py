@@ -147,7 +147,8 @@ def decode_result(kind: int, data: bytes | Block) -> tuple[Any, BaseException | 
         if kind == RESULT_ERROR:
             return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
-            return None, MemoryError("the runtime's shared memory has no room for the result")
+            size = f"of {bytes(data).decode()} bytes" if data else "now"
+            return None, MemoryError(f"the runtime's shared memory has no room for the result {size}")
     except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later
         raise
     except Exception as e:
