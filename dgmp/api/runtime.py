@@ -376,7 +376,7 @@ def num_g() -> int:
     """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
     at = node()
     at.collect()
-    return int(stats()["num_g"])
+    return int(at.view.stats()["num_g"])
 
 
 def gomaxprocs() -> int:
