@@ -393,6 +393,7 @@ void heap_free(struct view *v, uint64_t off);                   /* held -> free 
 void heap_keep(struct view *v, uint64_t off, uint32_t m);       /* held by m -> in use */
 uint32_t heap_sweep(struct view *v, uint32_t m);
 uint64_t heap_trim(struct view *v);                             /* gives free memory back; bytes, 0: nothing is left to give */
+uint32_t heap_shared(struct view *v, uint64_t *bytes);
 int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index);
 uint64_t fn_hash(const void *data, uint64_t len);
 static inline struct block *block_of(struct view *v, uint64_t payload) { return at(v, payload - sizeof(struct block)); }

@@ -190,6 +190,21 @@ uint32_t heap_sweep(struct view *v, uint32_t m) {
     return n;
 }
 
+/* How many shared blocks there are, that is large payloads, and how many bytes they take. */
+uint32_t heap_shared(struct view *v, uint64_t *bytes) {
+    struct heap *h = &v->seg->heap;
+    uint32_t n = 0;
+    *bytes = 0;
+    lock(v, &h->lock);
+    for (uint64_t off = h->base, size; off < load_rlx(&h->bump); off += size) {
+        struct block *b = block_at(v, off);
+        size = class_size(load_rlx(&b->class));
+        if (load_acq(&b->state) != B_FREE && load_rlx(&b->shared)) n++, *bytes += size;
+    }
+    unlock(&h->lock);
+    return n;
+}
+
 /* A free block of more than 64 KiB that is warm, taken out of its list. */
 static uint64_t pop_warm(struct view *v) {
     for (uint32_t c = CACHED_CLASSES; c < NCLASSES; c++)

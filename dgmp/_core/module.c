@@ -39,7 +39,7 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
-    uint64_t bytes_out;               /* in shared blocks that are arguments of Gs of ours which have not been collected */
+    uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
     struct View *next;
 } View;
@@ -411,7 +411,7 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
         memcpy(g->args ? at(v, g->args) : g->inline_args, data, (size_t)len);
     } else if ((g->args = take_block(self, call, &g->args_len)) != 0) {
         heap_use(v, g->args);
-        self->bytes_out += g->args_len;
+        self->blocks_out++, self->bytes_out += g->args_len;
     } else {
         gdiscard(v, *index);
         return PyErr_Format(PyExc_ValueError, "not a block of this runtime, or it has been used"), NULL;
@@ -510,7 +510,7 @@ static PyObject *View_drain(View *self, PyObject *tell) {
         }
         PyObject *future = slot->future;
         unsigned long kind = g->result_kind;
-        if (g->args && is_shared(v, g->args)) self->bytes_out -= g->args_len;
+        if (g->args && is_shared(v, g->args)) self->blocks_out--, self->bytes_out -= g->args_len;
         slot->future = NULL;
         let_go(self, index);
         self->outstanding--, n++;
@@ -948,6 +948,15 @@ static PyObject *View_trim(View *self, PyObject *none) {
     return PyLong_FromUnsignedLongLong(n);
 }
 
+/* large() -> (how many large payloads there are, the bytes they take); looks at every block */
+static PyObject *View_large(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    uint64_t bytes;
+    uint32_t n = heap_shared(&self->v, &bytes);
+    return Py_BuildValue("(IK)", n, (unsigned long long)bytes);
+}
+
 /* unmap(): closed, and its address space given back; in a forked child too.  Only where no other thread can sleep in it. */
 static PyObject *View_unmap(View *self, PyObject *none) {
     (void)none;
@@ -1163,6 +1172,7 @@ static PyObject *View_get(View *self, void *what) {
     case 7: return PyLong_FromUnsignedLong(npidle(v));
     case 8: return PyLong_FromUnsignedLongLong(self->outstanding);
     case 11: return PyLong_FromUnsignedLongLong(self->bytes_out);
+    case 13: return PyLong_FromUnsignedLongLong(self->blocks_out);
     case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
     default: return PyBool_FromLong(self->woke);
@@ -1175,7 +1185,7 @@ static PyObject *View_get(View *self, void *what) {
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
-    NOARGS(trim),
+    NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
@@ -1187,7 +1197,7 @@ static PyMethodDef methods[] = {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},

@@ -110,21 +110,43 @@ class Decoder:
     def decode_call(self, key: int, data: bytes | Block, deps: list[tuple[int, bytes | Block]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
     ]:
-        if key != WHOLE:
-            fn = self.functions.get(key)
-            if fn is None:
-                fn = self.functions[key] = pickle.loads(self.view.function(key))
-            return fn, loads(data), {}
-        fn, args, kwargs = loads(data)
+        fn: Any = None
+        try:
+            if key != WHOLE:
+                fn = self.functions.get(key)
+                if fn is None:
+                    fn = self.functions[key] = pickle.loads(self.view.function(key))
+                return fn, loads(data), {}
+            fn, args, kwargs = loads(data)
+        except BaseException as e:  # code of the user's: __setstate__ and the like
+            what = "a function or its arguments" if fn is None else f"the arguments of {describe(fn)}()"
+            raise cannot_unpickle(what, e) from e
         if deps:
             names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
             for i, (kind, result) in enumerate(deps):
                 if kind not in (RESULT_VALUE, RESULT_NONE):
                     raise DependencyFailed(kind, bytes(result), names[i], describe(fn))
-            results = [None if kind == RESULT_NONE else loads(result) for kind, result in deps]
+            results = [load_argument(kind, result, names[i], fn) for i, (kind, result) in enumerate(deps)]
             args = tuple(results[x.i] if type(x) is Dependency else x for x in args)
             kwargs = {k: results[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
         return fn, args, kwargs
+
+
+def load_argument(kind: int, result: bytes | Block, name: str, fn: Any) -> Any:
+    """The result of the G of that name, which a call of fn has waited for."""
+    try:
+        return None if kind == RESULT_NONE else loads(result)
+    except BaseException as e:
+        raise cannot_unpickle(f"the result of {name}, an argument of {describe(fn)}(),", e) from e
+
+
+def cannot_unpickle(what: str, error: BaseException) -> EncodingError:
+    """The error for the G in question; raises what is no matter of `what`."""
+    from . import reason
+
+    if reason.is_callers(error):
+        raise error
+    return EncodingError(f"{what} cannot be unpickled: {reason.said(error)}")
 
 
 def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes | Large]:
@@ -147,13 +169,10 @@ def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseExc
         if kind == RESULT_ERROR:
             return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
-            return None, MemoryError("the runtime's shared memory has no room for the result")
-    except BaseException as e:  # code of the user's: __setstate__ and the like
-        from . import reason
-
-        if reason.is_callers(e):
-            raise
-        error = EncodingError(f"the result of {of.name} cannot be unpickled here: {reason.said(e)}")
+            size = f"of {bytes(data).decode()} bytes" if data else "now"
+            return None, MemoryError(f"the runtime's shared memory has no room for the result {size}")
+    except BaseException as e:
+        error = cannot_unpickle(f"the result of {of.name}", e)
         error.__cause__ = e
         return None, error
     return None, EncodingError(f"the result of {of.name} is of an unknown kind: {kind}")
