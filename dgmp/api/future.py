@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
 from ..errors import EncodingError, WorkerDied
@@ -157,18 +157,14 @@ class Future(Generic[T]):
         if self._state != DECODED:
             self._decode()
         if self._error is not None:
-            self._raise(self._error)
+            error, context = self._error, self._error.__context__
+            try:
+                raise error.with_traceback(None)  # always the same one, each time with a new traceback,
+            finally:
+                error.__context__ = context  # and with its own context, not with what its asker is at
+                del self, error, context  # no cycle from the traceback to the future
         value: T = self._value
         return value
-
-    def _raise(self, error: BaseException) -> NoReturn:
-        """Always the same exception, each time with a new traceback; what its G was at when it was raised stays its context."""
-        context = error.__context__
-        try:
-            raise error.with_traceback(None)
-        finally:
-            error.__context__ = context
-            del self, error, context  # no cycle from the traceback to the exception and the future
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits as `result` does; the exception the G ended with, or None."""

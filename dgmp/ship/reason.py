@@ -155,14 +155,22 @@ def depth() -> int:
 
 
 def is_ctrl_c(error: KeyboardInterrupt) -> bool:
-    """Whether it comes from a signal, and is not the object's own: in doubt, yes."""
+    """Whether it comes from a signal, and is not raised by code of the object: Python's own handler has no frame, and the
+    signal's comes between two instructions, not from one that raises."""
     if threading.current_thread() is not threading.main_thread():
         return False
+    handler: Any = signal.getsignal(signal.SIGINT)
+    code = getattr(handler, "__code__", None)
+    if code is None and callable(handler) and handler is not signal.default_int_handler:
+        return True  # an object: in doubt
+    instruction = -1
     tb = error.__traceback__
-    while tb is not None and tb.tb_next is not None:
+    while tb is not None:
+        if tb.tb_frame.f_code is code:
+            return True
+        instruction = tb.tb_frame.f_code.co_code[tb.tb_lasti]
         tb = tb.tb_next
-    raised = tb is not None and tb.tb_frame.f_code.co_code[tb.tb_lasti] == RAISE
-    return not raised or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    return instruction != RAISE
 
 
 # ---------------------------------------------------------------------- finding it
