@@ -20,7 +20,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -39,6 +41,8 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
+    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
+    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     struct View *next;
 } View;
 
@@ -308,13 +312,31 @@ static void let_go(View *self, uint32_t index) {
     unpin(self, index);
 }
 
-/* drain(tell) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have something
- * in _then are appended to the list `tell`; their slots are dead again. */
-static PyObject *View_drain(View *self, PyObject *tell) {
+/* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
+static uint64_t output_first(View *self, uint64_t written_to) {
+    struct inbox *b = &self_m(&self->v)->inbox;
+    uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown || head < written_to) return 0;
+    return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
+ * something in _then are appended to the list `tell`; their slots are dead again.
+ * Or a negative number, and nothing is finished: a client has to write first what Ms have sent, then calls with minus that
+ * number; an M has to apply new logging levels first. */
+static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     CHECK(self);
+    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
     struct view *v = &self->v;
+    PyObject *tell = a[0];
+    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]), first;
+    int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
+    if (PyErr_Occurred()) return NULL;
+    if (is_m && load_acq(&v->seg->sched.log_levels) != self->levels_seen) return PyLong_FromLong(-1);
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
+        if (!is_m && (first = output_first(self, written_to)) != 0)
+            return PyLong_FromLongLong(n ? n : -(long long)first);
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
@@ -387,6 +409,39 @@ static PyObject *View_kick(View *self, PyObject *none) {
     CHECK(self);
     inbox_kick(&self->v, self->v.self);
     Py_RETURN_NONE;
+}
+
+/* sent(): another packet lies in the output channel.  Also in a child that a G has forked: it may print. */
+static PyObject *View_sent(View *self, PyObject *none) {
+    (void)none;
+    if (!self->closed) atomic_fetch_add(&self->v.seg->sched.outputs, 1);
+    Py_RETURN_NONE;
+}
+
+/* shown(outputs): all has been written that had been sent when the attribute had this value. */
+static PyObject *View_shown(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long outputs = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (outputs > self->shown) self->shown = outputs;
+    Py_RETURN_NONE;
+}
+
+/* publish_levels(key): Ms shall apply the logging levels of this function table entry. */
+static PyObject *View_publish_levels(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long key = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    atomic_store(&self->v.seg->sched.log_levels, (uint32_t)key);
+    Py_RETURN_NONE;
+}
+
+/* new_levels() -> the entry to apply; drain says when there is another. */
+static PyObject *View_new_levels(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    self->levels_seen = load_acq(&self->v.seg->sched.log_levels);
+    return PyLong_FromUnsignedLong(self->levels_seen);
 }
 
 static PyObject *View_intern(View *self, PyObject *arg) {
@@ -965,6 +1020,7 @@ static PyObject *View_get(View *self, void *what) {
     case 7: return PyLong_FromUnsignedLong(npidle(v));
     case 8: return PyLong_FromUnsignedLongLong(self->outstanding);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
+    case 11: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -974,7 +1030,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function),
+    ONE(close), FAST(spawn), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
@@ -986,7 +1042,7 @@ static PyMethodDef methods[] = {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("outputs", 11), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -1009,6 +1065,28 @@ static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* receive(fd, packets): the packets that lie in the socket now are appended to the list, all of them or until an error; no
+ * more, as their senders may be as fast as we are.  OSError: it is closed. */
+static PyObject *receive(PyObject *mod, PyObject *const *a, Py_ssize_t n) {
+    (void)mod;
+    static char packet[1 << 16];      /* under the GIL */
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "receive takes 2 arguments");
+    int fd = (int)PyLong_AsLong(a[0]), left;
+    if (PyErr_Occurred()) return NULL;
+    if (ioctl(fd, FIONREAD, &left)) return PyErr_SetFromErrno(PyExc_OSError);
+    while (left > 0) {
+        ssize_t len = recv(fd, packet, sizeof packet, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR) continue;
+        if (len <= 0) break;
+        left -= (int)len;
+        PyObject *data = PyBytes_FromStringAndSize(packet, len);
+        int e = !data || PyList_Append(a[1], data);
+        Py_XDECREF(data);
+        if (e) return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* alarm() -> a timerfd for sysmon */
 static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     (void)mod, (void)none;
@@ -1017,6 +1095,7 @@ static PyObject *make_alarm(PyObject *mod, PyObject *none) {
 }
 
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
