@@ -322,8 +322,8 @@ static uint64_t output_first(View *self, uint64_t written_to) {
 
 /* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
  * something in _then are appended to the list `tell`; their slots are dead again.
- * Or a negative number, and nothing is finished: a client has to write first what Ms have sent, then calls with minus that
- * number; an M has to apply new logging levels first. */
+ * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
+ * that number. */
 static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     CHECK(self);
     if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
@@ -333,7 +333,6 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
     if (PyErr_Occurred()) return NULL;
-    if (is_m && load_acq(&v->seg->sched.log_levels) != self->levels_seen) return PyLong_FromLong(-1);
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
         if (!is_m && (first = output_first(self, written_to)) != 0)
             return PyLong_FromLongLong(n ? n : -(long long)first);
@@ -436,7 +435,7 @@ static PyObject *View_publish_levels(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
-/* new_levels() -> the entry to apply; drain says when there is another. */
+/* new_levels() -> the entry to apply; claim says when there is another. */
 static PyObject *View_new_levels(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
@@ -547,7 +546,8 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, has_deps), or None: somebody else ran it. */
+/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
+ * there are new logging levels. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -558,9 +558,9 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKNO)", g->fn, (unsigned long long)g->goid,
-                         PyBytes_FromStringAndSize(gargs(&self->v, g), (Py_ssize_t)g->args_len),
-                         load_acq(&g->deps) ? Py_True : Py_False);
+    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
+                         PyBytes_FromStringAndSize(gargs(&self->v, g), (Py_ssize_t)g->args_len), flags);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {

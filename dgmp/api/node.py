@@ -166,7 +166,7 @@ class Node:
                 self.kick_sleepers(ours)
 
     def catch_up(self, written_to: int) -> None:
-        """The core has something that comes before results; then they are collected as far as it says."""
+        """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
         raise NotImplementedError
 
     def kick_sleepers(self, ours: int = 0) -> None:
@@ -309,10 +309,6 @@ class Member(Node):
                 self.run_handlers()
         else:
             super().collect(ours)
-
-    def catch_up(self, written_to: int) -> None:
-        self.m.new_levels()
-        self.view.drain(self.untold, 0)
 
     def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""

@@ -16,6 +16,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from typing import Any
 
 from .._core import receive
@@ -23,6 +24,7 @@ from ..ship import records
 from ..ship.packets import BINARY, RECORD, STDERR, Joiner, kind, split
 
 PATIENCE = 1.0  # seconds to wait for another thread that writes
+PAUSE = 0.02
 ROOM = 4096  # packets that are taken out of the channel while nobody can write
 BUFFER = 1 << 19  # bytes that may lie in the channel, as the kernel counts them: a thousand short lines
 
@@ -63,8 +65,7 @@ class Output:
             self.make_room()
             return False
         try:
-            if not self.lock.acquire(timeout=PATIENCE):
-                self.make_room()
+            if not self.acquire():
                 return False
             self.receive()
             while self.packets:
@@ -75,6 +76,14 @@ class Output:
                 self.lock.release()
             except RuntimeError:
                 pass
+
+    def acquire(self) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while not self.lock.acquire(timeout=PAUSE):
+            if time.monotonic() > deadline:
+                return False
+            self.make_room()
+        return True
 
     def is_ours(self) -> bool:
         """Whether the calling thread is writing: it is in user code, a stream's or a signal handler's."""

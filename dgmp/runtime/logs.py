@@ -75,10 +75,10 @@ class Levels:
                 self.apply(self.view.function(key))
 
     def get_new_logger(self, name: str) -> logging.Logger:
-        logger = self.get_logger(name)
-        if name in self.to_come:
-            logger.setLevel(self.to_come.pop(name))
-        return logger
+        for known in list(self.to_come):
+            if f"{name}.".startswith(f"{known}."):
+                self.get_logger(known).setLevel(self.to_come.pop(known))
+        return self.get_logger(name)
 
     def apply(self, data: bytes) -> None:
         """Only what has changed: the rest may have been set by user code here."""
@@ -96,9 +96,8 @@ class Levels:
                 self.set_level(name, level)
 
     def set_level(self, name: str, level: int) -> None:
-        logger = logging.root.manager.loggerDict.get(name)
-        if isinstance(logger, logging.Logger):
-            logger.setLevel(level)
+        if name in logging.root.manager.loggerDict:  # it, or others below it
+            self.get_logger(name).setLevel(level)
         elif level:
             self.to_come[name] = level
         else:

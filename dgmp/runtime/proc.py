@@ -53,6 +53,7 @@ MOST_SHARE = 128
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
+NEW_LEVELS = 2  # a flag of View.claim
 
 
 class G:
@@ -356,12 +357,12 @@ class M:
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, has_deps = gp.fn
+        key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
         gp.fn = None
         try:
-            deps = self.view.dep_results(gp.word) if has_deps else None
+            deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
@@ -376,7 +377,10 @@ class M:
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
         args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
-        if output is not None and (output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr):
+        try:
+            if output is not None and (output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr):
+                output.settle(gp)
+        except AttributeError:  # user code has deleted one
             output.settle(gp)
         try:
             self.view.complete(gp.word, kind, out)
@@ -385,6 +389,12 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes]]:
+        """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & NEW_LEVELS:
+            self.new_levels()
+        return self.view.dep_results(gp.word)
 
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:
@@ -451,11 +461,7 @@ class M:
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
-        n = self.view.drain(self.untold, 0)
-        if n:
-            if n < 0:
-                self.new_levels()
-                self.view.drain(self.untold, 0)
+        if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
         if self.timers:
