@@ -377,11 +377,13 @@ class M:
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
         args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
-        try:
-            if output is not None and (output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr):
+        if output is not None:
+            try:
+                changed = output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr
+            except AttributeError:  # user code has deleted one
+                changed = True
+            if changed:
                 output.settle(gp)
-        except AttributeError:  # user code has deleted one
-            output.settle(gp)
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None

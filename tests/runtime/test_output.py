@@ -96,6 +96,9 @@ class Notebook(io.TextIOBase):
     def flush(self):
         self.flushes += 1
 
+    def text(self):
+        return "".join(self.texts)
+
 
 @pytest.mark.parametrize("kind", [OnlyWrite, Notebook])
 def test_stdout_replaced_by_an_object_without_a_descriptor(rt, monkeypatch, kind):
@@ -105,7 +108,7 @@ def test_stdout_replaced_by_an_object_without_a_descriptor(rt, monkeypatch, kind
     rt.go(write_bytes, b"bytes\n").result(20)
     rt.go(say, "open", end="").result(20)
     monkeypatch.undo()
-    text = stream.text if kind is OnlyWrite else "".join(stream.texts)
+    text = stream.text if kind is OnlyWrite else stream.text()
     assert text == "one\né☃\nbytes\nopen"
     assert kind is OnlyWrite or stream.flushes == 1  # for what is not a whole line
 
@@ -221,7 +224,7 @@ def test_it_is_there_when_one_of_many_waiting_threads_has_its_result(capsys):
         def wait(n):
             for i in range(100):
                 rt.go(say, f"thread {n} line {i}").result(20)
-                if f"thread {n} line {i}\n" not in "".join(lines.texts):
+                if f"thread {n} line {i}\n" not in lines.text():
                     missing.append((n, i))
 
         threads = [threading.Thread(target=wait, args=(n,)) for n in range(4)]
@@ -545,13 +548,11 @@ def say_in_threads():
         thread.join()
 
 
-def test_threads_of_a_g(capsys):
-    with dgmp.Runtime(procs=1) as rt:
+def test_threads_of_a_g():
+    with dgmp.Runtime(procs=1) as rt, contextlib.redirect_stdout(Notebook()) as said:
         rt.go(say_in_threads).result(20)
-        said = capsys.readouterr().out
-        while said.count("unfinished") < 3:  # once the M has nothing else to do
-            said += capsys.readouterr().out
-    lines = [line for line in said.replace("unfinished ", "").splitlines() if line]
+        assert helpers.eventually(lambda: said.text().count("unfinished") == 3)  # once the M has nothing else to do
+    lines = [line for line in said.text().replace("unfinished ", "").splitlines() if line]
     for n in range(3):
         assert [x for x in lines if x.startswith(f"thread {n}")] == [f"thread {n} line {i}" for i in range(200)]
 
@@ -661,19 +662,18 @@ def say_for_ever():
         i += 1
 
 
-def test_killed_ms_leave_whole_lines(capsys):
+def test_killed_ms_leave_whole_lines():
     with dgmp.Runtime(procs=2) as rt:
         for _ in range(5):
-            f = rt.go(say_for_ever)
-            said = ""
-            while said.count("\n") < 100:
-                said += capsys.readouterr().out
-            for _, pid in rt.node.view.pids():
-                os.kill(pid, signal.SIGKILL)
-            with pytest.raises(dgmp.WorkerDied):
-                f.result(20)
-            said += capsys.readouterr().out
-            assert said == "".join(f"line {i} {'x' * 100}\n" for i in range(said.count("\n")))
+            with contextlib.redirect_stdout(Notebook()) as said:
+                f = rt.go(say_for_ever)
+                assert helpers.eventually(lambda: len(said.texts) > 20)  # noqa: B023
+                for _, pid in rt.node.view.pids():
+                    os.kill(pid, signal.SIGKILL)
+                with pytest.raises(dgmp.WorkerDied):
+                    f.result(20)
+            text = said.text()
+            assert text == "".join(f"line {i} {'x' * 100}\n" for i in range(text.count("\n")))
 
 
 def test_a_g_that_prints_for_ever_hides_no_result(capsys):
