@@ -21,6 +21,8 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
 from .future import PENDING, Future, deadline_of
+from .levels import Levels
+from .output import Output
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -74,6 +76,10 @@ class Node:
         self.gone: BaseException | None = None
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        # In a client: whether the mark is in the cache tells if Ms must learn of new logging levels (api.levels).
+        self.log_mark: Any = None
+        self.log_cache: dict[Any, Any] = {}
+        self.log_stale: bool | None = None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -81,6 +87,8 @@ class Node:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
+        if (self.log_mark in self.log_cache) is self.log_stale:
+            self.publish_levels()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -164,12 +172,23 @@ class Node:
         blocks, size = self.view.large()
         return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
 
+    def publish_levels(self) -> None:
+        raise NotImplementedError
+
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
-        if self.gone is None and self.view.drain(self.untold):
-            self.tell_all()
-            self.kick_sleepers(ours)
+        if self.gone is None:
+            n = self.view.drain(self.untold, 0)
+            if n:
+                if n < 0:
+                    self.catch_up(-n)
+                self.tell_all()
+                self.kick_sleepers(ours)
+
+    def catch_up(self, written_to: int) -> None:
+        """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
+        raise NotImplementedError
 
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
@@ -343,9 +362,12 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool]) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.output = output
+        self.levels = Levels(view)
+        self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
 
     def throttle(self) -> None:
         self.collect()
@@ -386,7 +408,21 @@ class Client(Node):
             return False
         return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
 
+    def publish_levels(self) -> None:
+        with self.lock:
+            self.levels.publish()
+            self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
+
+    def catch_up(self, written_to: int) -> None:
+        """What Gs have printed is written."""
+        outputs = self.view.outputs
+        if self.output is None or self.output.show():
+            self.view.shown(outputs)
+        self.view.drain(self.untold, written_to)
+
     def look(self) -> None:
+        if self.output is not None and self.output.is_ours():
+            self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
@@ -396,6 +432,8 @@ class Client(Node):
         """No more work: every pending Future ends with error."""
         if self.gone is not None:
             return
+        if self.output is not None:
+            self.output.show()
         pending = self.view.pending()
         self.gone = error
         for future in pending:

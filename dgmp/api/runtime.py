@@ -24,6 +24,7 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
+from .output import Output, streams
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 T = TypeVar("T")
@@ -76,11 +77,14 @@ class Runtime:
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
-                self.node = Client(view, self._alive)
+                output = Output() if main is None else None
+                if output is not None:
+                    undo.callback(output.close)
+                self.node = Client(view, self._alive, output)
                 self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
-                options = {"foreground": main is not None} | ({"path": path} if path else {})
+                options = {"foreground": main is not None, "streams": streams()} | ({"path": path} if path else {})
                 self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options)
             finally:
                 os.close(segment)
@@ -102,8 +106,11 @@ class Runtime:
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
+            channel = [] if self.node.output is None else [self.node.output.theirs.fileno()]
             with theirs, interrupts_held():
-                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message])
+                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message, *channel])
+            if self.node.output is not None:
+                self.node.output.start()
         finally:
             os.close(message)
 
@@ -195,6 +202,8 @@ class Runtime:
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
             self._stop_coordinator()
+            if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
+                self.node.output.close()
         finally:
             with contextlib.suppress(OSError):  # os.closerange in the program
                 self._close_descriptors()
