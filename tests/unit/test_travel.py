@@ -27,7 +27,8 @@ from tests import helpers
 CODEC = settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 LIVE = settings(CODEC, max_examples=25)
 INLINE, LARGE = 104, values.LARGE
-EDGES = sorted({n + d for n in (0, INLINE, 512, 4096, LARGE) for d in range(-40, 41) if n + d >= 0 and (abs(d) < 4 or not d % 8)})
+AROUND = (*range(-3, 4), *range(-40, 41, 8))
+EDGES = sorted({n + d for n in (0, INLINE, 512, 4096, LARGE) for d in AROUND if n + d >= 0})
 
 
 class Color(enum.Enum):
