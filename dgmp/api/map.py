@@ -26,7 +26,7 @@ from .._core import RESULT_ERROR, Block
 from ..errors import EncodingError, TooManyGs
 from ..ship import closure, failure, functions, values
 from ..ship.chunk import Failed, snapshot
-from .future import PENDING, AnyOf, Future
+from .future import AnyOf, Future
 from .node import Node
 from .pace import MOST_BYTES, TARGET_NS, Pace, cost_of
 
@@ -83,7 +83,7 @@ def lost(error: BaseException, items: int) -> Results:
 class Sent(Future[Any]):
     """A chunk, from its items to its results."""
 
-    __slots__ = ("items", "count", "size", "call", "came")
+    __slots__ = ("items", "count", "size", "call", "came", "known")
 
     def __init__(self, chunks: Chunks, name: str, code: Any, lasti: int) -> None:
         super().__init__(chunks.node, None, name)
@@ -94,6 +94,7 @@ class Sent(Future[Any]):
         self.size = 0  # in bytes, encoded
         self.call: bytes | Block = b""
         self.came = 0  # bytes of its results
+        self.known = False  # that it has finished
 
     def results(self) -> Iterator[Any]:
         """It has finished."""
@@ -186,7 +187,7 @@ class Chunks:
         while True:
             self.look()
             ready = self.sent if self.ordered else self.finished
-            if ready and ready[0]._state != PENDING:
+            if ready and ready[0].known:
                 return ready[0]
             if self.node.gone is not None:
                 self.stop(self.node.gone)
@@ -212,6 +213,7 @@ class Chunks:
             if not self.ordered:
                 self.finished.append(chunk)
             arrived.popleft()
+            chunk.known = True
             if chunk.word:
                 self.running -= 1
                 if error is None:
