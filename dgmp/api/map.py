@@ -279,6 +279,7 @@ class Chunks:
             chunk.fail(e)
         self.making, chunk.items, chunk.call = None, [], b""
         self.pace.sent(chunk.count, chunk.size)
+        self.ended = self.ended or self.instant and self.pace.rest == 0
         return True
 
     def encode(self, chunk: Sent) -> None:

@@ -73,7 +73,7 @@ def test_sizes_grow_by_a_factor_at_most():
 
 
 def test_sizes_shrink_when_items_turn_out_slow():
-    times = [100] * 100_000 + [3_000_000] * 60_000
+    times = [100] * 100_000 + [3_000_000] * 350_000
     sizes, _ = simulate(times, sized=False)
     assert sizes[-10_000:] == [1] * 10_000
 
