@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from .._core import RESULT_ERROR, Block
 from ..errors import EncodingError, TooManyGs
-from ..ship import closure, failure, functions, values
+from ..ship import closure, failure, functions, reason, values
 from ..ship.chunk import Failed, snapshot
 from .future import AnyOf, Future
 from .node import Node
@@ -51,8 +51,9 @@ class Lost(Failed):
 class Results:
     """Iterator over the results of a chunk, some of which are errors: each is raised in its place."""
 
-    def __init__(self, results: Iterable[Any]) -> None:
+    def __init__(self, results: Iterable[Any], name: str) -> None:
         self.results = deque(results)
+        self.name = name  # of the function
 
     def __length_hint__(self) -> int:
         return len(self.results)
@@ -68,16 +69,16 @@ class Results:
         if type(result) is Lost:
             raise result.lost_by
         if type(result) is Failed:
-            raise closure.decode_result(RESULT_ERROR, result.data)[1]  # type: ignore[misc]
+            raise closure.decode_result(RESULT_ERROR, result.data, self)[1]  # type: ignore[misc]
         return result
 
 
 def lost(error: BaseException, items: int) -> Results:
     """For a chunk that ended with an error: each of its items does."""
     if items == 1:
-        return Results([Lost(error)])
+        return Results([Lost(error)], "")
     note = f"the item was one of {items} that ran as one chunk"
-    return Results([Lost(failure.with_note(error, note)) for _ in range(items)])
+    return Results([Lost(failure.copy_with_note(error, note)) for _ in range(items)], "")
 
 
 class Sent(Future[Any]):
@@ -102,7 +103,7 @@ class Sent(Future[Any]):
         if error is not None:
             return lost(error, self.count)
         (_, results, failed), self._value = self._value, None
-        return Results(results) if failed or self.came > HEAVY * self.count else iter(results)
+        return Results(results, self.name) if failed or self.came > HEAVY * self.count else iter(results)
 
 
 class Chunks:
@@ -288,7 +289,7 @@ class Chunks:
             items = chunk.items
             try:
                 call = self.encoded(items)
-            except EncodingError:
+            except reason.USER_ERRORS:
                 if len(items) == 1:
                     raise
             else:
@@ -306,7 +307,7 @@ class Chunks:
         if self.key == functions.WHOLE:
             call = self.chunk, call, {}
         if len(items) > 1:
-            return values.encode(call, self.chunk.__qualname__)
+            return values.pickled(call)
         args = items[0] if self.width > 1 or self.starred and isinstance(items[0], tuple) else (items[0],)
         return closure.encode_call(call, self.fn, args, {})
 
