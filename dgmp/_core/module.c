@@ -469,6 +469,16 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual */
+static PyObject *View_cancel(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t index = gword_index(w);
+    int ours = index < self->nslots && self->slots[index].future;
+    return PyBool_FromLong(ours && gcancel(&self->v, w));
+}
+
 static void unpin(View *self, uint32_t index) {
     struct slot *slot = &self->slots[index];
     if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, index);
@@ -1240,7 +1250,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
