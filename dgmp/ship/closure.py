@@ -1,9 +1,9 @@
 """A call to bytes and back (DESIGN.md, Shipping closures).
 
-An importable function travels by reference: its pickle goes into the segment's function table once, and a G carries the
-table's key and its pickled arguments.  Everything else (lambdas, closures, `__main__`, methods, partials, calls with
-keywords or with futures among their arguments) travels whole inside the G, encoded anew for every call, so that nothing
-can be stale.
+A function that is importable, or that has been encoded and is provably the same, stands in the segment's function table,
+and a G carries the table's key and its pickled arguments (functions).  Everything else travels whole inside the G, encoded
+anew for every call, so that nothing can be stale.  Calls with keywords, or with futures among their arguments, are always
+one pickle, in which a function may be the table's.
 
 Called by api (Encoder, decode_result) and by runtime in an M (Decoder, encode_result).
 """
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
 from ..errors import EncodingError
-from . import death
+from . import death, proof
 from .failure import argument_note, decode_error, unwrap, wrap
 from .functions import WHOLE, FunctionKeys
-from .values import describe, dumps
+from .modules import portable
+from .values import describe, dumps, dumps_dynamic
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -35,6 +37,18 @@ class Dependency:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.i, self.name)
+
+
+class Entry:
+    """Stands for the function of that key."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Entry, (self.key,)
 
 
 class DependencyFailed(Exception):
@@ -64,6 +78,8 @@ def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
     name = describe(fn)
     try:
+        if obj is not args and type(obj[0]) is FunctionType:  # plain pickle could not: it is not importable
+            return dumps_dynamic(obj, f"{name} or an argument of it")
         return dumps(obj, f"{name} or an argument of it")
     except EncodingError as e:
         whole = e
@@ -86,36 +102,67 @@ class Encoder:
             key, namespace, name = self.keys[fn]
             if namespace[name] is fn:
                 data = _dumps(args, 5)
-                if b"__main__" not in data:
+                if b"\x93" not in data or portable(data):
                     return key, data
                 return key, dumps_call(args, fn, args, {})
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self.functions.key_of(fn)
         if key == WHOLE:
-            return WHOLE, self.encode_whole(fn, args, {})
+            return WHOLE, dumps_call((fn, args, {}), fn, args, {})
+        try:
+            data = _dumps(args, 5)
+            if b"\x93" not in data or portable(data):
+                return key, data
+        except Exception:  # not picklable as it is
+            pass
         return key, dumps_call(args, fn, args, {})
 
     def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        return dumps_call((fn, args, kwargs), fn, args, kwargs)
+        """A call with keywords or dependencies."""
+        key = self.functions.key_of(fn)
+        return dumps_call((fn if key == WHOLE else Entry(key), args, kwargs), fn, args, kwargs)
 
 
 class Decoder:
-    """Decodes calls in an M; loads a function of the table once."""
+    """Decodes calls in an M; loads a function of the table once, and again when a G has changed it."""
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.functions: dict[int, Callable[..., Any]] = {}
+        self.functions: dict[int, Any] = {}
+        self.closures: dict[int, tuple[Any, proof.Proof]] = {}
+
+    def forget(self) -> None:
+        """Loads all functions anew."""
+        self.functions.clear()
+        self.closures.clear()
+
+    def function(self, key: int) -> Any:
+        """The function of that key."""
+        fn = self.functions.get(key)
+        if fn is not None:
+            return fn
+        shared = self.closures.get(key)
+        if shared is not None and proof.holds(shared[1], shared[0]):
+            return shared[0]
+        loaded = _loads(self.view.function(key))
+        if type(loaded) is tuple:  # by value
+            fn = loaded[0]
+            if (proven := proof.prove(fn)) is not None:
+                self.closures[key] = fn, proven
+        else:
+            fn = self.functions[key] = loaded
+        return fn
 
     def decode_call(self, key: int, data: bytes, deps: list[tuple[int, bytes]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
     ]:
         if key != WHOLE:
             fn = self.functions.get(key)
-            if fn is None:
-                fn = self.functions[key] = _loads(self.view.function(key))
-            return fn, _loads(data), {}
+            return self.function(key) if fn is None else fn, _loads(data), {}
         fn, args, kwargs = _loads(data)
+        if type(fn) is Entry:
+            fn = self.function(fn.key)
         if deps:
             names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
             for i, (kind, result) in enumerate(deps):
@@ -133,11 +180,11 @@ def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
         return RESULT_NONE, b""
     try:
         data = _dumps(value, 5)
-        if b"__main__" not in data:
+        if b"\x93" not in data or portable(data):
             return RESULT_VALUE, data
     except Exception:  # cloudpickle may know better, and has the better error
         pass
-    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
+    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})", True)
 
 
 def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:

@@ -41,7 +41,7 @@ def encode_error(error: BaseException, skip: int = 1) -> tuple[int, bytes]:
         tb = tb.tb_next if tb is not None else None
     text = "".join(traceback.format_exception(type(error), error, tb))
     try:
-        data = values.dumps((error, text), "an exception")
+        data = values.dumps((error, text), "an exception", True)
         values.loads(data)  # one whose unpickling fails would fail at the client
     except BaseException as e:  # noqa: B036 - user code: __reduce__, __setstate__
         stand_in = EncodingError(f"{type(error).__qualname__}: {error} (the exception itself cannot travel: {e})")
