@@ -2,6 +2,7 @@
 
 from .api.future import Future
 from .api.runtime import Runtime, current, gather, go, goid, gomaxprocs, gosched, num_g, spawn, stats
+from .api.task import Task, task
 from .errors import (
     CoordinatorDied,
     DgmpError,
@@ -15,6 +16,6 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "TooManyGs",
-    "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g", "spawn", "stats",
+    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "Task",
+    "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g", "spawn", "stats", "task",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
 from ..errors import EncodingError
-from . import death, proof
+from . import death, proof, snapshot
 from .failure import argument_note, decode_error, unwrap, wrap
 from .functions import WHOLE, FunctionKeys
 from .modules import portable
@@ -145,7 +145,10 @@ class Decoder:
         shared = self.closures.get(key)
         if shared is not None and proof.holds(shared[1], shared[0]):
             return shared[0]
-        loaded = _loads(self.view.function(key))
+        loaded = snapshot.load(self.view.function(key))
+        if isinstance(loaded, snapshot.Snapshot):
+            loaded._keys[self.view.runtime_id] = key
+            loaded = loaded._fn
         if type(loaded) is tuple:  # by value
             fn = loaded[0]
             if (proven := proof.prove(fn)) is not None:
@@ -163,6 +166,8 @@ class Decoder:
         fn, args, kwargs = _loads(data)
         if type(fn) is Entry:
             fn = self.function(fn.key)
+        if isinstance(fn, snapshot.Snapshot):
+            fn = fn._fn
         if deps:
             names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
             for i, (kind, result) in enumerate(deps):

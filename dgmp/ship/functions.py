@@ -16,6 +16,7 @@ from typing import Any
 
 from .._core import View
 from . import code, proof
+from .snapshot import Snapshot
 
 WHOLE = 0  # no key: the callable is among the arguments
 MOST_FUNCTIONS = 2048  # by value, of one process
@@ -49,13 +50,19 @@ class FunctionKeys:
         """The table key of a callable as it is now, else WHOLE."""
         kind = type(fn)
         if kind not in proof.LOOKS:
-            return self.reference(fn)
+            return self.snapshot(fn) if isinstance(fn, Snapshot) else self.reference(fn)
         seen = self.functions.get(fn)
         if seen is None and kind is FunctionType:
             seen = self.codes.get(fn.__code__)
         if seen is not None and seen.proven is not None and proof.holds(seen.proven[0], fn):
             return seen.proven[1]
         return self.reference(fn) or self.miss(fn, kind)
+
+    def snapshot(self, fn: Snapshot) -> int:
+        try:
+            return fn.key_in(self.view)
+        except MemoryError:  # the table is full: its bytes travel with each call
+            return WHOLE
 
     # ------------------------------------------------------------------ by reference
     def reference(self, fn: Any) -> int:

@@ -20,6 +20,7 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from . import code, modules
+from .snapshot import Snapshot
 
 MISSING: Any = object()
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range})
@@ -29,10 +30,6 @@ Step = tuple[Mapping[str, Any], str, Any]  # a namespace, a name, and what it mu
 
 class Unprovable(Exception):
     """What the function refers to may change without anybody noticing."""
-
-
-class Snapshot:
-    """A callable that travels as it was when it was first used (dgmp.task)."""
 
 
 def immutable(x: Any) -> bool:
