@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
 from ..errors import EncodingError
-from . import death, proof, snapshot
+from . import death, modules, proof, snapshot
 from .failure import argument_note, decode_error, unwrap, wrap
 from .functions import WHOLE, FunctionKeys
-from .modules import portable
 from .values import describe, dumps, dumps_dynamic
 
 _dumps = pickle.dumps
@@ -78,7 +77,7 @@ def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
     name = describe(fn)
     try:
-        if obj is not args and type(obj[0]) is FunctionType:  # plain pickle could not: it is not importable
+        if obj is not args and beyond_pickle(obj[0]):
             return dumps_dynamic(obj, f"{name} or an argument of it")
         return dumps(obj, f"{name} or an argument of it")
     except EncodingError as e:
@@ -87,6 +86,11 @@ def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any])
     for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
         dumps(x, f"argument {at} ({type(x).__name__}) of {name}()")
     raise whole
+
+
+def beyond_pickle(fn: Any) -> bool:
+    """Whether a callable without a key needs more than plain pickle for sure, or would come out as another one."""
+    return not modules.is_attribute(fn) if type(fn) is MethodType else type(fn) is FunctionType
 
 
 class Encoder:
@@ -102,7 +106,7 @@ class Encoder:
             key, namespace, name = self.keys[fn]
             if namespace[name] is fn:
                 data = _dumps(args, 5)
-                if b"\x93" not in data or portable(data):
+                if b"\x93" not in data or modules.portable(data):
                     return key, data
                 return key, dumps_call(args, fn, args, {})
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
@@ -112,7 +116,7 @@ class Encoder:
             return WHOLE, dumps_call((fn, args, {}), fn, args, {})
         try:
             data = _dumps(args, 5)
-            if b"\x93" not in data or portable(data):
+            if b"\x93" not in data or modules.portable(data):
                 return key, data
         except Exception:  # not picklable as it is
             pass
@@ -185,7 +189,7 @@ def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
         return RESULT_NONE, b""
     try:
         data = _dumps(value, 5)
-        if b"\x93" not in data or portable(data):
+        if b"\x93" not in data or modules.portable(data):
             return RESULT_VALUE, data
     except Exception:  # cloudpickle may know better, and has the better error
         pass

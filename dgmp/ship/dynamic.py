@@ -16,7 +16,7 @@ import os
 import pickle
 import sys
 import weakref
-from types import CellType, CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -213,6 +213,13 @@ def renew() -> None:
 os.register_at_fork(after_in_child=renew)
 
 
+def reduce_method(method: MethodType) -> tuple[Any, ...]:
+    """As plain pickle does, if that leads to it: its function need not travel then."""
+    if modules.is_attribute(method):
+        return getattr, (method.__self__, method.__name__)
+    return MethodType, (method.__func__, method.__self__)
+
+
 def reduce_cached(fn: Any) -> tuple[Any, ...]:
     if modules.by_reference(fn):
         return fn.__reduce__()  # type: ignore[no-any-return]
@@ -225,7 +232,7 @@ def make_cached(fn: Any, parameters: dict[str, Any]) -> Any:
 
 
 Pickler.dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child(
-    {CodeType: reduce_code, CellType: reduce_cell, CACHED: reduce_cached})
+    {CodeType: reduce_code, CellType: reduce_cell, MethodType: reduce_method, CACHED: reduce_cached})
 
 
 def dumps(obj: Any, result: bool = False) -> bytes:

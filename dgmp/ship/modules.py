@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
+from types import MethodType, ModuleType
 from typing import Any
 
 MAIN = frozenset({"__main__", "__mp_main__"})  # the second: the same in a child of multiprocessing's
@@ -40,6 +40,14 @@ def by_reference(obj: Any) -> bool:
     except Exception:  # user code; a name like f.<locals>.g
         return False
     return found is obj
+
+
+def is_attribute(method: MethodType) -> bool:
+    """Whether its object has it under its name."""
+    try:
+        return bool(getattr(method.__self__, method.__name__, None) == method)
+    except Exception:  # user code
+        return False
 
 
 def stamp() -> tuple[int, str]:

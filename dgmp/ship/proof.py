@@ -203,6 +203,8 @@ class Prover:
 
     def annotation(self, x: Any) -> Any:
         """Also what stands for a type: `list[int]`, `int | None`, `Sequence[str]`."""
+        if x is type(None):
+            return x
         if getattr(x, "__args__", None) is not None and type(x).__module__ in ("builtins", "types", "typing"):
             for part in (getattr(x, "__origin__", None), *x.__args__):
                 if part is not None and type(part).__module__ != "typing" or isinstance(part, type):
