@@ -155,8 +155,8 @@ def class_id(cls: type, args: tuple[Any, ...]) -> str:
 def with_slots(cls: type, args: tuple[Any, ...]) -> tuple[Any, ...]:
     """cloudpickle leaves out that instances have no __dict__; then their state does not fit."""
     slots = cls.__dict__.get("__slots__")
-    if not isinstance(slots, (str, tuple, list, dict)) or len(args) != 6:
-        return args
+    if not isinstance(slots, (str, tuple, list, dict)) or len(args) != 6 or issubclass(cls, tuple):
+        return args  # an enum, or a named tuple, which has them anyway
     meta, name, bases, namespace, *rest = args
     return meta, name, bases, {**namespace, "__slots__": slots}, *rest
 

@@ -259,7 +259,8 @@ def test_what_may_change_travels_whole(coder, name):
         ("helper's global rebound", "x = 1\ndef helper(): return x\ndef fn(): return helper()", "x = 2", 1, 2),
         ("helper's code replaced", "def helper(): return 1\ndef fn(): return helper()",
          "helper.__code__ = (lambda: 2).__code__", 1, 2),
-        ("helper's default changed", "def helper(x=1): return x\ndef fn(): return helper()", "helper.__defaults__ = (2,)", 1, 2),
+        ("helper's default changed", "def helper(x=1): return x\ndef fn(): return helper()", "helper.__defaults__ = (2,)",
+         1, 2),
         ("helper in a cell changed", "def make(f): return lambda: f()\ndef helper(x=1): return x\nfn = make(helper)",
          "helper.__defaults__ = (2,)", 1, 2),
         ("function in a default changed", "def helper(x=1): return x\ndef fn(f=helper): return f()",
@@ -277,7 +278,8 @@ def test_what_may_change_travels_whole(coder, name):
         ("qualified name changed", "def fn(): return fn.__qualname__", "fn.__qualname__ = 'A.g'", "fn", "A.g"),
         ("module's name changed", "def fn(): return fn.__module__", "fn.__module__ = 'elsewhere'", "__main__", "elsewhere"),
         ("doc changed", "def fn():\n 'a'\n return fn.__doc__", "fn.__doc__ = 'b'", "a", "b"),
-        ("annotations changed", "def fn(x: int = 1): return fn.__annotations__['x']", "fn.__annotations__['x'] = str", int, str),
+        ("annotations changed", "def fn(x: int = 1): return fn.__annotations__['x']",
+         "fn.__annotations__['x'] = str", int, str),
         ("annotations replaced", "def fn(x: int = 1): return len(fn.__annotations__)", "fn.__annotations__ = {}", 1, 0),
         ("global of a lambda within", "x = 1\ndef fn(): return (lambda: x)()", "x = 2", 1, 2),
         ("global of a comprehension within", "x = 1\ndef fn(): return [x for _ in 'a']", "x = 2", [1], [2]),
@@ -292,9 +294,11 @@ def test_what_may_change_travels_whole(coder, name):
          "fn.__setstate__((int, ('12',), {}, {}))", 11, 12),
         ("partial in a global changed", "import functools\np = functools.partial(int, '11', base=2)\ndef fn(): return p()",
          "p.keywords['base'] = 3", 3, 4),
-        ("callable instance's attribute set", "class A:\n x = 1\n def __call__(self): return self.x\nfn = A()", "fn.x = 2", 1, 2),
+        ("callable instance's attribute set", "class A:\n x = 1\n def __call__(self): return self.x\nfn = A()", "fn.x = 2",
+         1, 2),
         ("bound method's object changed", "class A:\n x = 1\n def m(self): return self.x\na = A()\nfn = a.m", "a.x = 2", 1, 2),
-        ("class method's class changed", "class A:\n x = 1\n @classmethod\n def m(cls): return cls.x\nfn = A.m", "A.x = 2", 1, 2),
+        ("class method's class changed", "class A:\n x = 1\n @classmethod\n def m(cls): return cls.x\nfn = A.m", "A.x = 2",
+         1, 2),
         ("static method's global", "x = 1\nclass A:\n @staticmethod\n def m(): return x\nfn = A.m", "x = 2", 1, 2),
         ("lru_cache's function's global", "import functools\nx = 1\n@functools.lru_cache\ndef fn(): return x", "x = 2", 1, 2),
         ("pattern replaced", "import re\nx = re.compile('a')\ndef fn(): return x.pattern", "x = re.compile('b')", "a", "b"),
@@ -350,7 +354,7 @@ def test_a_submodule_that_was_imported_later_is_imported_there_too(coder, tmp_pa
     (tmp_path / "pack_for_test/sub.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     try:
-        notebook = Notebook("import pack_for_test\ndef fn():\n try: return pack_for_test.sub.x\n except AttributeError: return 0")
+        notebook = Notebook("import pack_for_test as p\ndef fn():\n try: return p.sub.x\n except AttributeError: return 0")
         assert coder.known(notebook["fn"]) == 0
         before = coder.key(notebook["fn"])
         notebook.run("import pack_for_test.sub")
@@ -376,7 +380,10 @@ def test_the_id_of_a_dead_function_means_nothing(coder):
 
 
 def test_closures_made_in_a_loop(coder):
-    fns = [lambda x, i=i: (x, i) for i in range(20)] + [(lambda i: lambda x: (x, i))(i) for i in range(20)]
+    def make(i):
+        return lambda x: (x, i)
+
+    fns = [lambda x, i=i: (x, i) for i in range(20)] + [make(i) for i in range(20)]
     for _ in range(4):
         assert [coder.call(fn, 0) for fn in fns] == [(0, i) for i in [*range(20), *range(20)]]
     assert all(coder.key(fn, 0) for fn in fns)
@@ -390,8 +397,8 @@ def test_a_lambda_written_in_a_loop_is_one_function(coder):
 
 def test_a_lambda_in_a_loop_that_captures_what_changes(coder):
     for i in range(50):
-        assert coder.call(lambda x, y=[i]: (x, i, y), 1) == (1, i, [i])
-        assert coder.call(lambda x: (x, i), 1) == (1, i)
+        assert coder.call(lambda x, y=[i]: (x, i, y), 1) == (1, i, [i])  # noqa: B023
+        assert coder.call(lambda x: (x, i), 1) == (1, i)  # noqa: B023
 
 
 def test_many_different_closures_do_not_fill_the_table(coder):
@@ -431,7 +438,7 @@ def test_a_table_without_room_is_no_error(monkeypatch):
     "class A: n = 0\ndef fn():\n A.n += 1\n return A.n",
     "d = {}\ndef fn():\n d[len(d)] = 1\n return len(d)",
     "from tests.unit.test_functions import count\ndef helper(): pass\ndef fn(): return count(helper)",
-    "import functools\ndef helper(): return 1\ndef fn():\n functools.update_wrapper(helper, len)\n return helper.__name__ and 1",
+    "from functools import update_wrapper as u\ndef helper(): pass\ndef fn():\n u(helper, len)\n return helper.__name__ and 1",
     "def helper(): pass\ndef fn():\n n = helper.__defaults__\n helper.__defaults__ = (1,)\n return 1 if n is None else 2",
 ])
 def test_what_one_g_changes_in_its_function_the_next_does_not_see(coder, source):
@@ -530,7 +537,7 @@ def test_an_instance_with_the_names_of_a_function_keeps_its_state(coder):
 
 
 class TestModules:
-    @pytest.mark.parametrize("name", ["json", "os.path", "math", "dgmp", "dgmp.ship.closure", "tests.helpers", "pytest", "numpy"])
+    @pytest.mark.parametrize("name", ["json", "os.path", "math", "dgmp.ship.closure", "tests.helpers", "pytest", "numpy"])
     def test_importable(self, name):
         __import__(name)
         assert modules.importable(name)
@@ -556,7 +563,8 @@ class TestModules:
 
     def test_a_module_made_by_hand_goes_by_value(self, coder, made):
         assert not modules.importable("made_by_hand")
-        for fn, args, want in [(made.double, (2,), 4), (lambda x: made.double(x), (3,), 6), (helpers.identity, (made.double,), 0)]:
+        cases = [(made.double, (2,), 4), (lambda x: made.double(x), (3,), 6), (helpers.identity, (made.double,), 0)]
+        for fn, args, want in cases:
             for _ in range(3):
                 key, data = coder.encoder.encode(fn, args)
                 sys.modules.pop("made_by_hand")  # as in an M
@@ -614,8 +622,8 @@ def test_everything_of_a_function_arrives(source):
     fn = Notebook(source)["fn"]
     fn.attribute = ["x"]
     got = through(fn)
-    for name in ("__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__module__", "__doc__", "__annotations__",
-                 "__dict__"):
+    for name in ("__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__module__", "__doc__",
+                 "__annotations__", "__dict__"):
         assert getattr(got, name) == getattr(fn, name), name
     assert inspect.signature(got) == inspect.signature(fn)
     assert got.__code__.co_filename == "<cell>" and list(got.__code__.co_lines()) == list(fn.__code__.co_lines())
