@@ -7,6 +7,7 @@ from .errors import (
     CoordinatorDied,
     DgmpError,
     EncodingError,
+    LargeCaptureWarning,
     RemoteTraceback,
     RuntimeClosed,
     TooManyGs,
@@ -16,6 +17,7 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "Task",
-    "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g", "spawn", "stats", "task",
+    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
+    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g",
+    "spawn", "stats", "task",
 ]

@@ -21,6 +21,7 @@ from . import death, modules, proof, snapshot
 from .failure import argument_note, decode_error, unwrap, wrap
 from .functions import WHOLE, FunctionKeys
 from .values import describe, dumps, dumps_dynamic
+from .weight import Weights
 
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -99,6 +100,7 @@ class Encoder:
     def __init__(self, view: View) -> None:
         self.functions = FunctionKeys(view)
         self.keys = self.functions.keys
+        self.weights = Weights()
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes]:
         """The hot path: a positional call without futures."""
@@ -113,7 +115,7 @@ class Encoder:
             pass
         key = self.functions.key_of(fn)
         if key == WHOLE:
-            return WHOLE, dumps_call((fn, args, {}), fn, args, {})
+            return WHOLE, self.encode_whole(fn, args, {}, WHOLE)
         try:
             data = _dumps(args, 5)
             if b"\x93" not in data or modules.portable(data):
@@ -122,10 +124,16 @@ class Encoder:
             pass
         return key, dumps_call(args, fn, args, {})
 
-    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        """A call with keywords or dependencies."""
-        key = self.functions.key_of(fn)
-        return dumps_call((fn if key == WHOLE else Entry(key), args, kwargs), fn, args, kwargs)
+    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+                     key: int | None = None) -> bytes:
+        """A call with keywords or dependencies, or of a function that has no key."""
+        if key is None:
+            key = self.functions.key_of(fn)
+        if key != WHOLE:
+            return dumps_call((Entry(key), args, kwargs), fn, args, kwargs)
+        data = dumps_call((fn, args, kwargs), fn, args, kwargs)
+        self.weights.note(fn, len(data))
+        return data
 
 
 class Decoder:

@@ -9,6 +9,7 @@ Called by values.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import functools
 import importlib
 import io
@@ -177,8 +178,8 @@ def set_class(cls: type, came: tuple[bytes, Any, tuple[dict[str, Any], Any]]) ->
     if had is None or had and origin == _here:
         return
     set_state(cls, state)
-    for name in had.difference(state[0]):
-        if name in cls.__dict__:
+    for name in had.difference(state[0]):  # deleted there, or now the base class's own object
+        with contextlib.suppress(AttributeError, TypeError):  # __module__ stays
             delattr(cls, name)
     had.clear()
     had.update(state[0])
