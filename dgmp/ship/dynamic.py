@@ -1,8 +1,9 @@
 """Functions and classes by value: those of `__main__`, of notebooks, of other functions, of modules an M cannot import.
 
-cloudpickle, with three things of our own.  A function is its code's bytes (code.dumps), its cells, and those globals that
+cloudpickle, with some things of our own.  A function is its code's bytes (code.dumps), its cells, and those globals that
 it refers to; functions of one stream share globals and cells as they did here.  A class belongs to the process that made it:
-wherever an instance comes back to, its class there is left alone.  And what `functools.lru_cache` returns travels too.
+wherever an instance comes back to, its class there is left alone.  And what `functools.lru_cache` returns travels too, but
+no open text file: it would arrive as a copy of its content.
 Called by values.
 """
 
@@ -24,11 +25,13 @@ import cloudpickle
 
 from . import code as codes
 from . import modules
+from .values import REDUCERS
 
 FILENAME = 10  # which argument of CodeType (3.11 and newer) it is
 GLOBALS = ("__name__", "__package__", "__path__", "__file__")  # for relative imports inside of the function
 CACHED = type(functools.lru_cache(len))
 _reduce_code = cloudpickle.CloudPickler.dispatch_table[CodeType]
+_reduce_file = cloudpickle.CloudPickler.dispatch_table[io.TextIOWrapper]
 _classes: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()  # by cloudpickle's id: ours, and what came
 _came: codes.ById[set[str]] = codes.ById()  # those that came, and the names of what came with them
 _definitions: codes.ById[bytes] = codes.ById()  # as they go into results
@@ -37,6 +40,8 @@ _here = os.urandom(8)  # this process's name
 
 class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     """Pickles what cloudpickle does."""
+
+    dump = pickle.Pickler.dump  # a RecursionError stays one
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is FunctionType:
@@ -119,6 +124,12 @@ def reduce_code(code: CodeType) -> tuple[Any, ...]:
     except ValueError:  # cloudpickle's way, but it replaces the file name
         make, args = _reduce_code(code)
         return make, (*args[:FILENAME], code.co_filename, *args[FILENAME + 1:])
+
+
+def reduce_file(file: io.TextIOWrapper) -> Any:
+    if file is sys.stdout or file is sys.stderr:
+        return _reduce_file(file)
+    raise TypeError("cannot pickle '_io.TextIOWrapper' object")
 
 
 def reduce_cell(cell: CellType) -> tuple[Any, ...]:
@@ -232,11 +243,13 @@ def make_cached(fn: Any, parameters: dict[str, Any]) -> Any:
     return functools.lru_cache(**parameters)(fn)
 
 
-Pickler.dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child(
-    {CodeType: reduce_code, CellType: reduce_cell, MethodType: reduce_method, CACHED: reduce_cached})
+Pickler.dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child({
+    CodeType: reduce_code, CellType: reduce_cell, MethodType: reduce_method, CACHED: reduce_cached,
+    io.TextIOWrapper: reduce_file, **REDUCERS})
 
 
-def dumps(obj: Any, result: bool = False) -> bytes:
+def dumps(obj: Any) -> bytes:
+    """In one piece."""
     file = io.BytesIO()
-    (ResultPickler if result else Pickler)(file, protocol=5).dump(obj)
+    Pickler(file, protocol=5).dump(obj)
     return file.getvalue()

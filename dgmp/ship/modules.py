@@ -8,6 +8,7 @@ Called by functions, dynamic and values.
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 from types import MethodType, ModuleType
 from typing import Any
@@ -56,11 +57,8 @@ def stamp() -> tuple[int, str]:
 
 
 def portable(data: bytes) -> bool:
-    """Whether a stream of plain pickle means the same in an M: it refers to no module that only this process has.
-
-    One without the byte of pickle's STACK_GLOBAL refers to none: callers look for that first.
-    """
-    return not any(name in data for name in local())
+    """Whether a stream of plain pickle means the same in an M: it refers to no module that only this process has."""
+    return pickle.STACK_GLOBAL not in data or not any(name in data for name in local())
 
 
 def local() -> tuple[bytes, ...]:

@@ -13,7 +13,8 @@ import weakref
 from typing import Any
 
 from .._core import View
-from . import modules, values
+from ..errors import EncodingError
+from . import modules
 
 
 class Snapshot:
@@ -42,13 +43,25 @@ class Snapshot:
         if self._data is None:
             self._encoding = True  # it may refer to itself
             try:
-                data = values.dumps_dynamic(self, values.describe(self))
+                data = self.pickle()
             finally:
                 self._encoding = False
             if self._data is None:
                 self._data = data
                 _here.setdefault(data, self)
         return self._data
+
+    def pickle(self) -> bytes:
+        from . import dynamic  # cloudpickle, 20 ms: only for those who need it
+
+        try:
+            return dynamic.dumps(self)
+        except BaseException as e:
+            from . import reason
+
+            if reason.is_callers(e):
+                raise
+            raise EncodingError(reason.of_call(self._fn, (), {}, e)) from e
 
     def arrived(self, data: bytes) -> Snapshot:
         """The object that stands here for those bytes, of which this one was made."""

@@ -3,7 +3,7 @@
 import pytest
 
 from dgmp.ship import closure, values
-from tests.unit.test_functions import Elsewhere, Notebook, coder  # noqa: F401
+from tests.unit.test_functions import SOMEBODY, Elsewhere, Notebook, coder  # noqa: F401
 
 CLASSES = """
     import abc, collections, dataclasses, enum, typing
@@ -210,21 +210,21 @@ def test_a_class_goes_on_to_another_process_and_home(coder):  # noqa: F811
     """Client to M1 to M2, whose result goes to M1, and that one's to the client."""
     notebook = Notebook(CLASSES)
     m1, m2 = Elsewhere(), Elsewhere()
-    data = values.dumps(notebook["Child"](4), "x")
+    data = values.pickled(notebook["Child"](4))
     with m1:
         one = values.loads(data)
         type(one).mark = "m1"
-        data = values.dumps(one, "x")
+        data = values.pickled(one)
     with m2:
         two = values.loads(data)
         assert two.mark == "m1" and two.double() == 8
         type(two).mark = "m2"
         result = closure.encode_result(two, len, 1)
     with m1:
-        value, _ = closure.decode_result(*result)
+        value, _ = closure.decode_result(*result, SOMEBODY)
         assert type(value) is type(one) and value.mark == "m1"
         result = closure.encode_result(value, len, 1)
-    value, _ = closure.decode_result(*result)
+    value, _ = closure.decode_result(*result, SOMEBODY)
     assert type(value) is notebook["Child"] and not hasattr(value, "mark")
 
 
@@ -232,11 +232,11 @@ def test_a_class_that_comes_back_to_where_it_was_sent_from_is_left_alone():
     """A child G that runs on its parent's M."""
     notebook = Notebook("class A: xs = []")
     m = Elsewhere()
-    data = values.dumps(notebook["A"](), "x")
+    data = values.pickled(notebook["A"]())
     with m:
         one = values.loads(data)
         type(one).xs = xs = [1]
-        again = values.loads(values.dumps(one, "x"))
+        again = values.loads(values.pickled(one))
         assert type(again) is type(one) and again.xs is xs
 
 
@@ -263,7 +263,7 @@ def test_except_catches_what_was_raised_there(coder):  # noqa: F811
             coder.decoder.decode_call(key, data, None)[0]()
         except Exception as e:
             kind, data = failure.encode_error(e)
-    _, error = closure.decode_result(kind, data)
+    _, error = closure.decode_result(kind, data, SOMEBODY)
     assert type(error) is notebook["ErrorWithCode"] and error.code == 3
     with pytest.raises(notebook["Error"], match="boo"):
         raise error

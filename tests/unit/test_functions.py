@@ -26,6 +26,8 @@ from dgmp.ship import closure, code, dynamic, functions, modules, proof, snapsho
 from dgmp.ship.snapshot import Snapshot
 from tests import helpers
 
+SOMEBODY = types.SimpleNamespace(name="somebody")
+
 
 class Elsewhere:
     """In here we are another process, always the same one, as far as classes and snapshots are concerned."""
@@ -63,7 +65,7 @@ class Coder:
         with self.there:
             fn, args, kwargs = self.decoder.decode_call(key, data, None)
             kind, data = closure.encode_result(fn(*args, **kwargs), fn, 1)
-        value, error = closure.decode_result(kind, data)
+        value, error = closure.decode_result(kind, data, SOMEBODY)
         assert error is None
         return value
 
@@ -575,7 +577,7 @@ class TestModules:
     def test_so_do_instances_of_its_classes(self, made):
         kind, data = closure.encode_result([made.Point(3)], len, 1)
         del sys.modules["made_by_hand"]
-        value, error = closure.decode_result(kind, data)
+        value, error = closure.decode_result(kind, data, SOMEBODY)
         sys.modules["made_by_hand"] = made
         assert error is None and value[0].x == 3
 
