@@ -8,6 +8,7 @@ completions and 1 ms, because a wake-up for each would cost more than the tasks.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sys
 import threading
@@ -15,9 +16,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import View
+from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
+from ..ship.values import Large
 from .future import PENDING, Future, deadline_of
 from .levels import Levels
 from .output import Output
@@ -31,6 +33,9 @@ NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
+FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
+MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+PATIENCE_NS = 10_000_000
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
 
 
@@ -101,15 +106,17 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
-            while not (done := self.view.spawn(future, key, data, where, deps)):
+            call = data if isinstance(data, bytes) else self.pack(data)
+            while not (done := self.view.spawn(future, key, call, where, deps)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
                 else:  # one of deps was collected meanwhile
                     key, data, deps = self.encode_with_futures(fn, args, kwargs)
+                    call = data if isinstance(data, bytes) else self.pack(data)
         except ArgumentFailed as e:
             note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
-            future.fail(failure.with_note(e.error, note))
+            future.fail(failure.copy_with_note(e.error, note))
             return future
         self.spawned += 1
         if not self.spawned & 63:
@@ -117,7 +124,7 @@ class Node:
         return future
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
-        int, bytes, tuple[int, ...] | None
+        int, bytes | Large, tuple[int, ...] | None
     ]:
         args, kwargs, deps = self.dependencies(args, kwargs)
         return functions.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
@@ -144,6 +151,15 @@ class Node:
         kwargs = {k: resolve(x) for k, x in kwargs.items()}
         return args, kwargs, tuple(waits) or None
 
+    def pack(self, large: Large) -> Block:
+        """A copy of it in the segment."""
+        try:
+            return self.view.pack(large.stream, large.buffers)
+        except MemoryError:
+            raise MemoryError(
+                f"the arguments take {large.size} bytes, for which the runtime's shared memory has no room now; it has "
+                f"{self.view.heap_size} bytes in all, of which one call can have at most half") from None
+
     def throttle(self) -> None:
         """Every 64 spawns: finished Gs are collected, so that memory stays bounded."""
         self.collect()
@@ -153,6 +169,11 @@ class Node:
 
     def publish_levels(self) -> None:
         raise NotImplementedError
+
+    def stats(self) -> dict[str, Any]:
+        """See Runtime.stats."""
+        blocks, size = self.view.large()
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -353,10 +374,10 @@ class Client(Node):
         while self.view.outstanding > self.quota:
             self.full()
 
-    def full(self) -> None:
+    def full(self, more: int = MANY) -> None:
         self.sleepers += 1
         try:
-            self.view.wait(self.view.inbox_seq(), 0, MANY, 0, BATCH_NS)
+            self.view.wait(self.view.inbox_seq(), 0, more, 0, BATCH_NS)
         finally:
             self.sleepers -= 1
         self.collect()
@@ -373,6 +394,31 @@ class Client(Node):
         if self.output is None or self.output.show():
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
+
+    def pack(self, large: Large) -> Block:
+        """Waits while too much is on its way already."""
+        outstanding, since = self.view.outstanding, time.monotonic_ns()
+        while self.crowded(since):
+            self.full(max(1, min(outstanding // 4, MANY)))
+            if self.view.outstanding < outstanding:
+                outstanding, since = self.view.outstanding, time.monotonic_ns()
+        while True:
+            try:
+                return super().pack(large)
+            except MemoryError:
+                if not self.view.bytes_out:
+                    raise
+            self.full(1)
+
+    def crowded(self, since: int) -> bool:
+        """Whether one more large argument had better wait; since: when a G has last ended, or we began.
+
+        Blocks that are used again at once are warm.  But Gs that take long are not waited for, as this thread has better
+        things to do, until they have an eighth of the machine's memory."""
+        view = self.view
+        if view.bytes_out < FEW_BYTES or view.blocks_out <= 2 * view.nprocs:
+            return False
+        return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
 
     def look(self) -> None:
         if self.output is not None and self.output.is_ours():

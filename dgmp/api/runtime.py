@@ -152,11 +152,12 @@ class Runtime:
         """Counters and queue lengths of the scheduler, as a dict.
 
         gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
-        ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq.
+        ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq; large_blocks and
+        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more).
         """
         if self.node.gone is not None:
             raise self.node.gone
-        return self.node.view.stats()
+        return self.node.stats()
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to m0, for the script of `dgmp run`."""
@@ -377,14 +378,14 @@ def gather(*futures: Future[Any]) -> list[Any]:
 
 def stats() -> dict[str, Any]:
     """As `Runtime.stats`, of the runtime of this process."""
-    return node().view.stats()
+    return node().stats()
 
 
 def num_g() -> int:
     """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
     at = node()
     at.collect()
-    return int(stats()["num_g"])
+    return int(at.view.stats()["num_g"])
 
 
 def gomaxprocs() -> int:

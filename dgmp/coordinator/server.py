@@ -97,7 +97,7 @@ class Server:
         if not self.done:
             self.act([("wake",)])
         while not self.done:
-            tick = self.state.next_tick()
+            tick = self.state.next_tick(time.monotonic_ns())
             ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
             for fd, _ in ready:
                 if fd in self.handlers and not self.done:

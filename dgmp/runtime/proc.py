@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_ERROR, View
+from .._core import RESULT_ERROR, RESULT_NO_MEMORY, Block, View
 from ..ship import closure, failure, values
+from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
 
@@ -360,6 +361,7 @@ class M:
         key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
+        out: bytes | Block
         gp.fn = None
         try:
             deps = self.before(gp, flags) if flags else None
@@ -367,7 +369,7 @@ class M:
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
-            kind, out = closure.encode_result(value, gp.fn, gp.goid)
+            kind, out = self.pack(*closure.encode_result(value, gp.fn, gp.goid))
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
@@ -375,7 +377,7 @@ class M:
                 kind, out = failure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
-        args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
+        args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
         if output is not None:
             try:
@@ -393,11 +395,20 @@ class M:
                 os._exit(0)
             raise
 
-    def before(self, gp: G, flags: int) -> list[tuple[int, bytes]]:
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
         """What is out of the common before gp can run; returns the results that it has waited for."""
         if flags & NEW_LEVELS:
             self.new_levels()
         return self.view.dep_results(gp.word)
+
+    def pack(self, kind: int, result: bytes | Large) -> tuple[int, bytes | Block]:
+        """What goes into the slot: of a large result a copy in the segment."""
+        if isinstance(result, bytes):
+            return kind, result
+        try:
+            return kind, self.view.pack(result.stream, result.buffers)
+        except MemoryError:
+            return RESULT_NO_MEMORY, b"%d" % result.size
 
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:

@@ -22,7 +22,7 @@ def encode(record: LogRecord, formatter: Formatter) -> bytes:
     if record.exc_info:
         attributes["exc_text"] = record.exc_text or formatter.formatException(record.exc_info)
         error = record.exc_info[1]
-        attributes["exc_info"] = failure.encode_error(error, 0)[1] if error is not None else None
+        attributes["exc_info"] = failure.encode_error(error)[1] if error is not None else None
     try:
         return values.dumps(attributes, "a log record")
     except EncodingError:
