@@ -505,9 +505,10 @@ static void let_go(View *self, uint32_t index) {
 
 /* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
 static uint64_t output_first(View *self, uint64_t written_to) {
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown) return 0;
     struct inbox *b = &self_m(&self->v)->inbox;
     uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
-    if (atomic_load(&self->v.seg->sched.outputs) == self->shown || head < written_to) return 0;
+    if (head < written_to) return 0;
     return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
 }
 
