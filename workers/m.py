@@ -19,6 +19,7 @@ from dgmp.runtime import boot as booting
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
 from dgmp.runtime.signals import Signals
+from dgmp.ship import world
 
 
 def ignore(signum: int, frame: Any) -> None:
@@ -70,8 +71,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
         set_stdio(m, stdio, boot)
-        sys.path[:] = boot["path"]
-        sys.argv[:] = boot["argv"] or [""]
+        world.install(boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
         affinity = None
         if boot["binding"] != "never":

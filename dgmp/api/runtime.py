@@ -22,6 +22,7 @@ import msgpack
 from .._core import alarm
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
+from . import interpreter
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
@@ -40,11 +41,14 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        executable: the Python that its processes run, of this program's version.  Default: DGMP_PYTHON, else
+            sys.executable.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
         TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
+        RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
 
     Example:
@@ -55,6 +59,7 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
+                 executable: str | os.PathLike[str] | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if _ending:
@@ -62,6 +67,7 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
@@ -103,7 +109,8 @@ class Runtime:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
             with theirs, interrupts_held():
-                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message])
+                descriptors = [segment, self._event, theirs.fileno(), self._alarm, message]
+                self._pid = start_coordinator(self._executable, descriptors)
         finally:
             os.close(message)
 

@@ -10,11 +10,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ..ship import world
+from . import interpreter
+
 # -c and not -m: runpy would import the package's __main__ machinery first.  The boot message says where `dgmp` is.
 COORDINATOR = """
 import marshal, sys
 try:
-    boot = marshal.load(open(14, "rb"))
+    with open(14, "rb") as file:
+        boot = marshal.load(file)
     sys.path[:0] = boot["import"]
 except (OSError, EOFError, LookupError, TypeError, ValueError):
     sys.exit(1)
@@ -63,8 +67,8 @@ def boot_message(options: dict[str, Any]) -> int:
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = {
         "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "argv": strings(getattr(sys, "argv", [])),
-        "import": path if here in path else [here], "cores": sorted(os.sched_getaffinity(0)),
-    } | options
+        "import": path if here in path else [*path, here], "cores": sorted(os.sched_getaffinity(0)),
+    } | world.start_up() | options
     fd = os.memfd_create("dgmp-boot")
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -76,7 +80,7 @@ def boot_message(options: dict[str, Any]) -> int:
     return fd
 
 
-def start_coordinator(descriptors: list[int]) -> int:
+def start_coordinator(executable: str, descriptors: list[int]) -> int:
     """The process, in a group of its own, with these descriptors from FIRST_FD on.  Returns its pid."""
     import fcntl
 
@@ -86,7 +90,7 @@ def start_coordinator(descriptors: list[int]) -> int:
             high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
             close.callback(os.close, high)
             moves.append((os.POSIX_SPAWN_DUP2, high, FIRST_FD + i))
-        return os.posix_spawn(
-            sys.executable, [sys.executable, "-c", COORDINATOR], os.environ, file_actions=moves, setpgroup=0, setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        return os.posix_spawnp(
+            executable, [executable, *interpreter.options(), "-c", COORDINATOR], os.environ, file_actions=moves, setpgroup=0,
+            setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
         )
