@@ -19,6 +19,7 @@ from dgmp.runtime import boot as booting
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.proc import M
 from dgmp.runtime.signals import Signals
+from dgmp.runtime.world import Worlds
 from dgmp.ship import world
 
 
@@ -77,7 +78,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
-        worker = M(view, affinity)
+        worker = M(view, Worlds(view, boot["filters"]), affinity)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
         api.become_member(Member(view, worker, signals))

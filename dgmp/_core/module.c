@@ -30,6 +30,16 @@ struct slot {                         /* what the owner keeps about a slot, in i
     uint32_t drained;
 };
 
+struct items {                        /* a copy of a list, for a quick look whether it is still the same */
+    PyObject *list, **items;
+    Py_ssize_t n;
+};
+
+struct watched {                      /* of a world, what is Python's */
+    struct items path, filters;
+    Py_ssize_t modules;               /* how many there are */
+};
+
 typedef struct View {
     PyObject_HEAD
     struct view v;
@@ -39,6 +49,8 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
+    struct world world;
+    struct watched seen, told;        /* NULLs where nobody tells Gs of changes */
     struct View *next;
 } View;
 
@@ -46,6 +58,7 @@ typedef struct View {
 enum { N_WORD, N_KIND, N_DATA, N_STATE, N_THEN, NNAMES };
 static const char *const texts[NNAMES] = {"word", "_kind", "_data", "_state", "_then"};
 static PyObject *names[NNAMES], *finished;
+static PyObject *sys_path[2], *warnings_filters[2], *sys_modules;  /* a module's namespace and a name in it */
 
 static View *views;                   /* all of this process, for the fork handler; under the GIL */
 
@@ -122,6 +135,7 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
         return NULL;
     }
     self->v.coordinator_fd = cfd, self->v.sysmon_fd = sfd;
+    self->world.notify = -1;
     self->next = views;
     views = self;
     return (PyObject *)self;
@@ -135,6 +149,15 @@ static void drop_futures(View *self) {
     free(slots);
 }
 
+static void watched_clear(struct watched *w) {
+    struct watched was = *w;
+    memset(w, 0, sizeof *w);
+    Py_XDECREF(was.path.list);
+    Py_XDECREF(was.filters.list);
+    free(was.path.items);
+    free(was.filters.items);
+}
+
 static void View_dealloc(View *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     for (View **s = &views; *s; s = &(*s)->next)
@@ -145,6 +168,9 @@ static void View_dealloc(View *self) {
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
+    watched_clear(&self->seen);
+    watched_clear(&self->told);
+    world_free(&self->world);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -234,7 +260,96 @@ static struct g *fill(View *self, uint32_t *index, const char *data, Py_ssize_t 
     }
     memcpy(g->args ? at(v, g->args) : g->inline_args, data, (size_t)len);
     g->args_len = (uint64_t)len;
+    g->world = self->world.index;
     return g;
+}
+
+/* ---------------------------------------------------------------- the world of the Gs we spawn: see world.c */
+
+static int list_look(PyObject *const where[2], struct items *to) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    int is_list = list && PyList_Check(list);
+    to->list = is_list ? PyList_GetSlice(list, 0, PyList_Size(list)) : PyList_New(0);
+    to->n = to->list ? PyList_Size(to->list) : 0;
+    to->items = malloc((size_t)(to->n + 1) * sizeof *to->items);
+    for (Py_ssize_t i = 0; to->items && i < to->n; i++) to->items[i] = PyList_GetItem(to->list, i);
+    return to->list && to->items;
+}
+
+static int list_changed(PyObject *const where[2], const struct items *was) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    if (!list || !PyList_Check(list) || PyList_Size(list) != was->n) return 1;
+    for (Py_ssize_t i = 0; i < was->n; i++)
+        if (PyList_GetItem(list, i) != was->items[i]) {
+            int same = PyObject_RichCompareBool(list, was->list, Py_EQ);
+            if (same < 0) PyErr_Clear();                      /* a __eq__ of the user's: say that it has changed */
+            return same != 1;
+        }
+    return 0;
+}
+
+/* WORLD_SAME, or what has changed since it was told. */
+static int changed(View *self) {
+    if (!self->told.path.list) return WORLD_SAME;
+    if (list_changed(sys_path, &self->told.path)) return WORLD_STATE;
+    int what = world_changed(&self->world);
+    if (what == WORLD_QUIET) {
+        if (list_changed(warnings_filters, &self->told.filters)) return WORLD_STATE;
+        return PyDict_Size(sys_modules) == self->told.modules ? WORLD_SAME : WORLD_FILES;
+    }
+    return what;
+}
+
+/* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
+ * "files": it is time to look at files */
+static PyObject *View_world_changed(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    int what = changed(self);
+    if (what == WORLD_SAME) Py_RETURN_NONE;
+    return PyUnicode_FromString(what == WORLD_STATE ? "state" : "files");
+}
+
+/* world_look(): what is now is what the next world_told() has told of. */
+static PyObject *View_world_look(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    watched_clear(&self->seen);
+    self->seen.modules = PyDict_Size(sys_modules);
+    if (!self->told.path.list) world_watch(&self->world);
+    if (!list_look(sys_path, &self->seen.path) || !list_look(warnings_filters, &self->seen.filters) ||
+        !world_look(&self->world)) {
+        watched_clear(&self->seen);
+        return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+/* world_told(index): the world that our Gs get from now on. */
+static PyObject *View_world_told(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    self->world.index = (uint32_t)index;
+    if (self->seen.path.list) {
+        struct watched was = self->told;
+        self->told = self->seen;
+        memset(&self->seen, 0, sizeof self->seen);
+        watched_clear(&was);
+        world_told(&self->world);
+    }
+    Py_RETURN_NONE;
+}
+
+/* world_files(fd, pause_ns): how spawns learn that it is time to look at files: an inotify descriptor, or if -1 after a pause
+ * of so long; 0: never. */
+static PyObject *View_world_files(View *self, PyObject *args) {
+    CHECK(self);
+    int fd;
+    long long pause;
+    if (!PyArg_ParseTuple(args, "iL", &fd, &pause)) return NULL;
+    self->world.notify = fd, self->world.files_ns = pause;
+    Py_RETURN_NONE;
 }
 
 /* spawn(future, fn, args, where, deps) -> True; None when every slot is taken; False when one of deps has been collected
@@ -281,6 +396,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     if (where == 0 || where == 3 || !p) globrunqput(v, w);
     else runqput(v, &v->allp[p - 1], w, where == 2);
     self->woke = where != 3 && wakep(v);
+    if (self->told.path.list) world_spawned(&self->world);
     Py_RETURN_TRUE;
 }
 
@@ -492,7 +608,7 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, has_deps), or None: somebody else ran it. */
+/* claim(word, inherit_time) -> (fn, goid, args, has_deps, world), or None: somebody else ran it. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -503,9 +619,9 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKNO)", g->fn, (unsigned long long)g->goid,
+    return Py_BuildValue("(IKNOI)", g->fn, (unsigned long long)g->goid,
                          PyBytes_FromStringAndSize(gargs(&self->v, g), (Py_ssize_t)g->args_len),
-                         load_acq(&g->deps) ? Py_True : Py_False);
+                         load_acq(&g->deps) ? Py_True : Py_False, g->world);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -527,7 +643,7 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
 }
 
-static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+static PyObject *change_status(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
@@ -539,8 +655,8 @@ static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     }
     Py_RETURN_NONE;
 }
-static PyObject *View_gpark(View *self, PyObject *arg) { return change(self, arg, G_RUNNING, G_WAITING); }
-static PyObject *View_gresume(View *self, PyObject *arg) { return change(self, arg, G_WAITING, G_RUNNING); }
+static PyObject *View_gpark(View *self, PyObject *arg) { return change_status(self, arg, G_RUNNING, G_WAITING); }
+static PyObject *View_gresume(View *self, PyObject *arg) { return change_status(self, arg, G_WAITING, G_RUNNING); }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
 static PyObject *View_dep_results(View *self, PyObject *arg) {
@@ -974,6 +1090,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
+    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ARGS(world_files),
     ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
@@ -1024,10 +1141,25 @@ static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
 
+/* Where a world's lists are found: once, as these modules stay. */
+static int name_in(PyObject *where[2], const char *module, const char *name) {
+    PyObject *mod = PyImport_ImportModule(module);
+    if (mod) where[0] = Py_XNewRef(PyModule_GetDict(mod));
+    Py_XDECREF(mod);
+    return mod && (where[1] = PyUnicode_InternFromString(name)) != NULL;
+}
+static int names_of_world(void) {
+    if (sys_modules) return 1;
+    if (!name_in(sys_path, "sys", "path") || !name_in(warnings_filters, "warnings", "filters")) return 0;
+    sys_modules = Py_XNewRef(PyImport_GetModuleDict());
+    return sys_modules != NULL;
+}
+
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
     for (int i = 0; i < NNAMES; i++)
         if (!names[i] && !(names[i] = PyUnicode_InternFromString(texts[i]))) return NULL;
+    if (!names_of_world()) return NULL;
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (!type || PyModule_AddObject(mod, "View", type) ||

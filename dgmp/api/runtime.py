@@ -26,6 +26,7 @@ from . import interpreter
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
+from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
@@ -103,7 +104,8 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        message = boot_message(options | {"max_ms": self.node.view.max_ms, "binding": binding,
+        self.node.world = Teller(self.node.view)
+        message = boot_message(self.node.world.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
                                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -7,7 +7,7 @@ import marshal
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from ..ship import world
@@ -52,21 +52,17 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def strings(values: Iterable[Any]) -> list[str]:
-    """Those that are strings, as plain ones."""
-    return [str.__str__(x) for x in values if isinstance(x, str)]
-
-
-def boot_message(options: dict[str, Any]) -> int:
-    """A memfd with what an M takes over from this program, and `options`, which may say otherwise.
+def boot_message(now: world.World, options: dict[str, Any]) -> int:
+    """A memfd with what an M takes over from this program, whose world is `now`, and `options`, which may say otherwise.
 
     It is no message on the socket, as it need not fit into the socket's buffer; and it is marshalled, as its reader knows
     only then where to import anything else from.  Any string survives that.
     """
-    path = strings(sys.path)
+    path = now["path"]
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = {
-        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "argv": strings(getattr(sys, "argv", [])),
+        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "filters": now["filters"],
+        "argv": world.strings(getattr(sys, "argv", [])),
         "import": path if here in path else [*path, here], "cores": sorted(os.sched_getaffinity(0)),
     } | world.start_up() | options
     fd = os.memfd_create("dgmp-boot")

@@ -33,6 +33,7 @@ from .._core import RESULT_ERROR, View
 from ..ship import closure, failure, values
 from .affinity import Affinity
 from .signals import call
+from .world import Worlds
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -55,13 +56,14 @@ _TOKEN = 1 << 62
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world")
 
     def __init__(self) -> None:
         self.word = 0
         self.goid = 0
         self.fn: Any = None
         self.greenlet: Any = None
+        self.world = 0  # in which it was when it parked
 
     @property
     def name(self) -> str:
@@ -76,8 +78,9 @@ def steal_order(n: int) -> list[int]:
 class M:
     """One M: an operating-system process that runs Gs while it holds a P."""
 
-    def __init__(self, view: View, affinity: Affinity | None = None) -> None:
+    def __init__(self, view: View, worlds: Worlds, affinity: Affinity | None = None) -> None:
         self.view = view
+        self.worlds = worlds
         self.affinity = affinity
         self.decoder = closure.Decoder(view)
         self.g0: Any = getcurrent()
@@ -312,9 +315,7 @@ class M:
     def execute(self, gp: G) -> None:
         """On g0: runs gp until it is done, parks or gives way."""
         if gp.greenlet is not None:
-            self.view.gresume(gp.word)
-            self.curg = gp
-            gp.greenlet.switch()
+            self.resume(gp)
             return
         runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
         self.next = gp
@@ -337,18 +338,26 @@ class M:
             self.resume(gp)
 
     def resume(self, gp: G) -> None:
-        """From a runner whose G is done to a started G."""
+        """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
         self.view.gresume(gp.word)
         self.curg = gp
+        if gp.world != self.worlds.current:
+            try:
+                self.worlds.enter(gp.world)
+            except Exception as e:
+                gp.greenlet.throw(e)
+                return
         gp.greenlet.switch()
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, has_deps = gp.fn
+        key, _, data, has_deps, world = gp.fn
         args: Any = None
         kwargs: Any = None
         gp.fn = None
         try:
+            if world != self.worlds.current:
+                self.worlds.enter(world)
             deps = self.view.dep_results(gp.word) if has_deps else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
@@ -387,6 +396,7 @@ class M:
         word = gp.word
         self.view.gpark(word)
         self.curg = None
+        gp.world = self.worlds.current
         self.parked[word] = gp
         if word not in future._then:  # it may have come back early
             future._then.append(word)
@@ -408,6 +418,7 @@ class M:
         assert gp is not None
         self.view.gpark(gp.word)
         self.curg = None
+        gp.world = self.worlds.current
         self.yielded.append(gp)
         self.g0.switch()
 

@@ -51,8 +51,8 @@ def test_interrupted_once_the_coordinator_is_there(monkeypatch):
 
 
 def test_the_coordinator_ends_quietly_if_its_message_is_not_whole(monkeypatch, capfd):
-    def halved(options):
-        fd = whole(options)
+    def halved(*message):
+        fd = whole(*message)
         os.ftruncate(fd, os.fstat(fd).st_size // 2)
         return fd
 
