@@ -17,9 +17,11 @@ from .native import (
     become_subreaper,
     create,
     die_with_parent,
+    inotify,
+    inotify_watch,
 )
 
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
-    "View", "alarm", "become_subreaper", "create", "die_with_parent",
+    "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch",
 ]

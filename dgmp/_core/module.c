@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -315,7 +316,6 @@ static PyObject *View_world_look(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
     watched_clear(&self->seen);
-    self->seen.modules = PyDict_Size(sys_modules);
     if (!self->told.path.list) world_watch(&self->world);
     if (!list_look(sys_path, &self->seen.path) || !list_look(warnings_filters, &self->seen.filters) ||
         !world_look(&self->world)) {
@@ -333,6 +333,7 @@ static PyObject *View_world_told(View *self, PyObject *arg) {
     self->world.index = (uint32_t)index;
     if (self->seen.path.list) {
         struct watched was = self->told;
+        self->seen.modules = was.modules;
         self->told = self->seen;
         memset(&self->seen, 0, sizeof self->seen);
         watched_clear(&was);
@@ -341,14 +342,15 @@ static PyObject *View_world_told(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
-/* world_files(fd, pause_ns): how spawns learn that it is time to look at files: an inotify descriptor, or if -1 after a pause
- * of so long; 0: never. */
+/* world_files(fd, pause_ns): files have been looked at.  How spawns learn that it is time to do so again: an inotify
+ * descriptor, or if -1 after a pause of so long; and when there are other modules than now. */
 static PyObject *View_world_files(View *self, PyObject *args) {
     CHECK(self);
     int fd;
     long long pause;
     if (!PyArg_ParseTuple(args, "iL", &fd, &pause)) return NULL;
     self->world.notify = fd, self->world.files_ns = pause;
+    self->told.modules = PyDict_Size(sys_modules);
     Py_RETURN_NONE;
 }
 
@@ -1133,7 +1135,29 @@ static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }
 
+/* inotify() -> a descriptor without watches, not to be waited for */
+static PyObject *make_inotify(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+/* inotify_watch(fd, path, mask) -> the watch's number */
+static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
+    (void)mod;
+    int fd;
+    unsigned int mask;
+    PyObject *path;
+    if (!PyArg_ParseTuple(args, "iO&I", &fd, PyUnicode_FSConverter, &path, &mask)) return NULL;
+    int watch = inotify_add_watch(fd, PyBytes_AsString(path), mask);
+    if (watch < 0) PyErr_SetFromErrno(PyExc_OSError);
+    Py_DECREF(path);
+    return watch < 0 ? NULL : PyLong_FromLong(watch);
+}
+
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"inotify", make_inotify, METH_NOARGS, NULL},
+                                  {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},

@@ -115,6 +115,7 @@ class Runtime:
                 self._pid = start_coordinator(self._executable, descriptors)
         finally:
             os.close(message)
+        self.node.world.watch_files()
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -125,6 +126,8 @@ class Runtime:
     def _close_descriptors(self) -> None:
         os.close(self._event)
         os.close(self._alarm)
+        if self.node.world is not None:
+            self.node.world.close()
 
     def _alive(self) -> bool:
         """Whether the coordinator is there; a fatal message of its raises."""

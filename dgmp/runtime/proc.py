@@ -83,6 +83,8 @@ class M:
         self.worlds = worlds
         self.affinity = affinity
         self.decoder = closure.Decoder(view)
+        worlds.modules.forget = self.decoder.forget
+        worlds.parked = self.parked_worlds
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
@@ -429,6 +431,9 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+
+    def parked_worlds(self) -> list[int]:
+        return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""

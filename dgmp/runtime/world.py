@@ -1,4 +1,5 @@
-"""What an M looks like: sys.path, working directory, environment and warnings filters, as the G that runs must find them.
+"""What an M looks like: sys.path, working directory, environment, warnings filters and the user's modules, as the G that
+runs must find them.
 
 A G's slot names the world in which it was spawned (ship.world).  proc compares that with the one its M is in whenever a G
 starts or goes on, and has the M enter it if it is another.  What Gs themselves change in their M lasts until then.
@@ -8,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from .._core import View
 from ..ship import world
+from .modules import Modules
 
 UNKNOWN = -1  # between two
 HOME = "home"
@@ -27,9 +30,12 @@ class Worlds:
     def __init__(self, view: View, filters: list[world.Filter]) -> None:
         self.view = view
         self.current = 0
-        self.base: world.World = {"path": list(sys.path), "cwd": HOME, "environ": {}, "filters": filters}
+        self.base: world.World = {"path": list(sys.path), "cwd": HOME, "environ": {}, "filters": filters,
+                                  "edits": {}}
         self.environ = dict(os.environ)  # at boot
         self.filters = filters  # those that are set
+        self.modules = Modules()
+        self.parked: Callable[[], list[int]] = list  # the worlds of Gs that are parked here
         try:
             self.home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
@@ -42,7 +48,7 @@ class Worlds:
             OSError: its working directory cannot be entered; the M is in no world then.
         """
         self.current = UNKNOWN
-        new = self.base | (world.decode(self.view.function(index)) if index else {})
+        new = self.of(index)
         self.set_environ(new["environ"])
         if sys.path != new["path"]:
             sys.path[:] = new["path"]
@@ -50,8 +56,13 @@ class Worlds:
             world.set_filters(new["filters"])
             self.filters = new["filters"]
         self.change_directory(new["cwd"])
+        if new["edits"] != self.modules.edits:
+            self.modules.enter(new["edits"], lambda: [self.of(x)["edits"] for x in self.parked()])
         self.view.world_told(index)
         self.current = index
+
+    def of(self, index: int) -> world.World:
+        return self.base | (world.decode(self.view.function(index)) if index else {})
 
     def set_environ(self, changes: dict[str, str | None]) -> None:
         """As at boot but for `changes`: see world.difference."""

@@ -107,6 +107,10 @@ class Decoder:
         self.view = view
         self.functions: dict[int, Callable[..., Any]] = {}
 
+    def forget(self) -> None:
+        """The modules of functions decoded so far have been dropped."""
+        self.functions.clear()
+
     def decode_call(self, key: int, data: bytes, deps: list[tuple[int, bytes]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
     ]:
