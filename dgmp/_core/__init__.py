@@ -12,6 +12,7 @@ from .native import (
     RESULT_NONE,
     RESULT_VALUE,
     RESULT_WORKER_DIED,
+    Block,
     View,
     alarm,
     become_subreaper,
@@ -19,9 +20,10 @@ from .native import (
     die_with_parent,
     inotify,
     inotify_watch,
+    receive,
 )
 
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
-    "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch",
+    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",
 ]

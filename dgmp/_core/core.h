@@ -202,6 +202,21 @@ struct fn_entry {
     uint64_t off, len;                /* off without hash: whoever wrote it died */
 };
 
+/* A block of the heap: this header, then the payload.  state = {owner:16, state:8}; the owner is that of a held block.
+ * FREE: on a free list.  HELD: by its owner, until a G refers to it.  USED: by a G.  KEPT: no G refers to it any more, its
+ * readers do (readers.c). */
+enum { B_FREE = 1, B_HELD, B_USED, B_KEPT };
+#define BWORD(state, owner) ((uint32_t)(state) | (uint32_t)(owner) << 8)
+#define BSTATE(w) ((w) & 0xffu)
+struct block {
+    au32 state;
+    au32 class;
+    au32 shared;                      /* 1: the payload begins with the masks of its readers */
+    au32 cold;                        /* free, and its memory has been given back */
+    au64 next;                        /* under the lock, while free */
+    uint64_t pad;
+};
+
 #define NCLASSES 40
 struct heap {
     struct lock lock;
@@ -222,7 +237,10 @@ struct sched {
     ALIGNED au32 needspinning;
     ALIGNED au64 goidgen;             /* handed out in batches, as Go does */
     au64 g_next;                      /* slots never used yet start here; under gfree's lock */
+    ALIGNED au64 outputs;             /* an M, after each packet it has sent to the client's output channel, and repair:
+                                       * while it stands there is nothing to be read before a result is given out */
     ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
+    au32 log_levels;                  /* client: the function table entry with its logging levels, 0 none */
     au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
@@ -334,6 +352,7 @@ void gfput(struct view *v, uint32_t index);
 int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
+int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */
@@ -406,7 +425,19 @@ void heap_hold(struct view *v, uint64_t off);                   /* in use -> hel
 void heap_free(struct view *v, uint64_t off);                   /* held -> free */
 void heap_keep(struct view *v, uint64_t off, uint32_t m);       /* held by m -> in use */
 uint32_t heap_sweep(struct view *v, uint32_t m);
+uint64_t heap_trim(struct view *v);                             /* gives free memory back; bytes, 0: nothing is left to give */
+uint32_t heap_shared(struct view *v, uint64_t *bytes);
 int fn_intern(struct view *v, uint64_t hash, const void *data, uint64_t len, uint32_t *index);
 uint64_t fn_hash(const void *data, uint64_t len);
+static inline struct block *block_of(struct view *v, uint64_t payload) { return at(v, payload - sizeof(struct block)); }
+
+/* readers.c */
+uint64_t shared_alloc(struct view *v, uint64_t len);            /* as heap_alloc; the block may be read in place */
+int is_shared(struct view *v, uint64_t off);
+void *shared_content(struct view *v, uint64_t off);             /* aligned to 64 bytes */
+void reader_enter(struct view *v, uint64_t off);                /* while a G refers to it, or while we hold it */
+void reader_leave(struct view *v, uint64_t off);                /* the last one frees it, if no G refers to it */
+int readers_gone(struct view *v, struct block *b);              /* held by us: 1, it is to be freed; 0: they free it */
+int reader_forget(struct view *v, struct block *b, uint32_t m); /* m is dead: 1, the block is now free */
 
 #endif

@@ -193,18 +193,32 @@ void gtell(struct view *v, uint32_t index) {
     if (owner) inbox_push(v, owner - 1, gword(index, GGEN(load_acq(&g->state))));
 }
 
-/* Exactly one completion wins: the CAS to G_COMPLETING gives the right to write the result.  Only after its word has been
- * pushed can the owner collect the G, so the slot is ours until then. */
-int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len) {
-    uint32_t index = gword_index(w);
+/* The result is written: who waits for it learns of it. */
+static void gfinish(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
-    if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
-    gset_result(v, g, kind, data, len);
     uint64_t s = load_rlx(&g->state);
     atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
     store_rel(&self_m(v)->curg, 0);
     gwake_dependents(v, index);
     gtell(v, index);
+}
+
+/* Exactly one completion wins: the CAS to G_COMPLETING gives the right to write the result.  Only after its word has been
+ * pushed can the owner collect the G, so the slot is ours until then. */
+int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len) {
+    if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
+    gset_result(v, &v->allgs[gword_index(w)], kind, data, len);
+    gfinish(v, gword_index(w));
+    return 1;
+}
+
+/* The same with a block that we hold, which is the slot's from here on. */
+int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len) {
+    struct g *g = &v->allgs[gword_index(w)];
+    if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
+    g->result = block, g->result_len = len, g->result_kind = kind;
+    heap_use(v, block);
+    gfinish(v, gword_index(w));
     return 1;
 }
 

@@ -4,6 +4,9 @@
  * of the process; the rest, and refills, take the robust mutex.  When no block of a class is left and the heap is used up
  * to its end, a larger one is split; when there is none either, neighbours that are free are merged.
  *
+ * Free blocks stay warm: the first touch of a page costs ten times what writing to it does.  Once the runtime has been idle
+ * for a while the coordinator gives them back (heap_trim).
+ *
  * Nothing is lost with a dead process: a block is held (B_HELD, and its holder named) from before it leaves a free list
  * until a G refers to it, and again from before that reference goes until it is on a free list; the sweep frees what the
  * dead one held.  Between the store of a reference and of B_USED both are true: heap_keep settles those first.
@@ -11,20 +14,13 @@
 #include "core.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define MIN_SHIFT 9                   /* 512 bytes */
 #define CACHED_CLASSES 8              /* up to 64 KiB */
 #define CACHE 16
-enum { B_FREE = 1, B_HELD, B_USED };
-
-struct block {
-    au32 state, owner, class, unused; /* owner: of a held block */
-    au64 next;                        /* under the lock, while free */
-    uint64_t pad;
-};
 
 static struct block *block_at(struct view *v, uint64_t off) { return at(v, off); }
-static struct block *block_of(struct view *v, uint64_t payload) { return block_at(v, payload - sizeof(struct block)); }
 static uint64_t class_size(uint32_t c) { return 1ull << (c + MIN_SHIFT); }
 static uint32_t class_of(uint64_t len) {
     uint32_t c = 0;
@@ -32,9 +28,12 @@ static uint32_t class_of(uint64_t len) {
     return len + sizeof(struct block) < len ? NCLASSES : c;
 }
 
-static void hold(struct view *v, struct block *b) {
-    store_rlx(&b->owner, v->self);
-    store_rel(&b->state, B_HELD);
+static void hold(struct view *v, struct block *b) { store_rel(&b->state, BWORD(B_HELD, v->self)); }
+
+static void hold_new(struct view *v, struct block *b) {
+    store_rlx(&b->shared, 0);
+    store_rlx(&b->cold, 0);
+    hold(v, b);
 }
 
 /* From here to heap_alloc: under the lock. */
@@ -44,7 +43,7 @@ static uint64_t pop(struct view *v, uint32_t c) {
     au64 *list = &v->seg->heap.free[c];
     uint64_t off = load_rlx(list);
     if (!off) return 0;
-    hold(v, block_at(v, off));
+    hold_new(v, block_at(v, off));
     store_rel(list, load_rlx(&block_at(v, off)->next));
     return off;
 }
@@ -54,7 +53,7 @@ static uint64_t bump(struct view *v, uint32_t c) {
     uint64_t off = load_rlx(&h->bump);
     if (off + class_size(c) > h->base + h->size) return 0;
     store_rlx(&block_at(v, off)->class, c);                   /* before bump: the sweep walks by class */
-    hold(v, block_at(v, off));
+    hold_new(v, block_at(v, off));
     store_rel(&h->bump, off + class_size(c));
     return off;
 }
@@ -80,7 +79,7 @@ static uint64_t split(struct view *v, uint32_t c) {
     for (; off && from > c; from--) {
         uint64_t upper = off + class_size(from - 1);
         store_rlx(&block_at(v, upper)->class, from - 1);
-        hold(v, block_at(v, upper));
+        hold_new(v, block_at(v, upper));
         store_rel(&block_at(v, off)->class, from - 1);
         give(v, upper);
     }
@@ -104,6 +103,7 @@ static void relink(struct view *v) {
             struct block *lower = block_at(v, run[n - 2]);
             uint32_t c = load_rlx(&lower->class);
             if (c != load_rlx(&block_at(v, run[n - 1])->class) || c + 1 == NCLASSES) break;
+            store_rlx(&lower->cold, 0);
             store_rel(&lower->class, c + 1);
         }
     }
@@ -145,7 +145,8 @@ void heap_free(struct view *v, uint64_t payload) {
     struct heap *h = &v->seg->heap;
     struct block *b = block_of(v, payload);
     uint32_t c = load_rlx(&b->class);
-    if (load_acq(&b->state) != B_HELD || load_rlx(&b->owner) != v->self) throw(v, "heap_free: the block is not held");
+    if (load_acq(&b->state) != BWORD(B_HELD, v->self)) throw(v, "heap_free: the block is not held");
+    if (load_rlx(&b->shared) && !readers_gone(v, b)) return;
     if (c < CACHED_CLASSES && v->ncached[c] < CACHE) {
         v->cached[c][v->ncached[c]++] = payload - sizeof(struct block);
         return;
@@ -158,28 +159,80 @@ void heap_free(struct view *v, uint64_t payload) {
 /* m is dead, and a G refers to this block. */
 void heap_keep(struct view *v, uint64_t payload, uint32_t m) {
     struct block *b = block_of(v, payload);
-    if (load_acq(&b->state) == B_HELD && load_rlx(&b->owner) == m) store_rel(&b->state, B_USED);
+    if (load_acq(&b->state) == BWORD(B_HELD, m)) store_rel(&b->state, B_USED);
 }
 
-/* What dead process m held goes back to the free lists.  Returns how many blocks that were. */
+/* Under the lock; m is dead.  1: the block is free now. */
+static int sweep(struct view *v, struct block *b, uint32_t m) {
+    if (load_acq(&b->state) == B_FREE) return 0;
+    if (load_rlx(&b->shared) && load_acq(&b->state) == BWORD(B_HELD, m)) store_rel(&b->state, B_KEPT);
+    if (load_rlx(&b->shared)) return reader_forget(v, b, m);
+    if (load_acq(&b->state) != BWORD(B_HELD, m)) return 0;
+    store_rel(&b->state, B_FREE);
+    return 1;
+}
+
+/* What dead process m held goes back to the free lists, and what it alone still read.  Returns how many blocks that were. */
 uint32_t heap_sweep(struct view *v, uint32_t m) {
     struct heap *h = &v->seg->heap;
     uint32_t n = 0;
     lock(v, &h->lock);
     struct fn_entry *e = &v->fns[load_acq(&v->allm[m].filling)];
     if (load_acq(&v->allm[m].filling) && e->off && !load_acq(&e->hash)) {   /* nobody reads what it was filling */
-        store_rlx(&block_of(v, e->off)->owner, m);
-        store_rel(&block_of(v, e->off)->state, B_HELD);
+        store_rel(&block_of(v, e->off)->state, BWORD(B_HELD, m));
         e->off = 0;
     }
-    for (uint64_t off = h->base; off < load_rlx(&h->bump); off += class_size(load_rlx(&block_at(v, off)->class))) {
-        struct block *b = block_at(v, off);
-        if (load_acq(&b->state) == B_HELD && load_rlx(&b->owner) == m) store_rel(&b->state, B_FREE), n++;
-    }
+    for (uint64_t off = h->base; off < load_rlx(&h->bump); off += class_size(load_rlx(&block_at(v, off)->class)))
+        n += (uint32_t)sweep(v, block_at(v, off), m);
     relink(v);
     store_rlx(&v->allm[m].filling, 0);
     unlock(&h->lock);
     return n;
+}
+
+/* How many shared blocks there are, that is large payloads, and how many bytes they take. */
+uint32_t heap_shared(struct view *v, uint64_t *bytes) {
+    struct heap *h = &v->seg->heap;
+    uint32_t n = 0;
+    *bytes = 0;
+    lock(v, &h->lock);
+    for (uint64_t off = h->base, size; off < load_rlx(&h->bump); off += size) {
+        struct block *b = block_at(v, off);
+        size = class_size(load_rlx(&b->class));
+        if (load_acq(&b->state) != B_FREE && load_rlx(&b->shared)) n++, *bytes += size;
+    }
+    unlock(&h->lock);
+    return n;
+}
+
+/* A free block of more than 64 KiB that is warm, taken out of its list. */
+static uint64_t pop_warm(struct view *v) {
+    for (uint32_t c = CACHED_CLASSES; c < NCLASSES; c++)
+        for (au64 *at = &v->seg->heap.free[c]; load_rlx(at); at = &block_at(v, load_rlx(at))->next) {
+            uint64_t off = load_rlx(at);
+            if (load_rlx(&block_at(v, off)->cold)) continue;
+            hold_new(v, block_at(v, off));
+            store_rel(at, load_rlx(&block_at(v, off)->next));
+            return off;
+        }
+    return 0;
+}
+
+/* One warm block's memory, but for the page of its header, goes back to the system. */
+uint64_t heap_trim(struct view *v) {
+    struct heap *h = &v->seg->heap;
+    lock(v, &h->lock);
+    uint64_t off = pop_warm(v);
+    unlock(&h->lock);
+    if (!off) return 0;
+    struct block *b = block_at(v, off);
+    uint64_t begin = (off + sizeof *b + 4095) & ~4095ull, end = (off + class_size(load_rlx(&b->class))) & ~4095ull;
+    madvise(at(v, begin), end - begin, MADV_REMOVE);
+    store_rlx(&b->cold, 1);
+    lock(v, &h->lock);
+    give(v, off);
+    unlock(&h->lock);
+    return end - begin;
 }
 
 /* FNV-1a; blobs with equal hashes are compared, so it need not be strong. */

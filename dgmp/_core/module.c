@@ -21,7 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -52,13 +54,17 @@ typedef struct View {
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct world world;
     struct watched seen, told;        /* NULLs where nobody tells Gs of changes */
+    uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
+    PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
+    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
+    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     struct View *next;
 } View;
 
 /* Names of a Future's slots, and the state that says it has its result: api.future. */
 enum { N_WORD, N_KIND, N_DATA, N_STATE, N_THEN, NNAMES };
 static const char *const texts[NNAMES] = {"word", "_kind", "_data", "_state", "_then"};
-static PyObject *names[NNAMES], *finished;
+static PyObject *names[NNAMES], *finished, *Block_type;
 static PyObject *sys_path[2], *warnings_filters[2], *sys_modules;  /* a module's namespace and a name in it */
 
 static View *views;                   /* all of this process, for the fork handler; under the GIL */
@@ -142,6 +148,173 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
     return (PyObject *)self;
 }
 
+/* ---------------------------------------------------------------- large payloads
+ * A Block is a shared block that this process holds (filled by pack, not given to a G yet) or reads.  What lies in it:
+ * the number of its parts, their lengths, the parts, each on a cache line.  The first part is a pickle stream, the others are
+ * the buffers that go with it.  Views of the parts keep the Block, the Block keeps the mapping. */
+typedef struct {
+    PyObject_HEAD
+    View *view;
+    uint64_t off, len;                /* off 0: a G has it */
+    int reads;
+} Block;
+
+static PyObject *Block_make(View *view, uint64_t off, uint64_t len, int reads) {
+    allocfunc alloc = (allocfunc)PyType_GetSlot((PyTypeObject *)Block_type, Py_tp_alloc);
+    Block *b = (Block *)alloc((PyTypeObject *)Block_type, 0);
+    if (!b) return NULL;
+    b->view = (View *)Py_NewRef((PyObject *)view);
+    b->off = off, b->len = len, b->reads = reads;
+    return (PyObject *)b;
+}
+
+static void Block_dealloc(Block *b) {
+    PyTypeObject *type = Py_TYPE((PyObject *)b);
+    View *view = b->view;
+    if (b->off && !view->v.forked) {
+        PyObject *type_, *error, *tb, *key;
+        PyErr_Fetch(&type_, &error, &tb);
+        if (b->reads && (key = PyLong_FromUnsignedLongLong(b->off))) {
+            if (PyDict_DelItem(view->blocks, key)) PyErr_Clear();
+            Py_DECREF(key);
+        }
+        PyErr_Restore(type_, error, tb);
+        if (!view->closed && b->reads) reader_leave(&view->v, b->off);
+        else if (!view->closed) heap_free(&view->v, b->off);
+    }
+    Py_DECREF((PyObject *)view);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    release(b);
+    Py_DECREF(type);
+}
+
+static int Block_getbuffer(PyObject *self, Py_buffer *buffer, int flags) {
+    Block *b = (Block *)self;
+    if (!b->off) {
+        PyErr_SetString(PyExc_BufferError, "the block has been given to a G");
+        return -1;
+    }
+    return PyBuffer_FillInfo(buffer, self, shared_content(&b->view->v, b->off), (Py_ssize_t)b->len, 1, flags);
+}
+
+static Py_ssize_t Block_length(Block *b) { return (Py_ssize_t)b->len; }
+
+/* parts() -> list of read-only memoryviews */
+static PyObject *Block_parts(Block *b, PyObject *none) {
+    (void)none;
+    PyObject *all = PyMemoryView_FromObject((PyObject *)b), *out = all ? PyList_New(0) : NULL;
+    uint64_t *head = b->off ? shared_content(&b->view->v, b->off) : NULL;
+    uint64_t n = head ? head[0] : 0, at = (8 + 8 * n + 63) & ~63ull;
+    for (uint64_t i = 0; out && i < n; i++) {
+        PyObject *part = PySequence_GetSlice(all, (Py_ssize_t)at, (Py_ssize_t)(at + head[1 + i]));
+        if (!part || PyList_Append(out, part)) Py_CLEAR(out);
+        Py_XDECREF(part);
+        at += (head[1 + i] + 63) & ~63ull;
+    }
+    Py_XDECREF(all);
+    return out;
+}
+
+static PyMethodDef block_methods[] = {{"parts", (PyCFunction)Block_parts, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyType_Slot block_slots[] = {{Py_tp_dealloc, Block_dealloc},
+                                    {Py_tp_methods, block_methods},
+                                    {Py_sq_length, Block_length},
+                                    {Py_bf_getbuffer, Block_getbuffer},
+                                    {0, NULL}};
+static PyType_Spec block_spec = {"dgmp._core.native.Block", sizeof(Block), 0,
+                                 Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, block_slots};
+
+/* A payload as Python sees it: bytes, or the Block of a shared one, of which there is one in a process.  Somebody else
+ * keeps it meanwhile. */
+static PyObject *payload(View *self, uint64_t off, const char *data, uint64_t len) {
+    if (!off || !is_shared(&self->v, off)) return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
+    if (!self->blocks && !(self->blocks = PyDict_New())) return NULL;
+    PyObject *key = PyLong_FromUnsignedLongLong(off), *known = key ? PyDict_GetItemWithError(self->blocks, key) : NULL;
+    PyObject *block = NULL;
+    if (known) {
+        block = Py_NewRef(PyLong_AsVoidPtr(known));
+    } else if (key && !PyErr_Occurred() && (block = Block_make(self, off, len, 0))) {
+        PyObject *address = PyLong_FromVoidPtr(block);
+        if (!address || PyDict_SetItem(self->blocks, key, address)) {
+            ((Block *)block)->off = 0;
+            Py_CLEAR(block);
+        } else {
+            reader_enter(&self->v, off);
+            ((Block *)block)->reads = 1;
+        }
+        Py_XDECREF(address);
+    }
+    Py_XDECREF(key);
+    return block;
+}
+static PyObject *args_of(View *self, struct g *g) { return payload(self, g->args, gargs(&self->v, g), g->args_len); }
+static PyObject *result_of(View *self, struct g *g) { return payload(self, g->result, gresult(&self->v, g), g->result_len); }
+
+/* The block's offset, which is the caller's now; 0: it is none, or another runtime's, or a G has it. */
+static uint64_t take_block(View *self, PyObject *x, uint64_t *len) {
+    if (Py_TYPE(x) != (PyTypeObject *)Block_type || ((Block *)x)->view != self || ((Block *)x)->reads) return 0;
+    uint64_t off = ((Block *)x)->off;
+    *len = ((Block *)x)->len;
+    ((Block *)x)->off = 0;
+    return off;
+}
+
+/* Takes the buffers of the list; their sum goes to sizes[0], or each to one of sizes. */
+static Py_ssize_t take_buffers(PyObject *list, Py_buffer *to, uint64_t *sizes, int sum) {
+    Py_ssize_t n = PyList_Size(list);
+    for (Py_ssize_t i = 0; i < n; i++) {
+        if (PyObject_GetBuffer(PyList_GetItem(list, i), &to[i], PyBUF_SIMPLE)) {
+            while (i--) PyBuffer_Release(&to[i]);
+            return -1;
+        }
+        if (sum) sizes[0] += (uint64_t)to[i].len;
+        else sizes[i] = (uint64_t)to[i].len;
+    }
+    return n;
+}
+
+enum { COPY_WITHOUT_GIL = 1 << 20 };
+
+/* pack(stream, buffers) -> a Block with copies; both are lists of contiguous buffers, and stream's are one part. */
+static PyObject *View_pack(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *stream, *buffers, *block = NULL;
+    if (!PyArg_ParseTuple(args, "OO", &stream, &buffers)) return NULL;
+    if (!PyList_Check(stream) || !PyList_Check(buffers)) return PyErr_Format(PyExc_TypeError, "pack takes two lists");
+    Py_ssize_t ns = PyList_Size(stream), nb = PyList_Size(buffers), got = 0;
+    Py_buffer *from = calloc((size_t)(ns + nb), sizeof *from);
+    uint64_t *head = calloc((size_t)nb + 2, sizeof *head), at = 0;
+    if (!from || !head) PyErr_NoMemory();
+    else if (take_buffers(stream, from, head + 1, 1) == ns) {
+        got = ns;
+        if (take_buffers(buffers, from + ns, head + 2, 0) == nb) got += nb;
+    }
+    if (!PyErr_Occurred()) {
+        head[0] = (uint64_t)nb + 1;
+        uint64_t len = (8 * (head[0] + 1) + 63) & ~63ull;
+        for (uint64_t i = 0; i < head[0]; i++) len += (head[1 + i] + 63) & ~63ull;
+        uint64_t off = shared_alloc(&self->v, len);
+        if (!off) PyErr_Format(PyExc_MemoryError, "no block of %llu bytes is free", (unsigned long long)len);
+        else if (!(block = Block_make(self, off, len, 0))) heap_free(&self->v, off);
+        else {
+            char *to = shared_content(&self->v, off);
+            memcpy(to, head, 8 * (head[0] + 1));
+            PyThreadState *save = len >= COPY_WITHOUT_GIL ? PyEval_SaveThread() : NULL;
+            at = (8 * (head[0] + 1) + 63) & ~63ull;
+            for (Py_ssize_t i = 0; i < got; i++) {
+                memcpy(to + at, from[i].buf, (size_t)from[i].len);
+                at += (uint64_t)from[i].len;
+                if (i >= ns - 1) at = (at + 63) & ~63ull;     /* the stream's pieces are one part */
+            }
+            if (save) PyEval_RestoreThread(save);
+        }
+    }
+    for (Py_ssize_t i = 0; i < got; i++) PyBuffer_Release(&from[i]);
+    free(from);
+    free(head);
+    return block;
+}
+
 static void drop_futures(View *self) {
     struct slot *slots = self->slots;
     uint32_t n = self->nslots;
@@ -172,6 +345,7 @@ static void View_dealloc(View *self) {
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->blocks);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -238,9 +412,13 @@ static uint64_t alloc_for(struct view *v, uint64_t *ref, uint64_t len) {
     return *ref;
 }
 
-/* A slot with the call in it, allocated; NULL: none is free, or (with an exception) no memory. */
-static struct g *fill(View *self, uint32_t *index, const char *data, Py_ssize_t len, Py_ssize_t ndeps) {
+/* A slot with the call in it, allocated; data: bytes, or a Block, which is the slot's then.  NULL: none is free, or (with an
+ * exception) no memory. */
+static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t ndeps) {
     struct view *v = &self->v;
+    char *data = NULL;
+    Py_ssize_t len = 0;
+    if (Py_TYPE(call) != (PyTypeObject *)Block_type && PyBytes_AsStringAndSize(call, &data, &len)) return NULL;
     struct g *g = gfget(v, index);
     if (!g) return NULL;
     uint64_t deps = 0;
@@ -259,8 +437,16 @@ static struct g *fill(View *self, uint32_t *index, const char *data, Py_ssize_t 
         store_rel(&g->deps, deps);
         heap_use(v, deps);
     }
-    memcpy(g->args ? at(v, g->args) : g->inline_args, data, (size_t)len);
     g->args_len = (uint64_t)len;
+    if (data) {
+        memcpy(g->args ? at(v, g->args) : g->inline_args, data, (size_t)len);
+    } else if ((g->args = take_block(self, call, &g->args_len)) != 0) {
+        heap_use(v, g->args);
+        self->blocks_out++, self->bytes_out += g->args_len;
+    } else {
+        gdiscard(v, *index);
+        return PyErr_Format(PyExc_ValueError, "not a block of this runtime, or it has been used"), NULL;
+    }
     g->world = self->world.index;
     return g;
 }
@@ -294,11 +480,9 @@ static int changed(View *self) {
     if (!self->told.path.list) return WORLD_SAME;
     if (list_changed(sys_path, &self->told.path)) return WORLD_STATE;
     int what = world_changed(&self->world);
-    if (what == WORLD_QUIET) {
-        if (list_changed(warnings_filters, &self->told.filters)) return WORLD_STATE;
-        return PyDict_Size(sys_modules) == self->told.modules ? WORLD_SAME : WORLD_FILES;
-    }
-    return what;
+    if (what == WORLD_SAME || what == WORLD_STATE) return what;
+    if (list_changed(warnings_filters, &self->told.filters)) return WORLD_STATE;
+    return what == WORLD_FILES || PyDict_Size(sys_modules) != self->told.modules ? WORLD_FILES : WORLD_SAME;
 }
 
 /* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
@@ -342,6 +526,14 @@ static PyObject *View_world_told(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+/* world_of(word) -> the world of that G */
+static PyObject *View_world_of(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLong(self->v.allgs[gword_index(w)].world);
+}
+
 /* world_files(fd, pause_ns): files have been looked at.  How spawns learn that it is time to do so again: an inotify
  * descriptor, or if -1 after a pause of so long; and when there are other modules than now. */
 static PyObject *View_world_files(View *self, PyObject *args) {
@@ -354,7 +546,7 @@ static PyObject *View_world_files(View *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* spawn(future, fn, args, where, deps) -> True; None when every slot is taken; False when one of deps has been collected
+/* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
  * since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
  * finds it, and nobody else runs yet). */
@@ -364,12 +556,11 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
-    char *data;
-    Py_ssize_t len, ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
+    Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
     uint32_t index;
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (PyErr_Occurred()) return NULL;
     if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
-    struct g *g = fill(self, &index, data, len, ndeps);
+    struct g *g = fill(self, &index, a[2], ndeps);
     if (!g) {
         if (PyErr_Occurred()) return NULL;
         Py_RETURN_NONE;
@@ -426,20 +617,36 @@ static void let_go(View *self, uint32_t index) {
     unpin(self, index);
 }
 
-/* drain(tell) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have something
- * in _then are appended to the list `tell`; their slots are dead again. */
-static PyObject *View_drain(View *self, PyObject *tell) {
+/* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
+static uint64_t output_first(View *self, uint64_t written_to) {
+    struct inbox *b = &self_m(&self->v)->inbox;
+    uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown || head < written_to) return 0;
+    return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
+ * something in _then are appended to the list `tell`; their slots are dead again.
+ * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
+ * that number. */
+static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     CHECK(self);
+    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
     struct view *v = &self->v;
+    PyObject *tell = a[0];
+    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]), first;
+    int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
+    if (PyErr_Occurred()) return NULL;
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
+        if (!is_m && (first = output_first(self, written_to)) != 0)
+            return PyLong_FromLongLong(n ? n : -(long long)first);
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
         PyObject *data = NULL;
         int ours = slot && slot->future && !slot->drained && gdone(v, w);
-        if (ours && !(data = PyBytes_FromStringAndSize(gresult(v, g), (Py_ssize_t)g->result_len)))
-            return NULL;                                      /* the word is still there */
+        if (ours && !(data = result_of(self, g))) return NULL;                                     /* the word is still there */
         ours = ours && gcollect(v, w);
         inbox_drop(v, v->self);
         if (!ours) {                                          /* told twice */
@@ -448,6 +655,7 @@ static PyObject *View_drain(View *self, PyObject *tell) {
         }
         PyObject *future = slot->future;
         unsigned long kind = g->result_kind;
+        if (g->args && is_shared(v, g->args)) self->blocks_out--, self->bytes_out -= g->args_len;
         slot->future = NULL;
         let_go(self, index);
         self->outstanding--, n++;
@@ -505,6 +713,39 @@ static PyObject *View_kick(View *self, PyObject *none) {
     CHECK(self);
     inbox_kick(&self->v, self->v.self);
     Py_RETURN_NONE;
+}
+
+/* sent(): another packet lies in the output channel.  Also in a child that a G has forked: it may print. */
+static PyObject *View_sent(View *self, PyObject *none) {
+    (void)none;
+    if (!self->closed) atomic_fetch_add(&self->v.seg->sched.outputs, 1);
+    Py_RETURN_NONE;
+}
+
+/* shown(outputs): all has been written that had been sent when the attribute had this value. */
+static PyObject *View_shown(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long outputs = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (outputs > self->shown) self->shown = outputs;
+    Py_RETURN_NONE;
+}
+
+/* publish_levels(key): Ms shall apply the logging levels of this function table entry. */
+static PyObject *View_publish_levels(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long key = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    atomic_store(&self->v.seg->sched.log_levels, (uint32_t)key);
+    Py_RETURN_NONE;
+}
+
+/* new_levels() -> the entry to apply; claim says when there is another. */
+static PyObject *View_new_levels(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    self->levels_seen = load_acq(&self->v.seg->sched.log_levels);
+    return PyLong_FromUnsignedLong(self->levels_seen);
 }
 
 static PyObject *View_intern(View *self, PyObject *arg) {
@@ -610,7 +851,8 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, has_deps, world), or None: somebody else ran it. */
+/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
+ * there are new logging levels, 4 its world is not the one we are in. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -621,9 +863,10 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKNOI)", g->fn, (unsigned long long)g->goid,
-                         PyBytes_FromStringAndSize(gargs(&self->v, g), (Py_ssize_t)g->args_len),
-                         load_acq(&g->deps) ? Py_True : Py_False, g->world);
+    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    if (g->world != self->world.index) flags |= 4;
+    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
+                         args_of(self, g), flags);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -633,15 +876,22 @@ static PyObject *View_schedtick(View *self, PyObject *none) {
     return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
 }
 
-/* complete(word, kind, data) -> True if this completion won */
+/* complete(word, kind, data) -> True if this completion won; data: bytes or a Block */
 static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     char *data;
     Py_ssize_t len;
+    uint64_t off, size;
     if (n != 3) return PyErr_Format(PyExc_TypeError, "complete takes 3 arguments");
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
-    if (PyErr_Occurred() || PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (PyErr_Occurred()) return NULL;
+    if ((off = take_block(self, a[2], &size)) != 0) {
+        int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        if (!won) heap_free(&self->v, off);
+        return PyBool_FromLong(won);
+    }
+    if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
     return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
 }
 
@@ -671,8 +921,7 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
     struct deps *deps = at(&self->v, off);
     for (uint64_t i = 0; i < deps->n; i++) {
         struct g *on = &self->v.allgs[deps->dep[i].on];
-        PyObject *item = Py_BuildValue("(IN)", on->result_kind,
-                                       PyBytes_FromStringAndSize(gresult(&self->v, on), (Py_ssize_t)on->result_len));
+        PyObject *item = Py_BuildValue("(IN)", on->result_kind, result_of(self, on));
         if (!item || PyList_Append(out, item)) Py_CLEAR(out);
         Py_XDECREF(item);
         if (!out) break;
@@ -866,6 +1115,26 @@ static PyObject *View_unfinished(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
     return PyLong_FromUnsignedLongLong(gunfinished(&self->v));
+}
+
+/* trim() -> bytes of free memory given back to the system; 0: all of it has been */
+static PyObject *View_trim(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    uint64_t n;
+    Py_BEGIN_ALLOW_THREADS
+    n = heap_trim(&self->v);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(n);
+}
+
+/* large() -> (how many large payloads there are, the bytes they take); looks at every block */
+static PyObject *View_large(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    uint64_t bytes;
+    uint32_t n = heap_shared(&self->v, &bytes);
+    return Py_BuildValue("(IK)", n, (unsigned long long)bytes);
 }
 
 /* unmap(): closed, and its address space given back; in a forked child too.  Only where no other thread can sleep in it. */
@@ -1082,7 +1351,11 @@ static PyObject *View_get(View *self, void *what) {
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
     case 7: return PyLong_FromUnsignedLong(npidle(v));
     case 8: return PyLong_FromUnsignedLongLong(self->outstanding);
+    case 11: return PyLong_FromUnsignedLongLong(self->bytes_out);
+    case 13: return PyLong_FromUnsignedLongLong(self->blocks_out);
+    case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
+    case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -1092,8 +1365,9 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ARGS(world_files),
-    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function),
+    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_of), ARGS(world_files),
+    ONE(close), FAST(spawn), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
     NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep), NOARGS(become_spinning), NOARGS(set_spinning),
@@ -1105,7 +1379,7 @@ static PyMethodDef methods[] = {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -1125,6 +1399,28 @@ static PyObject *become_subreaper(PyObject *mod, PyObject *none) {
 static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
     (void)mod, (void)none;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+/* receive(fd, packets): the packets that lie in the socket now are appended to the list, all of them or until an error; no
+ * more, as their senders may be as fast as we are.  OSError: it is closed. */
+static PyObject *receive(PyObject *mod, PyObject *const *a, Py_ssize_t n) {
+    (void)mod;
+    static char packet[1 << 16];      /* under the GIL */
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "receive takes 2 arguments");
+    int fd = (int)PyLong_AsLong(a[0]), left;
+    if (PyErr_Occurred()) return NULL;
+    if (ioctl(fd, FIONREAD, &left)) return PyErr_SetFromErrno(PyExc_OSError);
+    while (left > 0) {
+        ssize_t len = recv(fd, packet, sizeof packet, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR) continue;
+        if (len <= 0) break;
+        left -= (int)len;
+        PyObject *data = PyBytes_FromStringAndSize(packet, len);
+        int e = !data || PyList_Append(a[1], data);
+        Py_XDECREF(data);
+        if (e) return NULL;
+    }
     Py_RETURN_NONE;
 }
 
@@ -1158,6 +1454,7 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
+                                  {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -1186,7 +1483,9 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!names_of_world()) return NULL;
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
-    if (!type || PyModule_AddObject(mod, "View", type) ||
+    if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);
+    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) ||
+        PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||
         PyModule_AddIntConstant(mod, "RESULT_ERROR", RESULT_ERROR) ||
         PyModule_AddIntConstant(mod, "RESULT_WORKER_DIED", RESULT_WORKER_DIED) ||

@@ -121,7 +121,7 @@ class Future(Generic[T]):
             value: Any = None
             error: BaseException | None = self._worker_died(data)
         else:
-            value, error = closure.decode_result(self._kind, data)
+            value, error = closure.decode_result(self._kind, data, self)
         if isinstance(error, EncodingError):
             error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:
@@ -157,10 +157,12 @@ class Future(Generic[T]):
         if self._state != DECODED:
             self._decode()
         if self._error is not None:
+            error, context = self._error, self._error.__context__
             try:
-                raise self._error
+                raise error.with_traceback(None)  # always the same one, each time with a new traceback,
             finally:
-                self = None  # type: ignore[assignment]  # no cycle from the traceback to the future
+                error.__context__ = context  # and with its own context, not with what its asker is at
+                del self, error, context  # no cycle from the traceback to the future
         value: T = self._value
         return value
 

@@ -8,6 +8,7 @@ completions and 1 ms, because a wake-up for each would cost more than the tasks.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import sys
 import threading
@@ -15,10 +16,13 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import View
+from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
+from ..ship.values import Large
 from .future import PENDING, Future, deadline_of
+from .levels import Levels
+from .output import Output
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
+FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
+MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+PATIENCE_NS = 10_000_000
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
 
 
@@ -72,6 +79,10 @@ class Node:
         self.world_changed = view.world_changed
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        # In a client: whether the mark is in the cache tells if Ms must learn of new logging levels (api.levels).
+        self.log_mark: Any = None
+        self.log_cache: dict[Any, Any] = {}
+        self.log_stale: bool | None = None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -81,6 +92,8 @@ class Node:
             self.world.tell(what)
         if self.gone is not None:
             raise self.gone
+        if (self.log_mark in self.log_cache) is self.log_stale:
+            self.publish_levels()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -98,15 +111,17 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
-            while not (done := self.view.spawn(future, key, data, where, deps)):
+            call = data if isinstance(data, bytes) else self.pack(data)
+            while not (done := self.view.spawn(future, key, call, where, deps)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
                 else:  # one of deps was collected meanwhile
                     key, data, deps = self.encode_with_futures(fn, args, kwargs)
+                    call = data if isinstance(data, bytes) else self.pack(data)
         except ArgumentFailed as e:
             note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
-            future.fail(failure.with_note(e.error, note))
+            future.fail(failure.copy_with_note(e.error, note))
             return future
         self.spawned += 1
         if not self.spawned & 63:
@@ -114,7 +129,7 @@ class Node:
         return future
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
-        int, bytes, tuple[int, ...] | None
+        int, bytes | Large, tuple[int, ...] | None
     ]:
         args, kwargs, deps = self.dependencies(args, kwargs)
         return functions.WHOLE, self.encoder.encode_whole(fn, args, kwargs), deps
@@ -141,6 +156,15 @@ class Node:
         kwargs = {k: resolve(x) for k, x in kwargs.items()}
         return args, kwargs, tuple(waits) or None
 
+    def pack(self, large: Large) -> Block:
+        """A copy of it in the segment."""
+        try:
+            return self.view.pack(large.stream, large.buffers)
+        except MemoryError:
+            raise MemoryError(
+                f"the arguments take {large.size} bytes, for which the runtime's shared memory has no room now; it has "
+                f"{self.view.heap_size} bytes in all, of which one call can have at most half") from None
+
     def throttle(self) -> None:
         """Every 64 spawns: finished Gs are collected, so that memory stays bounded."""
         self.collect()
@@ -148,12 +172,28 @@ class Node:
     def full(self) -> None:
         raise NotImplementedError
 
+    def stats(self) -> dict[str, Any]:
+        """See Runtime.stats."""
+        blocks, size = self.view.large()
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
+
+    def publish_levels(self) -> None:
+        raise NotImplementedError
+
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
-        if self.gone is None and self.view.drain(self.untold):
-            self.tell_all()
-            self.kick_sleepers(ours)
+        if self.gone is None:
+            n = self.view.drain(self.untold, 0)
+            if n:
+                if n < 0:
+                    self.catch_up(-n)
+                self.tell_all()
+                self.kick_sleepers(ours)
+
+    def catch_up(self, written_to: int) -> None:
+        """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
+        raise NotImplementedError
 
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
@@ -327,25 +367,67 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool]) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.output = output
+        self.levels = Levels(view)
+        self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
 
     def throttle(self) -> None:
         self.collect()
         while self.view.outstanding > self.quota:
             self.full()
 
-    def full(self) -> None:
+    def full(self, more: int = MANY) -> None:
         self.sleepers += 1
         try:
-            self.view.wait(self.view.inbox_seq(), 0, MANY, 0, BATCH_NS)
+            self.view.wait(self.view.inbox_seq(), 0, more, 0, BATCH_NS)
         finally:
             self.sleepers -= 1
         self.collect()
         self.look()
 
+    def pack(self, large: Large) -> Block:
+        """Waits while too much is on its way already."""
+        outstanding, since = self.view.outstanding, time.monotonic_ns()
+        while self.crowded(since):
+            self.full(max(1, min(outstanding // 4, MANY)))
+            if self.view.outstanding < outstanding:
+                outstanding, since = self.view.outstanding, time.monotonic_ns()
+        while True:
+            try:
+                return super().pack(large)
+            except MemoryError:
+                if not self.view.bytes_out:
+                    raise
+            self.full(1)
+
+    def crowded(self, since: int) -> bool:
+        """Whether one more large argument had better wait; since: when a G has last ended, or we began.
+
+        Blocks that are used again at once are warm.  But Gs that take long are not waited for, as this thread has better
+        things to do, until they have an eighth of the machine's memory."""
+        view = self.view
+        if view.bytes_out < FEW_BYTES or view.blocks_out <= 2 * view.nprocs:
+            return False
+        return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
+
+    def publish_levels(self) -> None:
+        with self.lock:
+            self.levels.publish()
+            self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
+
+    def catch_up(self, written_to: int) -> None:
+        """What Gs have printed is written."""
+        outputs = self.view.outputs
+        if self.output is None or self.output.show():
+            self.view.shown(outputs)
+        self.view.drain(self.untold, written_to)
+
     def look(self) -> None:
+        if self.output is not None and self.output.is_ours():
+            self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
@@ -355,6 +437,8 @@ class Client(Node):
         """No more work: every pending Future ends with error."""
         if self.gone is not None:
             return
+        if self.output is not None:
+            self.output.show()
         pending = self.view.pending()
         self.gone = error
         for future in pending:

@@ -25,6 +25,7 @@ from ..runtime import boot
 from . import interpreter
 from .future import Future
 from .node import MAIN_G, Client, Member, Node
+from .output import Output, streams
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 from .world import Teller
 
@@ -83,11 +84,14 @@ class Runtime:
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
-                self.node = Client(view, self._alive)
+                output = Output() if main is None else None
+                if output is not None:
+                    undo.callback(output.close)
+                self.node = Client(view, self._alive, output)
                 self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
-                options = {"foreground": main is not None} | ({"path": path} if path else {})
+                options = {"foreground": main is not None, "streams": streams()} | ({"path": path} if path else {})
                 self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options)
             finally:
                 os.close(segment)
@@ -110,9 +114,12 @@ class Runtime:
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
+            channel = [] if self.node.output is None else [self.node.output.theirs.fileno()]
             with theirs, interrupts_held():
-                descriptors = [segment, self._event, theirs.fileno(), self._alarm, message]
+                descriptors = [segment, self._event, theirs.fileno(), self._alarm, message, *channel]
                 self._pid = start_coordinator(self._executable, descriptors)
+            if self.node.output is not None:
+                self.node.output.start()
         finally:
             os.close(message)
         self.node.world.watch_files()
@@ -157,11 +164,12 @@ class Runtime:
         """Counters and queue lengths of the scheduler, as a dict.
 
         gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
-        ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq.
+        ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq; large_blocks and
+        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more).
         """
         if self.node.gone is not None:
             raise self.node.gone
-        return self.node.view.stats()
+        return self.node.stats()
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to m0, for the script of `dgmp run`."""
@@ -206,6 +214,8 @@ class Runtime:
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
             self._stop_coordinator()
+            if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
+                self.node.output.close()
         finally:
             with contextlib.suppress(OSError):  # os.closerange in the program
                 self._close_descriptors()
@@ -380,14 +390,14 @@ def gather(*futures: Future[Any]) -> list[Any]:
 
 def stats() -> dict[str, Any]:
     """As `Runtime.stats`, of the runtime of this process."""
-    return node().view.stats()
+    return node().stats()
 
 
 def num_g() -> int:
     """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
     at = node()
     at.collect()
-    return int(stats()["num_g"])
+    return int(at.view.stats()["num_g"])
 
 
 def gomaxprocs() -> int:

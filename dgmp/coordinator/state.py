@@ -33,6 +33,9 @@ Action = tuple[Any, ...]
 BURY_NS = 1_000_000_000  # the slowest pace at which a dead M's last slots are waited for
 TICK_NS = 10_000_000  # sysmon's pace when there is something to see to
 SLOW_TICK_NS = 80_000_000  # when there is work and nothing to see to: it doubles up to this
+TRIM_NS = 10_000_000_000  # so long after all has fallen idle, free memory goes back to the system,
+TRIM_BYTES = 64 << 20  # so much at once,
+TRIM_PACE_NS = 1_000_000  # and then the next
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
@@ -56,6 +59,7 @@ class Coordinator:
         self.last_trace = now
         self.awake = False  # sysmon: somebody runs
         self.pace = TICK_NS
+        self.trim_at: int | None = None  # when free memory goes back to the system
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
         self.ms: dict[int, int] = {}  # m -> pid, alive as far as we know
@@ -74,10 +78,11 @@ class Coordinator:
         actions: list[Action] = getattr(self, "on_" + event[0])(*event[1:])
         return actions
 
-    def next_tick(self) -> int | None:
+    def next_tick(self, now: int) -> int | None:
         """How many ns until sysmon wants a tick; None: it sleeps until something happens."""
         wanted = [self.pace] if self.awake or self.no_forks else []
         wanted += [self.bury_pace] if self.dead else []
+        wanted += [max(0, self.trim_at - now)] if self.trim_at is not None else []
         wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
         return min(wanted, default=None)
 
@@ -178,23 +183,37 @@ class Coordinator:
     def on_alarm(self, now: int) -> list[Action]:
         """Somebody has been at work for a tick."""
         self.awake = True
+        self.trim_at = None
         self.pace = TICK_NS
         return self.on_tick(now)
 
     def on_tick(self, now: int) -> list[Action]:
         actions = self.bury()
         if self.awake or self.no_forks:
-            actions += self.sysmon()
+            actions += self.sysmon(now)
+        elif self.trim_at is not None and now >= self.trim_at:
+            self.trim_at = now + TRIM_PACE_NS if self.trim() else None
         if self.schedtrace_ns and now - self.last_trace >= self.schedtrace_ns:
             self.last_trace = now
             actions.append(("print", schedtrace_line(self.view.stats(), (now - self.booted) // 1_000_000)))
         return actions + self.newm()
 
-    def sysmon(self) -> list[Action]:
+    def trim(self) -> bool:
+        """Gives some of the free memory back.  Whether there is more."""
+        given = 0
+        while given < TRIM_BYTES:
+            n = self.view.trim()
+            if not n:
+                return False
+            given += n
+        return True
+
+    def sysmon(self, now: int) -> list[Action]:
         """One look (Go: sysmon).  Work beside an idle P, look after look, is seen to; that happens when no process could be
         made, when somebody who was about to wake an M was stopped, and would when a wake-up was lost."""
         if self.view.sysmon_sleep():
             self.awake = False
+            self.trim_at = now + TRIM_NS
             self.no_forks = self.stranded = 0
             return []
         self.stranded = self.view.rescue(self.stranded)

@@ -71,11 +71,11 @@ class Finder(importlib.abc.MetaPathFinder):
         self.modules = modules
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
-        for finder in sys.meta_path:
+        for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
             spec = find and find(name, path, target)
             if spec is not None:
-                if type(spec.loader) is importlib.machinery.SourceFileLoader:
+                if type(spec.loader) is importlib.machinery.SourceFileLoader and sources.is_local(spec.loader.path):
                     spec.loader = Loader(spec.loader.name, spec.loader.path, self.modules.edits)
                 return spec
         return None

@@ -25,15 +25,19 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_ERROR, View
+from .._core import RESULT_ERROR, RESULT_NO_MEMORY, Block, View
 from ..ship import closure, failure, values
+from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
 from .world import Worlds
+
+if TYPE_CHECKING:
+    from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -51,6 +55,7 @@ MOST_SHARE = 128
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
+NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 
 
 class G:
@@ -106,7 +111,10 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
-        self.stdout = sys.stdout  # ours: user code may put another there
+        self.stdout: Any = sys.stdout  # ours: user code may put others there
+        self.stderr: Any = sys.stderr
+        self.output: Output | None = None  # what has made them, if the client writes what Gs print
+        self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
@@ -277,8 +285,7 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
-        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
-            self.stdout.flush()
+        self.flush()
         while True:
             self.check_closing()
             self.collect()
@@ -289,6 +296,13 @@ class M:
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
+
+    def flush(self) -> None:
+        if self.output is not None:
+            self.output.flush_threads()
+            return
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
+            self.stdout.flush()
 
     def check_closing(self) -> None:
         if self.view.closing():
@@ -353,19 +367,18 @@ class M:
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, has_deps, world = gp.fn
+        key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
+        out: bytes | Block
         gp.fn = None
         try:
-            if world != self.worlds.current:
-                self.worlds.enter(world)
-            deps = self.view.dep_results(gp.word) if has_deps else None
+            deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
-            kind, out = closure.encode_result(value, gp.fn, gp.goid)
+            kind, out = self.pack(*closure.encode_result(value, gp.fn, gp.goid))
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
@@ -373,7 +386,15 @@ class M:
                 kind, out = failure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
-        args = kwargs = value = deps = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
+        args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
+        output = self.output
+        if output is not None:
+            try:
+                changed = output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr
+            except AttributeError:  # user code has deleted one
+                changed = True
+            if changed:
+                output.settle(gp)
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None
@@ -381,6 +402,23 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def pack(self, kind: int, result: bytes | Large) -> tuple[int, bytes | Block]:
+        """What goes into the slot: of a large result a copy in the segment."""
+        if isinstance(result, bytes):
+            return kind, result
+        try:
+            return kind, self.view.pack(result.stream, result.buffers)
+        except MemoryError:
+            return RESULT_NO_MEMORY, b"%d" % result.size
+
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
+        """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & NEW_LEVELS:
+            self.new_levels()
+        if flags & OTHER_WORLD:
+            self.worlds.enter(self.view.world_of(gp.word))
+        return self.view.dep_results(gp.word)
 
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:
@@ -396,6 +434,7 @@ class M:
         gp = self.curg
         assert gp is not None
         word = gp.word
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word)
         self.curg = None
         gp.world = self.worlds.current
@@ -410,6 +449,8 @@ class M:
         if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
@@ -418,11 +459,23 @@ class M:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(gp.word)
         self.curg = None
         gp.world = self.worlds.current
         self.yielded.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
+
+    def put_streams_away(self) -> tuple[Any, Any]:
+        """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
+        streams = sys.stdout, sys.stderr
+        if self.output is not None:
+            self.output.restore()
+        else:
+            sys.stdout, sys.stderr = self.stdout, self.stderr
+        return streams
 
     def goready(self, word: int) -> None:
         """The parked G of that word, if it still is, can go on.  From any thread of its home M."""
@@ -437,7 +490,7 @@ class M:
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
-        if self.view.drain(self.untold):
+        if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
         if self.timers:

@@ -14,15 +14,14 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
-from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View
+from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
-from . import death
-from .failure import argument_note, decode_error, unwrap, wrap
+from . import death, values
+from .failure import argument_note, decode_error, with_argument_note
 from .functions import WHOLE, FunctionKeys
-from .values import describe, dumps
+from .values import LARGE, SMALL_TYPES, Large, describe, loads
 
 _dumps = pickle.dumps
-_loads = pickle.loads
 
 
 class Dependency:
@@ -55,22 +54,20 @@ class DependencyFailed(Exception):
         if self.kind == RESULT_WORKER_DIED:
             return self.kind, death.of_dependent(goid, self.name, self.data)
         if self.kind == RESULT_ERROR:
-            error, notes = unwrap(self.data)
-            return self.kind, wrap(error, [*notes[:1], argument_note(f"G {goid} ({self.dependent})", self.name)])
+            return self.kind, with_argument_note(self.data, argument_note(f"G {goid} ({self.dependent})", self.name))
         return self.kind, self.data
 
 
-def dumps_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-    """`obj`, which holds that call or its arguments, as bytes; the error names the first of its parts that is at fault."""
-    name = describe(fn)
+def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
+    """`obj`, which holds that call or its arguments, encoded; the error names the part that is at fault, and its place."""
     try:
-        return dumps(obj, f"{name} or an argument of it")
-    except EncodingError as e:
-        whole = e
-    dumps(fn, name)
-    for at, x in [*enumerate(args, 1), *((repr(key), x) for key, x in kwargs.items())]:
-        dumps(x, f"argument {at} ({type(x).__name__}) of {name}()")
-    raise whole
+        return values.pickled(obj)
+    except BaseException as e:
+        from . import reason
+
+        if reason.is_callers(e):
+            raise
+        raise EncodingError(reason.of_call(fn, args, kwargs, e)) from e
 
 
 class Encoder:
@@ -80,24 +77,27 @@ class Encoder:
         self.functions = FunctionKeys(view)
         self.keys = self.functions.keys
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes]:
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Large]:
         """The hot path: a positional call without futures."""
         try:
             key, namespace, name = self.keys[fn]
             if namespace[name] is fn:
+                for x in args:
+                    if type(x) not in SMALL_TYPES:
+                        return key, encode_call(args, fn, args, {})
                 data = _dumps(args, 5)
-                if b"__main__" not in data:
-                    return key, data
-                return key, dumps_call(args, fn, args, {})
+                return key, data if len(data) < LARGE else Large([data], [])
+        except EncodingError:
+            raise
         except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
             pass
         key = self.functions.key_of(fn)
         if key == WHOLE:
             return WHOLE, self.encode_whole(fn, args, {})
-        return key, dumps_call(args, fn, args, {})
+        return key, encode_call(args, fn, args, {})
 
-    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
-        return dumps_call((fn, args, kwargs), fn, args, kwargs)
+    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
+        return encode_call((fn, args, kwargs), fn, args, kwargs)
 
 
 class Decoder:
@@ -111,52 +111,72 @@ class Decoder:
         """The modules of functions decoded so far have been dropped."""
         self.functions.clear()
 
-    def decode_call(self, key: int, data: bytes, deps: list[tuple[int, bytes]] | None) -> tuple[
+    def decode_call(self, key: int, data: bytes | Block, deps: list[tuple[int, bytes | Block]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
     ]:
-        if key != WHOLE:
-            fn = self.functions.get(key)
-            if fn is None:
-                fn = self.functions[key] = _loads(self.view.function(key))
-            return fn, _loads(data), {}
-        fn, args, kwargs = _loads(data)
+        fn: Any = None
+        try:
+            if key != WHOLE:
+                fn = self.functions.get(key)
+                if fn is None:
+                    fn = self.functions[key] = pickle.loads(self.view.function(key))
+                return fn, loads(data), {}
+            fn, args, kwargs = loads(data)
+        except BaseException as e:  # code of the user's: __setstate__ and the like
+            what = "a function or its arguments" if fn is None else f"the arguments of {describe(fn)}()"
+            raise cannot_unpickle(what, e) from e
         if deps:
             names = {x.i: x.name for x in (*args, *kwargs.values()) if type(x) is Dependency}
             for i, (kind, result) in enumerate(deps):
                 if kind not in (RESULT_VALUE, RESULT_NONE):
-                    raise DependencyFailed(kind, result, names[i], describe(fn))
-            values = [None if kind == RESULT_NONE else _loads(result) for kind, result in deps]
-            args = tuple(values[x.i] if type(x) is Dependency else x for x in args)
-            kwargs = {k: values[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
+                    raise DependencyFailed(kind, bytes(result), names[i], describe(fn))
+            results = [load_argument(kind, result, names[i], fn) for i, (kind, result) in enumerate(deps)]
+            args = tuple(results[x.i] if type(x) is Dependency else x for x in args)
+            kwargs = {k: results[x.i] if type(x) is Dependency else x for k, x in kwargs.items()}
         return fn, args, kwargs
 
 
-def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes]:
+def load_argument(kind: int, result: bytes | Block, name: str, fn: Any) -> Any:
+    """The result of the G of that name, which a call of fn has waited for."""
+    try:
+        return None if kind == RESULT_NONE else loads(result)
+    except BaseException as e:
+        raise cannot_unpickle(f"the result of {name}, an argument of {describe(fn)}(),", e) from e
+
+
+def cannot_unpickle(what: str, error: BaseException) -> EncodingError:
+    """The error for the G in question; raises what is no matter of `what`."""
+    from . import reason
+
+    if reason.is_callers(error):
+        raise error
+    return EncodingError(f"{what} cannot be unpickled: {reason.said(error)}")
+
+
+def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes | Large]:
     """What the G of that id, a call of fn, returned, as (kind, bytes)."""
     if value is None:
         return RESULT_NONE, b""
-    try:
+    if type(value) in SMALL_TYPES:
         data = _dumps(value, 5)
-        if b"__main__" not in data:
-            return RESULT_VALUE, data
-    except Exception:  # cloudpickle may know better, and has the better error
-        pass
-    return RESULT_VALUE, dumps(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
+        return RESULT_VALUE, data if len(data) < LARGE else Large([data], [])
+    return RESULT_VALUE, values.encode(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 
-def decode_result(kind: int, data: bytes) -> tuple[Any, BaseException | None]:
-    """(value, None) or (None, exception), the exception with its remote traceback as cause."""
+def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseException | None]:
+    """(value, None) or (None, exception), the exception with its remote traceback as cause; `of.name` is that of the G."""
     if kind == RESULT_NONE:
         return None, None
     try:
         if kind == RESULT_VALUE:
-            return _loads(data), None
+            return loads(data), None
         if kind == RESULT_ERROR:
-            return None, decode_error(data)
+            return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
-            return None, MemoryError("the runtime's shared memory has no room for the result")
-    except (RecursionError, MemoryError):  # of this process, at this moment: it may work a little later
-        raise
-    except Exception as e:
-        return None, EncodingError(f"the result cannot be unpickled here: {type(e).__name__}: {e}")
-    return None, EncodingError(f"unknown kind of result: {kind}")
+            size = f"of {bytes(data).decode()} bytes" if data else "now"
+            return None, MemoryError(f"the runtime's shared memory has no room for the result {size}")
+    except BaseException as e:
+        error = cannot_unpickle(f"the result of {of.name}", e)
+        error.__cause__ = e
+        return None, error
+    return None, EncodingError(f"the result of {of.name} is of an unknown kind: {kind}")

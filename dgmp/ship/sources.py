@@ -18,12 +18,15 @@ def is_local_folder(folder: str) -> bool:
     return not (folder + os.sep).startswith(_LIBRARY) and _INSTALLED.isdisjoint(folder.split(os.sep))
 
 
+def is_local(path: str) -> bool:
+    """Whether that source file is the user's."""
+    return is_local_folder(os.path.realpath(os.path.dirname(path)))
+
+
 def file_of(module: ModuleType) -> str | None:
-    """The source of a module of the user's."""
+    """The source of a module of the user's; None if it is none."""
     path = getattr(module, "__file__", None)
-    if isinstance(path, str) and path.endswith(".py"):
-        return path if is_local_folder(os.path.realpath(os.path.dirname(path))) else None
-    return None
+    return path if isinstance(path, str) and path.endswith(".py") and is_local(path) else None
 
 
 def is_namespace(module: ModuleType) -> bool:

@@ -1,33 +1,157 @@
 """Values to bytes and back.
 
 `pickle` protocol 5 first; `cloudpickle` when that fails or when the stream names `__main__`, which means another module
-in an M.  Called by the other modules of ship.
+in an M.  A value of 64 KiB and more becomes a Large: the pickle stream, and beside it the buffers in it (NumPy arrays,
+pandas frames, Arrow tables, memoryviews, arrays), not copied yet.  View.pack copies both once into a shared block, and
+`loads` lets what it makes read them there, read-only, for as long as it wants.  Only what must own its memory (bytes,
+bytearray, array.array) is copied out of the block.
+
+Called by the other modules of ship, and by api and runtime for what goes into a block.
 """
 
 from __future__ import annotations
 
+import copyreg
 import pickle
+from array import array
+from collections.abc import Callable
 from typing import Any
 
+from .._core import Block
 from ..errors import EncodingError
 
-loads = pickle.loads
+LARGE = 1 << 16  # bytes, from which on a buffer or a stream is not copied more than once
+# A frame of pickle's is at most about this long; a longer piece of a stream is one large bytes object, and names nothing.
+LONGEST_FRAME = 3 * LARGE
+SMALL_TYPES = frozenset({int, float, bool, complex, type(None), str})  # that hold no buffer
+
+
+class Large:
+    """What an encoder makes of a large value: pieces of a pickle stream, and the buffers that belong to it."""
+
+    __slots__ = ("stream", "buffers", "size")
+
+    def __init__(self, stream: list[Any], buffers: list[memoryview]) -> None:
+        self.stream, self.buffers = stream, buffers
+        self.size = sum(map(len, stream)) + sum(buffer.nbytes for buffer in buffers)
+
+
+class Pieces(list[Any]):
+    """A file for a pickler; large bytes objects are in it as they are."""
+
+    write = list.append
+
+
+def encode(obj: Any, what: str) -> bytes | Large:
+    """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
+    try:
+        return pickled(obj)
+    except BaseException as e:
+        from . import reason
+
+        if reason.is_callers(e):
+            raise
+        raise EncodingError(reason.of_result(obj, what, e)) from e
+
+
+def pickled(obj: Any) -> bytes | Large:
+    """`obj` as `encode` gives it; raises what pickling it raises."""
+    try:
+        data = encode_with(pickle.Pickler, obj)
+        if not names_main(data):
+            return data
+    except (Exception, SystemExit, GeneratorExit):  # of a __reduce__ of the user's: cloudpickle's error is the one that counts
+        pass
+    from . import dynamic  # cloudpickle, 20 ms: only for those who need it
+
+    return encode_with(dynamic.Pickler, obj)
+
+
+def encode_with(pickler: Callable[..., Any], obj: Any) -> bytes | Large:
+    pieces = Pieces()
+    buffers: list[memoryview] = []
+
+    def in_band(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < LARGE:
+            return True
+        buffers.append(raw)
+        return False
+
+    writer = pickler(pieces, 5, buffer_callback=in_band)
+    if pickler is pickle.Pickler:
+        writer.dispatch_table = copyreg.dispatch_table | REDUCERS
+    writer.dump(obj)
+    if len(pieces) == 1 and not buffers and type(pieces[0]) is bytes and len(pieces[0]) < LARGE:
+        return pieces[0]
+    return Large(pieces, buffers)
+
+
+def names_main(data: bytes | Large) -> bool:
+    if type(data) is bytes:
+        return b"__main__" in data
+    assert isinstance(data, Large)
+    return any(b"__main__" in piece for piece in data.stream if type(piece) is bytes and len(piece) < LONGEST_FRAME)
 
 
 def dumps(obj: Any, what: str) -> bytes:
-    """`obj` as bytes; `what` names it in the error."""
+    """As `encode`, in one piece."""
     try:
         data = pickle.dumps(obj, 5)
         if b"__main__" not in data:
             return data
-    except Exception:  # whatever a __reduce__ of the user's raises: cloudpickle's error is the one that counts
+    except Exception:  # as above
         pass
-    from . import dynamic  # cloudpickle, 20 ms: only for those who need it
+    from . import dynamic
 
     try:
         return dynamic.dumps(obj)
     except Exception as e:
         raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
+
+
+def loads(data: bytes | Block) -> Any:
+    """The value; what it has of buffers lies in the block, read-only."""
+    if type(data) is bytes:
+        return pickle.loads(data)
+    assert isinstance(data, Block)
+    stream, *buffers = data.parts()
+    return pickle.loads(stream, buffers=buffers)
+
+
+# ---------------------------------------------------------------- types that pickle does not know, or copies
+def make_memoryview(buffer: Any, format: str, shape: tuple[int, ...]) -> memoryview:
+    view = memoryview(buffer).toreadonly().cast("B")
+    if len(shape) == 1:
+        return view.cast(format)  # type: ignore[call-overload, no-any-return]
+    return view.cast(format, shape)  # type: ignore[call-overload, no-any-return]
+
+
+def reduce_memoryview(view: memoryview) -> tuple[Any, ...]:
+    """Comes back as a memoryview that is read-only."""
+    if view.ndim > 1 and not view.nbytes or view.format not in NATIVE_FORMATS:
+        raise TypeError(f"a memoryview of format {view.format!r} and shape {view.shape} cannot be made again elsewhere; "
+                        f"pass the object that it looks into")
+    data = pickle.PickleBuffer(view) if view.c_contiguous else view.tobytes()
+    return make_memoryview, (data, view.format, view.shape)
+
+
+NATIVE_FORMATS = frozenset("cbB?hHiIlLqQnNfd")  # what memoryview.cast can make
+
+
+def make_array(typecode: str, buffer: Any) -> array[Any]:
+    made = array(typecode)
+    made.frombytes(buffer)
+    return made
+
+
+def reduce_array(values: array[Any]) -> tuple[Any, ...] | str:
+    if len(values) * values.itemsize < LARGE:
+        return values.__reduce_ex__(5)
+    return make_array, (values.typecode, pickle.PickleBuffer(values))
+
+
+REDUCERS: dict[type, Callable[[Any], Any]] = {memoryview: reduce_memoryview, array: reduce_array}
 
 
 def describe(fn: Any) -> str:

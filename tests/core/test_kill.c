@@ -117,6 +117,36 @@ static void collect(void) {
     }
 }
 
+/* Large arguments and results: read in place by M 0, or by M 1 too, while or after a G refers to them. */
+static uint64_t blocks[3];
+static void before_share(void) {
+    for (int i = 0; i < 3; i++) {
+        struct g *g = &client.allgs[gword_index(w[i] = spawn(&client, 0))];
+        g->args = blocks[i] = shared_alloc(&client, 70000);
+        heap_use(&client, g->args);
+    }
+    CHECK(gclaim(&m0, w[0]));
+    globrunqput(&client, w[1]), globrunqput(&client, w[2]);
+    reader_enter(&m1, blocks[2]);
+}
+static void share(void) {
+    reader_enter(&m0, blocks[0]);
+    reader_enter(&m0, blocks[2]);
+    CHECK(gcomplete_with(&m0, w[0], RESULT_VALUE, shared_alloc(&m0, 80000), 80000));
+    reader_leave(&m0, blocks[2]);
+}
+static void before_leave(void) {
+    before_share();
+    for (int i = 0; i < 3; i++) reader_enter(&m0, blocks[i]);
+    CHECK(gcomplete(&m0, w[0], RESULT_VALUE, "x", 1) && inbox_peek(&client, CLIENT) == w[0]);
+    CHECK(gcollect(&client, w[0]));
+    inbox_drop(&client, CLIENT);
+    gdiscard(&client, gword_index(w[0]));                     /* blocks[0]: M 0 alone has it */
+}
+static void leave(void) {
+    for (int i = 0; i < 3; i++) reader_leave(&m0, blocks[i]);
+}
+
 static void m1_parks(void) { mput(&m1); }
 static void before_wake(void) { m1_parks(), globrunqput(&client, spawn(&client, 0)); }
 static void wake(void) { wakep(&m0); }
@@ -151,7 +181,7 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
     {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
     {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
     {"complete", before_complete, complete}, {"spawn", NULL, spawn_child}, {"spawn a waiter", NULL, spawn_waiter},
-    {"collect", before_collect, collect}, {"wake", before_wake, wake}, {"new M", before_new, wake},
+    {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
     {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}};
 
@@ -234,11 +264,14 @@ static void check_gs(uint32_t clients) {
 /* Each block in use is referred to once; none is held by the dead; sweeping again finds nothing. */
 static void check_blocks(void) {
     struct view *v = &to_coordinator;
-    struct block { au32 state, owner, class, unused; uint64_t next, pad; };   /* as in heap.c */
     uint32_t used = 0, referred = 0, owned_by_dead = 0;
+    au64 *readers;
     for (uint64_t off = v->seg->heap.base; off < v->seg->heap.bump;) {
         struct block *b = at(v, off);
-        used += b->state == 3, owned_by_dead += b->state == 2 && b->owner == 0;
+        readers = (au64 *)(b + 1);
+        CHECK(b->state == B_FREE || !b->shared || (*readers & 1) == 0);       /* the dead read nothing */
+        CHECK(b->state != B_KEPT || *readers);
+        used += b->state == B_USED, owned_by_dead += b->state == BWORD(B_HELD, 0);
         off += 512ull << b->class;
     }
     for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {

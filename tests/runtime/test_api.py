@@ -80,8 +80,8 @@ def test_result_that_cannot_be_pickled(rt):
     (ValueError, r"max_ms must be between procs \(2\) and 4092, not 1000000000", lambda rt, f: dgmp.Runtime(2, max_ms=10**9)),
     (ValueError, r"max_ms must be between procs \(2\) and 4092, not -1", lambda rt, f: dgmp.Runtime(2, max_ms=-1)),
     (TypeError, "pin must be True, False or None, not 'x'", lambda rt, f: dgmp.Runtime(pin="x")),
-    (dgmp.EncodingError, r"argument 1 \(list\) of sum\(\) .* pass it directly as an argument of go\(\), not inside a container",
-     lambda rt, f: rt.go(sum, [f])),
+    (dgmp.EncodingError, r"argument 1 of sum\(\) .* args\[0\]\[0\] is a dgmp.Future .* pass it directly as an argument of "
+                         r"go\(\), not inside a container", lambda rt, f: rt.go(sum, [f])),
 ])
 def test_wrong_parameters(rt, error, text, use):
     f = rt.go(abs, 1)
