@@ -209,3 +209,10 @@ def test_two_runtimes(restored, monkeypatch):
             assert [x.go(os.environ.get, "DGMP_TEST").result(20) for x in (first, second)] == ["1", "1"]
             monkeypatch.setenv("DGMP_TEST", "2")
             assert [x.go(os.environ.get, "DGMP_TEST").result(20) for x in (first, second)] == ["2", "2"]
+
+
+def test_a_map_sees_them_too(rt, tmp_path, monkeypatch):
+    rt.go(int).result()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DGMP_TEST_MAP", "seen")
+    assert list(rt.map(lambda i: (os.getcwd(), os.environ.get("DGMP_TEST_MAP")), range(3))) == [(str(tmp_path), "seen")] * 3
