@@ -275,8 +275,8 @@ struct world_seen {
 };
 struct world {
     uint32_t index;                   /* function table entry of the world that our Gs get */
-    int notify;                       /* inotify descriptor, -1 none: */
-    int64_t files_ns;                 /* files are looked at after a pause of at least so long, 0 never */
+    int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
+    int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
     int64_t ended, looked;            /* when the last spawn ended, when the directory was looked at */
     int64_t chdir_ns;
     pthread_t thread;                 /* that spawned last */

@@ -534,8 +534,8 @@ static PyObject *View_world_of(View *self, PyObject *arg) {
     return PyLong_FromUnsignedLong(self->v.allgs[gword_index(w)].world);
 }
 
-/* world_files(fd, pause_ns): files have been looked at.  How spawns learn that it is time to do so again: an inotify
- * descriptor, or if -1 after a pause of so long; and when there are other modules than now. */
+/* world_files(fd, pause_ns): files have been looked at.  It is time to do so again when that inotify descriptor (-1: none) has
+ * something, after a pause of so long, and when there are other modules than now. */
 static PyObject *View_world_files(View *self, PyObject *args) {
     CHECK(self);
     int fd;

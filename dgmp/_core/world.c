@@ -104,7 +104,7 @@ int world_changed(struct world *w) {
     if (gap < FILE_NS && same_thread) return WORLD_QUIET;
     if (cwd_replaced(&w->told)) return WORLD_STATE;
     int n = 0;
-    if (w->notify >= 0) return ioctl(w->notify, FIONREAD, &n) || n ? WORLD_FILES : WORLD_QUIET;
+    if (w->notify >= 0 && (ioctl(w->notify, FIONREAD, &n) || n)) return WORLD_FILES;
     return w->files_ns && gap >= w->files_ns ? WORLD_FILES : WORLD_QUIET;
 }
 

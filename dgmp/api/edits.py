@@ -3,14 +3,16 @@
 Watched are the folders of the user's modules, those in sys.path, and packages below them, as Ms may import what the program
 never does.  Whoever spawns after a pause in which a file can have been written looks first (_core/world.c).  With inotify
 that is exact, as an event is there before the write returns; but closing its descriptor takes the kernel 5 to 10 ms, which
-a short program would pay at its end.  So in the first second the files' stamps are compared instead, unless a file is so
-young that another edit might leave its stamp as it is.
+a short program would pay at its end.  So in the first second stamps of files and folders are compared instead, unless one is
+so young that another edit might leave its stamp as it is.  They are also compared after a pause of a second: not all file
+systems have events for what other machines write.
 
 An edit is {path: number of the look that found it}.  Called by api.world.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -22,7 +24,7 @@ from .._core import View, inotify, inotify_watch
 from ..ship import sources
 
 YOUNG_NS = 1_000_000_000  # clocks of file systems are coarse: a few ms
-SHORT_SECONDS = 1.0
+SHORT_NS = PAUSE_NS = 1_000_000_000
 SWEEP_PAUSES = 3  # files are compared after pauses of at least so many times what that takes
 SHORTEST_PAUSE_NS = 10_000
 MOST_FILES, MOST_FOLDERS = 10_000, 1000
@@ -33,7 +35,7 @@ EVENT = struct.Struct("iIII")
 MODIFY, CLOSE_WRITE, MOVED_FROM, MOVED_TO, CREATE, DELETE = 0x2, 0x8, 0x40, 0x80, 0x100, 0x200
 DELETE_SELF, MOVE_SELF, OVERFLOW, ONLYDIR, ISDIR = 0x400, 0x800, 0x4000, 0x01000000, 0x40000000
 MASK = MODIFY | CLOSE_WRITE | MOVED_FROM | MOVED_TO | CREATE | DELETE | DELETE_SELF | MOVE_SELF | ONLYDIR
-CACHE = "__pycache__"
+SOURCE, PACKAGE = ".py", "__init__.py"
 
 Stamp = tuple[int, int, int]
 
@@ -50,24 +52,30 @@ class Edits:
         self.since_boot: dict[str, int] = {}
         self.looks = 0
         self.folders: dict[str, bool] = {}  # real paths; whether packages in it are looked for
-        self.files: dict[str, Stamp] = {}
+        self.stamps: dict[str, Stamp | None] = {}  # of source files, and of the folders
+        self.young = False  # one of them has just changed
         self.modules: set[str] = set()  # names of those that have been looked at
         self.path: list[str] = []  # sys.path, when it was looked at,
         self.here = ""  # and the directory
         self.watches: dict[int, str] = {}
         self.fd = -1
-        self.started = time.monotonic()
-        self.sweep_ns = 0
+        self.started = self.swept = time.monotonic_ns()
+        self.sweep_ns = 0  # what that took
         self.patient = True  # inotify has not been tried
         self.find_folders()
+        if self.young:
+            self.start_inotify()
         self.tell_when_to_look()
 
     def look(self) -> bool:
         """Whether there is an edit that was not there at the last look."""
         self.looks += 1
-        found = self.read_events() if self.fd >= 0 else self.sweep()
+        now = time.monotonic_ns()
+        found = self.read_events() if self.fd >= 0 else set()
+        if self.fd < 0 or now - self.swept > PAUSE_NS:
+            found |= self.sweep()
         self.find_folders()
-        if self.patient and (found or time.monotonic() - self.started > SHORT_SECONDS):
+        if self.patient and (found or self.young or now - self.started > SHORT_NS):
             found |= self.start_inotify()
         self.tell_when_to_look()
         self.since_boot.update(dict.fromkeys(found, self.looks))
@@ -76,7 +84,7 @@ class Edits:
         return bool(found)
 
     def tell_when_to_look(self) -> None:
-        self.view.world_files(self.fd, max(SHORTEST_PAUSE_NS, SWEEP_PAUSES * self.sweep_ns))
+        self.view.world_files(self.fd, PAUSE_NS if self.fd >= 0 else max(SHORTEST_PAUSE_NS, SWEEP_PAUSES * self.sweep_ns))
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -111,44 +119,31 @@ class Edits:
         self.folders[folder] = packages
         if self.fd >= 0:
             self.watch(folder)
-        newest = 0
-        for path, stamp in self.list(folder):
-            self.files[path] = stamp
-            newest = max(newest, stamp[0])
-        if self.patient and newest > time.time_ns() - YOUNG_NS:
-            self.start_inotify()
+        young = time.time_ns() - YOUNG_NS
+        for path in sources_in(folder, MOST_FILES - len(self.stamps)):
+            stamp = self.stamps[path] = stamp_of(path)
+            self.young |= stamp is not None and stamp[0] > young
         if packages:
             for package in packages_in(folder):
                 self.add_folder(package, True)
-
-    def list(self, folder: str) -> Iterator[tuple[str, Stamp]]:
-        """Its source files."""
-        try:
-            with os.scandir(folder) as items:
-                for item in items:
-                    if item.name.endswith(".py") and len(self.files) < MOST_FILES:
-                        stamp = stamp_of(item.path)
-                        if stamp is not None:
-                            yield item.path, stamp
-        except OSError:
-            return
 
     # ------------------------------------------------------------------ by stamps
     def sweep(self) -> set[str]:
         """The files that are not as they were."""
         start = time.monotonic_ns()
-        found = {path for path, stamp in self.files.items() if stamp_of(path) != stamp}
-        for path in found:
-            self.note(path)
-        self.sweep_ns = time.monotonic_ns() - start
-        return found
+        changed = any(stamp_of(path) != stamp for path, stamp in self.stamps.items())
+        self.swept = time.monotonic_ns()
+        self.sweep_ns = self.swept - start
+        return self.look_anew() if changed else set()
 
-    def note(self, path: str) -> None:
-        stamp = stamp_of(path)
-        if stamp is None:
-            self.files.pop(path, None)
-        else:
-            self.files[path] = stamp
+    def look_anew(self) -> set[str]:
+        """The same when folders may have come, gone or been replaced too."""
+        before, folders = self.stamps, self.folders
+        self.stamps, self.folders = {}, {}
+        for folder, packages in folders.items():
+            self.add_folder(folder, packages)
+        changed = {path for path in before.keys() | self.stamps.keys() if before.get(path) != self.stamps.get(path)}
+        return {path for path in changed if path.endswith(SOURCE)}
 
     # ------------------------------------------------------------------ by inotify
     def start_inotify(self) -> set[str]:
@@ -160,7 +155,7 @@ class Edits:
             return set()
         for folder in list(self.folders):
             self.watch(folder)
-        return self.sweep()
+        return self.look_anew()
 
     def watch(self, folder: str) -> None:
         try:
@@ -172,15 +167,18 @@ class Edits:
     def read_events(self) -> set[str]:
         """The files that were edited."""
         found: set[str] = set()
-        lost = False
+        anew = False
         for watch, mask, name in self.events():
-            if mask & (OVERFLOW | DELETE_SELF | MOVE_SELF) or mask & ISDIR and name != CACHE and not mask & MODIFY:
-                lost = True
-            elif name.endswith(".py") and watch in self.watches:
-                found.add(os.path.join(self.watches[watch], name))
+            path = os.path.join(self.watches.get(watch, ""), name)
+            if mask & (OVERFLOW | DELETE_SELF | MOVE_SELF):
+                anew = True
+            elif mask & ISDIR:
+                anew |= path in self.folders or os.path.exists(os.path.join(path, PACKAGE))
+            elif name.endswith(SOURCE):
+                found.add(path)
         for path in found:
-            self.note(path)
-        return found | self.look_anew() if lost else found
+            self.stamps[path] = stamp_of(path)
+        return found | self.look_anew() if anew else found
 
     def events(self) -> Iterator[tuple[int, int, str]]:
         while True:
@@ -195,15 +193,6 @@ class Edits:
                 yield watch, mask, os.fsdecode(data[at:at + n].rstrip(b"\0"))
                 at += n
 
-    def look_anew(self) -> set[str]:
-        """Folders have come, gone or been replaced, or events been lost."""
-        before = self.files
-        self.files, self.folders, folders = {}, {}, self.folders
-        for folder, packages in folders.items():
-            if os.path.isdir(folder):
-                self.add_folder(folder, packages)
-        return {path for path in before.keys() | self.files.keys() if before.get(path) != self.files.get(path)}
-
 
 def working_directory() -> str:
     try:
@@ -213,7 +202,7 @@ def working_directory() -> str:
 
 
 def stamp_of(path: str) -> Stamp | None:
-    """Changes whenever the file does, but for coarse clocks.  None: it is not there."""
+    """Of a file or folder; another one whenever it has changed, but for coarse clocks.  None: it is not there."""
     try:
         at = os.stat(path)
     except OSError:
@@ -221,13 +210,21 @@ def stamp_of(path: str) -> Stamp | None:
     return at.st_ctime_ns, at.st_size, at.st_ino
 
 
+def sources_in(folder: str, most: int) -> list[str]:
+    """The folder, and the source files in it: at most so many."""
+    paths = [folder]
+    with contextlib.suppress(OSError), os.scandir(folder) as items:
+        paths += [item.path for item in items if item.name.endswith(SOURCE)]
+    return paths[:max(0, most)]
+
+
 def packages_in(folder: str) -> Iterator[str]:
-    """The folders in it that hold an __init__.py."""
+    """The packages in a folder."""
     try:
         with os.scandir(folder) as items:
             names = [item.path for item in items if item.name.isidentifier() and item.is_dir()]
     except OSError:
         return
     for path in names:
-        if os.path.exists(os.path.join(path, "__init__.py")):
+        if os.path.exists(os.path.join(path, PACKAGE)):
             yield os.path.realpath(path)
