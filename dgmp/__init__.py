@@ -1,7 +1,21 @@
 """dgmp: Go's GMP scheduler for Python, with operating-system processes for Ms."""
 
 from .api.future import Future
-from .api.runtime import Runtime, current, gather, go, goid, gomaxprocs, gosched, num_g, spawn, stats
+from .api.runtime import (
+    Runtime,
+    current,
+    gather,
+    go,
+    goid,
+    gomaxprocs,
+    gosched,
+    map,
+    map_unordered,
+    num_g,
+    spawn,
+    starmap,
+    stats,
+)
 from .errors import (
     CoordinatorDied,
     DgmpError,
@@ -16,5 +30,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "TooManyGs",
-    "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "num_g", "spawn", "stats",
+    "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "spawn",
+    "starmap", "stats",
 ]

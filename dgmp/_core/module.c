@@ -41,10 +41,10 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
-    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
-    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
+    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
+    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     struct View *next;
 } View;
 
@@ -467,6 +467,16 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     else runqput(v, &v->allp[p - 1], w, where == 2);
     self->woke = where != 3 && wakep(v);
     Py_RETURN_TRUE;
+}
+
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual */
+static PyObject *View_cancel(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t index = gword_index(w);
+    int ours = index < self->nslots && self->slots[index].future;
+    return PyBool_FromLong(ours && gcancel(&self->v, w));
 }
 
 static void unpin(View *self, uint32_t index) {
@@ -1241,7 +1251,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),

@@ -395,12 +395,6 @@ class M:
                 os._exit(0)
             raise
 
-    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
-        """What is out of the common before gp can run; returns the results that it has waited for."""
-        if flags & NEW_LEVELS:
-            self.new_levels()
-        return self.view.dep_results(gp.word)
-
     def pack(self, kind: int, result: bytes | Large) -> tuple[int, bytes | Block]:
         """What goes into the slot: of a large result a copy in the segment."""
         if isinstance(result, bytes):
@@ -409,6 +403,12 @@ class M:
             return kind, self.view.pack(result.stream, result.buffers)
         except MemoryError:
             return RESULT_NO_MEMORY, b"%d" % result.size
+
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
+        """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & NEW_LEVELS:
+            self.new_levels()
+        return self.view.dep_results(gp.word)
 
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:
