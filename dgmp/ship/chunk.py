@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import failure, values
+from .snapshot import Snapshot
 
 
 class Failed:
@@ -60,6 +61,8 @@ class Chunk:
         of, fn = self.loaded
         if of != serial:
             fn = pickle.loads(self.pickled)
+            if isinstance(fn, Snapshot):
+                fn = fn._fn
             self.loaded = serial, fn
         return fn
 
