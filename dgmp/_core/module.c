@@ -58,6 +58,8 @@ typedef struct View {
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
+    PyObject *watched, *mark, *act;   /* see watch() */
+    int awaited;
     struct View *next;
 } View;
 
@@ -345,6 +347,9 @@ static void View_dealloc(View *self) {
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->watched);
+    Py_XDECREF(self->mark);
+    Py_XDECREF(self->act);
     Py_XDECREF(self->blocks);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -362,6 +367,7 @@ static PyObject *View_close(View *self, PyObject *error) {
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
     self->closed = 1;
+    Py_CLEAR(self->act);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -546,6 +552,27 @@ static PyObject *View_world_files(View *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* watch(dict, key, awaited, act): spawn calls act() first whenever it is true (awaited) or not that key is in dict. */
+static PyObject *View_watch(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *watched, *mark, *act;
+    int awaited;
+    if (!PyArg_ParseTuple(args, "OOpO", &watched, &mark, &awaited, &act)) return NULL;
+    PyObject *old[] = {self->watched, self->mark, self->act};
+    self->watched = Py_NewRef(watched), self->mark = Py_NewRef(mark), self->act = Py_NewRef(act), self->awaited = awaited;
+    for (int i = 0; i < 3; i++) Py_XDECREF(old[i]);
+    Py_RETURN_NONE;
+}
+
+static int act_first(View *self) {
+    int there = PyDict_Contains(self->watched, self->mark);
+    if (there != self->awaited) return there < 0 ? -1 : 0;
+    PyObject *act = Py_NewRef(self->act), *done = PyObject_CallNoArgs(act);
+    Py_DECREF(act);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
 /* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
  * since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
@@ -554,6 +581,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
     if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
@@ -1377,7 +1405,7 @@ static PyObject *View_get(View *self, void *what) {
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_of), ARGS(world_files),
-    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ARGS(watch), ONE(publish_levels), NOARGS(new_levels),
     NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),

@@ -79,10 +79,6 @@ class Node:
         self.world_changed = view.world_changed
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
-        # In a client: whether the mark is in the cache tells if Ms must learn of new logging levels (api.levels).
-        self.log_mark: Any = None
-        self.log_cache: dict[Any, Any] = {}
-        self.log_stale: bool | None = None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -124,13 +120,11 @@ class Node:
         return future
 
     def catch_changes(self) -> None:
-        """What the program has changed around itself since its last G, this one sees (ship.world, levels)."""
+        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
         if self.world is not None and (what := self.world_changed()):
             self.world.tell(what)
         if self.gone is not None:
             raise self.gone
-        if (self.log_mark in self.log_cache) is self.log_stale:
-            self.publish_levels()
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
@@ -200,9 +194,6 @@ class Node:
         """See Runtime.stats."""
         blocks, size = self.view.large()
         return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
-
-    def publish_levels(self) -> None:
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -399,8 +390,7 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
-        self.levels = Levels(view)
-        self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
+        Levels(view)
 
     def throttle(self) -> None:
         self.collect()
@@ -440,11 +430,6 @@ class Client(Node):
         if view.bytes_out < FEW_BYTES or view.blocks_out <= 2 * view.nprocs:
             return False
         return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
-
-    def publish_levels(self) -> None:
-        with self.lock:
-            self.levels.publish()
-            self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
 
     def catch_up(self, written_to: int) -> None:
         """What Gs have printed is written."""

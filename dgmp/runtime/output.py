@@ -220,8 +220,9 @@ class Output:
         sys.stderr = sys.__stderr__ = self.m.stderr  # type: ignore[misc]
 
     def flush_threads(self) -> None:
-        """The M has nothing to do: what other threads, whose end nobody sees, have not finished is sent."""
-        for stream in (self.out, self.err):
-            for who in list(stream.lines):
-                if who is None or isinstance(who, int):
+        """The M has nothing to do: what the scheduler and threads that have ended had not finished is sent."""
+        if self.out_lines or self.err_lines:
+            alive = sys._current_frames()
+            for stream in (self.out, self.err):
+                for who in [who for who in list(stream.lines) if who is None or isinstance(who, int) and who not in alive]:
                     stream.finish(who)
