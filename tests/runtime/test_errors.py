@@ -498,6 +498,13 @@ def test_an_uncaught_one_is_readable(node, tmp_path):
     assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
+def test_lines_of_a_program_without_a_file_are_its_own_or_missing(node):
+    code = "import dgmp\n\ndef fail(x):\n    return 1 / x  # here\nprint(dgmp.go(fail, 0).exception().__cause__)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    lines = "    return 1 / x  # here\n( +~~\\^~~\n)?" if sys.version_info >= (3, 13) else ""
+    assert re.search(f'File "<string>", line 4, in fail\n{lines}ZeroDivisionError', done.stdout), done
+
+
 def test_callbacks_that_ask_for_what_fails_to_load_are_logged(rt, caplog):
     f = rt.go(fails_here, exits, 3)
     came = threading.Event()
