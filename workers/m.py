@@ -90,7 +90,7 @@ def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
 
 
 def forget_source() -> None:
-    """3.13 remembers the lines of `python -c`, here of what started the coordinator; tracebacks would show them as the user's."""
+    """3.13 remembers the lines of `python -c`, here of what started the coordinator: tracebacks showed them as the user's."""
     if "linecache" in sys.modules:
         sys.modules["linecache"].cache.pop("<string>", None)
 

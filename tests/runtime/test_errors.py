@@ -520,6 +520,18 @@ def test_callbacks_that_ask_for_what_fails_to_load_are_logged(rt, caplog):
     assert still_fine(rt)
 
 
+def test_a_callback_may_ask_for_what_ends_programs(rt, caplog):
+    for name in ("KeyboardInterrupt", "SystemExit"):
+        f = rt.go(raise_in_the_m, name)
+        f.exception(20)
+        caplog.clear()
+        f.add_done_callback(lambda f: f.result())  # at once, in the main thread
+        assert f"{name}" in caplog.text and "a callback of" in caplog.text
+    press_ctrl_c_once.pressed = False
+    with pytest.raises(KeyboardInterrupt):
+        f.add_done_callback(lambda f: press_ctrl_c_once(os.getpid()))
+
+
 def test_spawning_what_exits_when_pickled_does_not_end_the_program(rt):
     class Exits:
         def __reduce__(self):
