@@ -1,8 +1,8 @@
 """What waits inside Gs: time-outs, callbacks, the recursion limit; and what is refused when all slots are taken."""
 
 import math
-import sys
 import signal
+import sys
 import threading
 import time
 from decimal import Decimal
