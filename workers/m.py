@@ -90,6 +90,12 @@ def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
     when_imported("logging", logging_imported)
 
 
+def forget_source() -> None:
+    """3.13 remembers the lines of `python -c`, here of what started the coordinator: tracebacks showed them as the user's."""
+    if "linecache" in sys.modules:
+        sys.modules["linecache"].cache.pop("<string>", None)
+
+
 def map_segment(m: int) -> View:
     try:
         return View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
@@ -107,6 +113,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         set_stdio(m, stdio, boot)
         world.install(boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
+        forget_source()
         affinity = None
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
