@@ -235,7 +235,10 @@ struct sched {
     ALIGNED au32 needspinning;
     ALIGNED au64 goidgen;             /* handed out in batches, as Go does */
     au64 g_next;                      /* slots never used yet start here; under gfree's lock */
+    ALIGNED au64 outputs;             /* an M, after each packet it has sent to the client's output channel, and repair:
+                                       * while it stands there is nothing to be read before a result is given out */
     ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
+    au32 log_levels;                  /* client: the function table entry with its logging levels, 0 none */
     au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
@@ -329,6 +332,7 @@ int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE ->
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
+int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE -> G_DONE, by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */

@@ -20,7 +20,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -41,6 +43,8 @@ typedef struct View {
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
+    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
+    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     struct View *next;
 } View;
 
@@ -465,6 +469,16 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual */
+static PyObject *View_cancel(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t index = gword_index(w);
+    int ours = index < self->nslots && self->slots[index].future;
+    return PyBool_FromLong(ours && gcancel(&self->v, w));
+}
+
 static void unpin(View *self, uint32_t index) {
     struct slot *slot = &self->slots[index];
     if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, index);
@@ -489,13 +503,31 @@ static void let_go(View *self, uint32_t index) {
     unpin(self, index);
 }
 
-/* drain(tell) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have something
- * in _then are appended to the list `tell`; their slots are dead again. */
-static PyObject *View_drain(View *self, PyObject *tell) {
+/* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
+static uint64_t output_first(View *self, uint64_t written_to) {
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown) return 0;
+    struct inbox *b = &self_m(&self->v)->inbox;
+    uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
+    if (head < written_to) return 0;
+    return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
+ * something in _then are appended to the list `tell`; their slots are dead again.
+ * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
+ * that number. */
+static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     CHECK(self);
+    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
     struct view *v = &self->v;
+    PyObject *tell = a[0];
+    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]), first;
+    int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
+    if (PyErr_Occurred()) return NULL;
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
+        if (!is_m && (first = output_first(self, written_to)) != 0)
+            return PyLong_FromLongLong(n ? n : -(long long)first);
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
@@ -568,6 +600,39 @@ static PyObject *View_kick(View *self, PyObject *none) {
     CHECK(self);
     inbox_kick(&self->v, self->v.self);
     Py_RETURN_NONE;
+}
+
+/* sent(): another packet lies in the output channel.  Also in a child that a G has forked: it may print. */
+static PyObject *View_sent(View *self, PyObject *none) {
+    (void)none;
+    if (!self->closed) atomic_fetch_add(&self->v.seg->sched.outputs, 1);
+    Py_RETURN_NONE;
+}
+
+/* shown(outputs): all has been written that had been sent when the attribute had this value. */
+static PyObject *View_shown(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long outputs = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (outputs > self->shown) self->shown = outputs;
+    Py_RETURN_NONE;
+}
+
+/* publish_levels(key): Ms shall apply the logging levels of this function table entry. */
+static PyObject *View_publish_levels(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long key = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    atomic_store(&self->v.seg->sched.log_levels, (uint32_t)key);
+    Py_RETURN_NONE;
+}
+
+/* new_levels() -> the entry to apply; claim says when there is another. */
+static PyObject *View_new_levels(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    self->levels_seen = load_acq(&self->v.seg->sched.log_levels);
+    return PyLong_FromUnsignedLong(self->levels_seen);
 }
 
 static PyObject *View_intern(View *self, PyObject *arg) {
@@ -673,7 +738,8 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, has_deps), or None: somebody else ran it. */
+/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
+ * there are new logging levels. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -684,9 +750,9 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKNO)", g->fn, (unsigned long long)g->goid,
-                         args_of(self, g),
-                         load_acq(&g->deps) ? Py_True : Py_False);
+    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
+                         args_of(self, g), flags);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -1175,6 +1241,7 @@ static PyObject *View_get(View *self, void *what) {
     case 13: return PyLong_FromUnsignedLongLong(self->blocks_out);
     case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
+    case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -1184,7 +1251,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
@@ -1197,7 +1264,7 @@ static PyMethodDef methods[] = {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -1220,6 +1287,28 @@ static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* receive(fd, packets): the packets that lie in the socket now are appended to the list, all of them or until an error; no
+ * more, as their senders may be as fast as we are.  OSError: it is closed. */
+static PyObject *receive(PyObject *mod, PyObject *const *a, Py_ssize_t n) {
+    (void)mod;
+    static char packet[1 << 16];      /* under the GIL */
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "receive takes 2 arguments");
+    int fd = (int)PyLong_AsLong(a[0]), left;
+    if (PyErr_Occurred()) return NULL;
+    if (ioctl(fd, FIONREAD, &left)) return PyErr_SetFromErrno(PyExc_OSError);
+    while (left > 0) {
+        ssize_t len = recv(fd, packet, sizeof packet, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR) continue;
+        if (len <= 0) break;
+        left -= (int)len;
+        PyObject *data = PyBytes_FromStringAndSize(packet, len);
+        int e = !data || PyList_Append(a[1], data);
+        Py_XDECREF(data);
+        if (e) return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* alarm() -> a timerfd for sysmon */
 static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     (void)mod, (void)none;
@@ -1228,6 +1317,7 @@ static PyObject *make_alarm(PyObject *mod, PyObject *none) {
 }
 
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},

@@ -20,7 +20,9 @@ from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
-from .future import PENDING, Future, deadline_of
+from .future import PENDING, AnyOf, Future, deadline_of
+from .levels import Levels
+from .output import Output
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -74,6 +76,10 @@ class Node:
         self.gone: BaseException | None = None
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        # In a client: whether the mark is in the cache tells if Ms must learn of new logging levels (api.levels).
+        self.log_mark: Any = None
+        self.log_cache: dict[Any, Any] = {}
+        self.log_stale: bool | None = None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -81,6 +87,8 @@ class Node:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
+        if (self.log_mark in self.log_cache) is self.log_stale:
+            self.publish_levels()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -114,6 +122,26 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
+
+    def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
+        """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
+        if self.gone is not None:
+            raise self.gone
+        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+            return False
+        self.spawned += 1
+        return True
+
+    def behind(self) -> int:
+        return LOCAL_TAIL
+
+    def cancel(self, futures: Collection[Future[Any]]) -> None:
+        """Those that nobody has begun are dropped, quietly if the runtime is gone.  Finalizers call this."""
+        for future in futures:
+            try:
+                self.view.cancel(future.word)
+            except Exception:  # closed, or in a forked child
+                return
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         int, bytes | Large, tuple[int, ...] | None
@@ -164,12 +192,24 @@ class Node:
         blocks, size = self.view.large()
         return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
 
+    def publish_levels(self) -> None:
+        raise NotImplementedError
+
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
-        if self.gone is None and self.view.drain(self.untold):
+        if self.gone is not None:
+            return
+        n = self.view.drain(self.untold, 0)
+        if n < 0:
+            self.catch_up(-n)
+        if n or self.untold:  # an interrupt may have left some untold
             self.tell_all()
             self.kick_sleepers(ours)
+
+    def catch_up(self, written_to: int) -> None:
+        """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
+        raise NotImplementedError
 
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
@@ -187,13 +227,13 @@ class Node:
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
 
-    def tell(self, future: Future[Any]) -> None:
+    def tell(self, future: Future[Any] | AnyOf) -> None:
         """future has ended: each callback is called once, whoever comes first."""
         while future._then:
             with contextlib.suppress(IndexError):
                 self.call(future, future._then.pop(0))
 
-    def call(self, future: Future[Any], then: Any) -> None:
+    def call(self, future: Any, then: Any) -> None:
         future.run_callback(then)
 
     def need_collector(self) -> None:
@@ -217,7 +257,7 @@ class Node:
         finally:
             self.sleepers -= 1
 
-    def wait(self, future: Future[Any], timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
         deadline = deadline_of(timeout)
         self.collect()
@@ -277,7 +317,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def wait(self, future: Future[Any], timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
@@ -290,7 +330,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def park_until(self, future: Future[Any], timeout: float | None) -> None:
+    def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         m = self.m
         m.collect()
         if future._state != PENDING:
@@ -312,11 +352,14 @@ class Member(Node):
         else:
             super().collect(ours)
 
-    def call(self, future: Future[Any], then: Any) -> None:
+    def behind(self) -> int:
+        return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
+
+    def call(self, future: Any, then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
-        elif threading.get_ident() != self.m.thread:
+        elif type(then) is AnyOf or threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:
             if self.caller is None:
@@ -343,9 +386,12 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool]) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.output = output
+        self.levels = Levels(view)
+        self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
 
     def throttle(self) -> None:
         self.collect()
@@ -386,7 +432,21 @@ class Client(Node):
             return False
         return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
 
+    def publish_levels(self) -> None:
+        with self.lock:
+            self.levels.publish()
+            self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
+
+    def catch_up(self, written_to: int) -> None:
+        """What Gs have printed is written."""
+        outputs = self.view.outputs
+        if self.output is None or self.output.show():
+            self.view.shown(outputs)
+        self.view.drain(self.untold, written_to)
+
     def look(self) -> None:
+        if self.output is not None and self.output.is_ours():
+            self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
@@ -396,6 +456,8 @@ class Client(Node):
         """No more work: every pending Future ends with error."""
         if self.gone is not None:
             return
+        if self.output is not None:
+            self.output.show()
         pending = self.view.pending()
         self.gone = error
         for future in pending:

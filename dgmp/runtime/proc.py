@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
@@ -34,6 +34,9 @@ from ..ship import closure, failure, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+
+if TYPE_CHECKING:
+    from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -51,6 +54,7 @@ MOST_SHARE = 128
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
+NEW_LEVELS = 2  # a flag of View.claim
 
 
 class G:
@@ -102,7 +106,10 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
-        self.stdout = sys.stdout  # ours: user code may put another there
+        self.stdout: Any = sys.stdout  # ours: user code may put others there
+        self.stderr: Any = sys.stderr
+        self.output: Output | None = None  # what has made them, if the client writes what Gs print
+        self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
@@ -273,8 +280,7 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
-        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
-            self.stdout.flush()
+        self.flush()
         while True:
             self.check_closing()
             self.collect()
@@ -285,6 +291,13 @@ class M:
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
+
+    def flush(self) -> None:
+        if self.output is not None:
+            self.output.flush_threads()
+            return
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
+            self.stdout.flush()
 
     def check_closing(self) -> None:
         if self.view.closing():
@@ -345,13 +358,13 @@ class M:
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, has_deps = gp.fn
+        key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
         out: bytes | Block
         gp.fn = None
         try:
-            deps = self.view.dep_results(gp.word) if has_deps else None
+            deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
@@ -365,6 +378,15 @@ class M:
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
+        output = self.output
+        if output is not None:
+            try:
+                changed = (output.out_lines or output.err_lines
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
+            except AttributeError:  # user code has deleted one
+                changed = True
+            if changed:
+                output.settle(gp)
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None
@@ -382,6 +404,12 @@ class M:
         except MemoryError:
             return RESULT_NO_MEMORY, b"%d" % result.size
 
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
+        """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & NEW_LEVELS:
+            self.new_levels()
+        return self.view.dep_results(gp.word)
+
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:
         """Whether the caller is a G of this M (and not another thread of the process)."""
@@ -396,6 +424,7 @@ class M:
         gp = self.curg
         assert gp is not None
         word = gp.word
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word)
         self.curg = None
         self.parked[word] = gp
@@ -409,6 +438,8 @@ class M:
         if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
@@ -417,10 +448,22 @@ class M:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(gp.word)
         self.curg = None
         self.yielded.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
+
+    def put_streams_away(self) -> tuple[Any, Any]:
+        """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
+        streams = sys.stdout, sys.stderr
+        if self.output is not None:
+            self.output.restore()
+        else:
+            sys.stdout, sys.stderr = self.stdout, self.stderr
+        return streams
 
     def goready(self, word: int) -> None:
         """The parked G of that word, if it still is, can go on.  From any thread of its home M."""
@@ -432,7 +475,7 @@ class M:
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
-        if self.view.drain(self.untold):
+        if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
         if self.timers:

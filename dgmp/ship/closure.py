@@ -18,6 +18,7 @@ from typing import Any
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
 from . import death, modules, proof, snapshot, values
+from .chunk import Chunk
 from .failure import argument_note, decode_error, with_argument_note
 from .functions import WHOLE, FunctionKeys
 from .values import LARGE, SMALL_TYPES, Large, describe, loads
@@ -212,6 +213,8 @@ def encode_result(value: Any, fn: Any, goid: int) -> tuple[int, bytes | Large]:
     if type(value) in SMALL_TYPES:
         data = _dumps(value, 5)
         return RESULT_VALUE, data if len(data) < LARGE else Large([data], [])
+    if type(fn) is Chunk:
+        return RESULT_VALUE, fn.encode(value, goid)
     return RESULT_VALUE, values.encode(value, f"the result ({type(value).__name__}) of G {goid} ({describe(fn)})")
 
 

@@ -259,19 +259,28 @@ def decode_error(data: bytes) -> BaseException:
 
 
 def unpack(data: bytes) -> tuple[str, list[Any], list[str]]:
+    """(text, errors, notes); EncodingError: it is none."""
     try:
         text, errors, notes = msgpack.unpackb(data, unicode_errors="surrogatepass")
-        for made, state, names, message, own_notes, cause, context, _, group in errors:
-            links = [cause, context, *(group[1] if group else ())]
-            texts = [message, *own_notes, *(x for name in names for x in name), *(group[:1] if group else ())]
-            if not (all(type(x) is bytes for x in (made, state)) and all(type(x) is str for x in texts)
-                    and all(type(i) is int and -1 <= i < len(errors) for i in links) and all(len(name) == 2 for name in names)):
-                raise ValueError
-        if not errors or type(text) is not str or not all(type(note) is str for note in notes):
+        if not (errors and all(is_sound(error, len(errors)) for error in errors) and are(str, [text, *notes])):
             raise ValueError
         return text, errors, notes
-    except (ValueError, TypeError, msgpack.UnpackException) as e:
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as e:
         raise EncodingError("the bytes of an exception are damaged") from e
+
+
+def is_sound(error: Any, n: int) -> bool:
+    """Whether it is one of n exceptions."""
+    made, state, names, message, notes, cause, context, suppress, group = error
+    title, members = group or ("", [])
+    return (are(bytes, [made, state]) and are(str, [message, *notes, title]) and type(suppress) is bool
+            and are(list, [names, notes, members, *names]) and all(are(str, name) and len(name) == 2 for name in names)
+            and are(int, [cause, context, *members]) and all(-1 <= i < n for i in (cause, context))
+            and all(0 <= i < n for i in members))
+
+
+def are(kind: type, things: list[Any]) -> bool:
+    return all(type(x) is kind for x in things)
 
 
 def set_cause(error: BaseException, cause: BaseException | None) -> None:

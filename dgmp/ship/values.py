@@ -15,12 +15,13 @@ import copyreg
 import pickle
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .._core import Block
 from ..errors import EncodingError
 from . import modules
 
+T = TypeVar("T")
 LARGE = 1 << 16  # bytes, from which on a buffer or a stream is not copied more than once
 # A frame of pickle's is at most about this long; a longer piece of a stream is one large bytes object, and names nothing.
 LONGEST_FRAME = 3 * LARGE
@@ -45,14 +46,36 @@ class Pieces(list[Any]):
 
 def encode(obj: Any, what: str) -> bytes | Large:
     """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
+    return or_reason(lambda: pickled(obj, True), obj, what)
+
+
+def dumps(obj: Any, what: str) -> bytes:
+    """`obj` in one piece; `what` names it in the error."""
+    return or_reason(lambda: in_one_piece(obj), obj, what)
+
+
+def or_reason(encode: Callable[[], T], obj: Any, what: str) -> T:
+    """What `encode` returns, or an EncodingError that says what of `obj` is at fault."""
     try:
-        return pickled(obj, True)
+        return encode()
     except BaseException as e:
         from . import reason
 
         if reason.is_callers(e):
             raise
         raise EncodingError(reason.of_result(obj, what, e)) from e
+
+
+def in_one_piece(obj: Any) -> bytes:
+    try:
+        data = pickle.dumps(obj, 5)
+        if modules.portable(data):
+            return data
+    except (Exception, SystemExit, GeneratorExit):  # as in `pickled`
+        pass
+    from . import dynamic
+
+    return dynamic.dumps(obj)
 
 
 def pickled(obj: Any, result: bool = False) -> bytes | Large:
