@@ -353,6 +353,7 @@ int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE ->
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
+int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE -> G_DONE, by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */

@@ -198,7 +198,7 @@ static void gfinish(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
     uint64_t s = load_rlx(&g->state);
     atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
-    store_rel(&self_m(v)->curg, 0);
+    if (load_rlx(&self_m(v)->curg) == gword(index, GGEN(s))) store_rel(&self_m(v)->curg, 0);   /* not if it never ran */
     gwake_dependents(v, index);
     gtell(v, index);
 }
@@ -218,6 +218,19 @@ int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, ui
     if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
     g->result = block, g->result_len = len, g->result_kind = kind;
     heap_use(v, block);
+    gfinish(v, gword_index(w));
+    return 1;
+}
+
+/* Its owner drops a G that nobody has begun: it ends with an empty result, and is told of and collected like any other.
+ * Whoever pops its word afterwards claims in vain.  1: in time. */
+int gcancel(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = load_acq(&g->state);
+    if (GSTATUS(s) != G_RUNNABLE || GGEN(s) != gword_gen(w) ||
+        !atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))))
+        return 0;
+    gset_result(v, g, RESULT_NONE, "", 0);
     gfinish(v, gword_index(w));
     return 1;
 }

@@ -593,6 +593,16 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual */
+static PyObject *View_cancel(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t index = gword_index(w);
+    int ours = index < self->nslots && self->slots[index].future;
+    return PyBool_FromLong(ours && gcancel(&self->v, w));
+}
+
 static void unpin(View *self, uint32_t index) {
     struct slot *slot = &self->slots[index];
     if (slot->pins && --slot->pins == 0 && slot->drained) gdiscard(&self->v, index);
@@ -619,9 +629,10 @@ static void let_go(View *self, uint32_t index) {
 
 /* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
 static uint64_t output_first(View *self, uint64_t written_to) {
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown) return 0;
     struct inbox *b = &self_m(&self->v)->inbox;
     uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
-    if (atomic_load(&self->v.seg->sched.outputs) == self->shown || head < written_to) return 0;
+    if (head < written_to) return 0;
     return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
 }
 
@@ -1366,7 +1377,7 @@ static PyObject *View_get(View *self, void *what) {
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_of), ARGS(world_files),
-    ONE(close), FAST(spawn), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),

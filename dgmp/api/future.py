@@ -11,6 +11,7 @@ import contextlib
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PENDING, FINISHED, DECODED = 0, 1, 2  # FINISHED is set by the core
+ANY_WORD = 1  # in place of a G's word: every completion wakes the waiter
 FOR_EVER = 3e9  # seconds: a century is no limit
 
 
@@ -40,6 +42,35 @@ def deadline_of(timeout: float | None) -> int | None:
     if timeout > FOR_EVER:
         return None
     return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
+
+
+class AnyOf:
+    """What one can wait for, as for a Future: that one of several Futures has finished.
+
+    It is put into their `_then`; `finished` has those that have, until the waiter takes them out.
+    """
+
+    __slots__ = ("_node", "_then", "finished")
+
+    word = ANY_WORD
+    name = "any of several Gs"
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._then: list[Any] = []  # words of Gs that are parked until one has finished
+        self.finished: deque[Any] = deque()
+
+    @property
+    def _state(self) -> int:
+        return FINISHED if self.finished else PENDING
+
+    def listen(self) -> list[Any]:
+        return self._then
+
+    def __call__(self, future: Future[Any]) -> None:
+        """A Future has finished.  Never waits, so the scheduler too may call it."""
+        self.finished.append(future)
+        self._node.tell(self)
 
 
 class Future(Generic[T]):

@@ -20,7 +20,7 @@ from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
-from .future import PENDING, Future, deadline_of
+from .future import PENDING, AnyOf, Future, deadline_of
 from .levels import Levels
 from .output import Output
 from .world import Teller
@@ -128,6 +128,26 @@ class Node:
             self.throttle()
         return future
 
+    def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
+        """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
+        if self.gone is not None:
+            raise self.gone
+        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+            return False
+        self.spawned += 1
+        return True
+
+    def behind(self) -> int:
+        return LOCAL_TAIL
+
+    def cancel(self, futures: Collection[Future[Any]]) -> None:
+        """Those that nobody has begun are dropped, quietly if the runtime is gone.  Finalizers call this."""
+        for future in futures:
+            try:
+                self.view.cancel(future.word)
+            except Exception:  # closed, or in a forked child
+                return
+
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         int, bytes | Large, tuple[int, ...] | None
     ]:
@@ -183,13 +203,14 @@ class Node:
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
-        if self.gone is None:
-            n = self.view.drain(self.untold, 0)
-            if n:
-                if n < 0:
-                    self.catch_up(-n)
-                self.tell_all()
-                self.kick_sleepers(ours)
+        if self.gone is not None:
+            return
+        n = self.view.drain(self.untold, 0)
+        if n < 0:
+            self.catch_up(-n)
+        if n or self.untold:  # an interrupt may have left some untold
+            self.tell_all()
+            self.kick_sleepers(ours)
 
     def catch_up(self, written_to: int) -> None:
         """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
@@ -211,13 +232,13 @@ class Node:
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
 
-    def tell(self, future: Future[Any]) -> None:
+    def tell(self, future: Future[Any] | AnyOf) -> None:
         """future has ended: each callback is called once, whoever comes first."""
         while future._then:
             with contextlib.suppress(IndexError):
                 self.call(future, future._then.pop(0))
 
-    def call(self, future: Future[Any], then: Any) -> None:
+    def call(self, future: Any, then: Any) -> None:
         future.run_callback(then)
 
     def need_collector(self) -> None:
@@ -241,7 +262,7 @@ class Node:
         finally:
             self.sleepers -= 1
 
-    def wait(self, future: Future[Any], timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
         deadline = deadline_of(timeout)
         self.collect()
@@ -301,7 +322,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def wait(self, future: Future[Any], timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
@@ -314,7 +335,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def park_until(self, future: Future[Any], timeout: float | None) -> None:
+    def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
         m = self.m
         m.collect()
         if future._state != PENDING:
@@ -336,11 +357,14 @@ class Member(Node):
         else:
             super().collect(ours)
 
-    def call(self, future: Future[Any], then: Any) -> None:
+    def behind(self) -> int:
+        return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
+
+    def call(self, future: Any, then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
-        elif threading.get_ident() != self.m.thread:
+        elif type(then) is AnyOf or threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:
             if self.caller is None:

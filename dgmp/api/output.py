@@ -24,7 +24,8 @@ from ..ship import records
 from ..ship.packets import BINARY, RECORD, STDERR, Joiner, kind, split
 
 PATIENCE = 1.0  # seconds to wait for another thread that writes
-PAUSE = 0.02
+LOOK = 0.02  # how often to make room meanwhile
+PAUSE = 0.001
 ROOM = 4096  # packets that are taken out of the channel while nobody can write
 BUFFER = 1 << 19  # bytes that may lie in the channel, as the kernel counts them: a thousand short lines
 
@@ -57,6 +58,7 @@ class Output:
             while not self.closed and self.ours.recv(1, socket.MSG_PEEK):
                 with contextlib.suppress(BaseException):  # of user code: sys.exit in a handler
                     self.show()
+                time.sleep(PAUSE)  # a G that prints much need not wake us for each line
         self.ended.release()
 
     def show(self) -> bool:
@@ -79,7 +81,7 @@ class Output:
 
     def acquire(self) -> bool:
         deadline = time.monotonic() + PATIENCE
-        while not self.lock.acquire(timeout=PAUSE):
+        while not self.lock.acquire(timeout=LOOK):
             if time.monotonic() > deadline:
                 return False
             self.make_room()

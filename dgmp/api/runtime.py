@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgpack
@@ -24,6 +24,7 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from . import interpreter
 from .future import Future
+from .map import start
 from .node import MAIN_G, Client, Member, Node
 from .output import Output, streams
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
@@ -159,6 +160,21 @@ class Runtime:
               name: str | None = None) -> Future[T]:
         """As `dgmp.spawn`, on this runtime."""
         return self.node.go(fn, *call(args, kwargs, name), 2)
+
+    def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
+            buffersize: int | None = None) -> Iterator[T]:
+        """As `dgmp.map`, on this runtime."""
+        return start(self.node, fn, iterables, chunksize, buffersize, 2)
+
+    def starmap(self, fn: Callable[..., T], iterable: Iterable[Iterable[Any]], /, chunksize: int | None = None,
+                buffersize: int | None = None) -> Iterator[T]:
+        """As `dgmp.starmap`, on this runtime."""
+        return start(self.node, fn, (iterable,), chunksize, buffersize, 2, starred=True)
+
+    def map_unordered(self, fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
+                      buffersize: int | None = None) -> Iterator[T]:
+        """As `dgmp.map_unordered`, on this runtime."""
+        return start(self.node, fn, iterables, chunksize, buffersize, 2, ordered=False)
 
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
@@ -372,6 +388,84 @@ def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, An
         255
     """
     return node().go(fn, *call(args, kwargs, name), 2)
+
+
+def map(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
+        buffersize: int | None = None) -> Iterator[T]:
+    """`builtins.map` on all Ms: the results of fn for the items of the iterables, in order, as an iterator.
+
+    Items are sent in chunks.  Work begins at the call; after that items are pulled, by whoever asks for results, as long as
+    the next result has not come, so that an endless input is fine and one that fails half-way fails after the results of
+    what it gave before.  An error of an item is raised in its place, and the iterator can be gone on with.  An iterator that
+    is dropped drops the chunks that have not begun.  The function is sent as it is at the call; items that are Futures are
+    not waited for.
+
+    Args:
+        fn: the function; it gets one item of each iterable.  The shortest iterable ends the map.
+        chunksize: how many items make a chunk.  None: so many as take about a millisecond, as measured.
+        buffersize: at most so many items are sent whose results have not been taken.  None: as many as keep all Ms at work
+            beside a straggler, but few enough that results do not fill the memory.
+
+    Raises:
+        TypeError: fn is no function, an iterable is none or missing, or a size is no whole number.
+        ValueError: a size is less than 1.
+        EncodingError: the function cannot be pickled.
+        RuntimeClosed: the program is ending.
+
+    The iterator raises, in the place of the item:
+        EncodingError: the item, or its result, cannot be pickled.
+        WorkerDied: the process died that ran the chunk; no item is run twice.
+        RuntimeClosed: the runtime was closed before.
+        Exception: whatever the function raised, its remote traceback as `__cause__`.
+
+    Example:
+        >>> import dgmp
+        >>> list(dgmp.map(pow, range(5), [2] * 5))
+        [0, 1, 4, 9, 16]
+        >>> import itertools
+        >>> squares = dgmp.map(lambda x: x * x, itertools.count(1))
+        >>> next(squares), next(squares)
+        (1, 4)
+    """
+    return start(node(), fn, iterables, chunksize, buffersize, 2)
+
+
+def starmap(fn: Callable[..., T], iterable: Iterable[Iterable[Any]], /, chunksize: int | None = None,
+            buffersize: int | None = None) -> Iterator[T]:
+    """As `map`, with the arguments of each call in one item, as in `itertools.starmap`.
+
+    Args:
+        fn: the function.
+        iterable: of tuples, or other iterables, of arguments.
+        chunksize, buffersize: as for `map`.
+
+    Raises:
+        What `map` raises.
+
+    Example:
+        >>> import dgmp
+        >>> list(dgmp.starmap(divmod, [(7, 2), (9, 4)]))
+        [(3, 1), (2, 1)]
+    """
+    return start(node(), fn, (iterable,), chunksize, buffersize, 2, starred=True)
+
+
+def map_unordered(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
+                  buffersize: int | None = None) -> Iterator[T]:
+    """As `map`, but the results of each chunk come as soon as it has finished.
+
+    Args:
+        fn, iterables, chunksize, buffersize: as for `map`.
+
+    Raises:
+        What `map` raises.
+
+    Example:
+        >>> import dgmp
+        >>> sorted(dgmp.map_unordered(abs, [-3, 1, -2]))
+        [1, 2, 3]
+    """
+    return start(node(), fn, iterables, chunksize, buffersize, 2, ordered=False)
 
 
 def gather(*futures: Future[Any]) -> list[Any]:

@@ -24,75 +24,102 @@ from ..ship.packets import BINARY, STDERR, STDOUT
 if TYPE_CHECKING:
     from .proc import G, M
 
-LONGEST_LINE = 1 << 20  # bytes; a longer one is sent in pieces
+MOST_PIECES = 1 << 20  # a line of more is not kept whole
 
 
-class Line:
-    """What somebody has written of a line that is not finished."""
+class Line(list[Any]):
+    """What somebody has written of a line that is not finished: pieces of text, or (BINARY in what) of bytes."""
 
-    __slots__ = ("what", "pieces", "size")
+    __slots__ = ("what",)
 
-    def __init__(self, what: int, data: bytes) -> None:
-        self.what, self.pieces, self.size = what, [data], len(data)
+    def __init__(self, what: int) -> None:
+        self.what = what
+
+
+class Stream:
+    """stdout or stderr of an M: whose unfinished lines there are, and how lines leave."""
+
+    def __init__(self, output: Output, number: int, like: tuple[str, str, bool]) -> None:
+        self.output, self.m, self.number, self.like = output, output.m, number, like
+        self.lines: dict[Any, Line] = {}
+
+    def who(self) -> Any:
+        """Whose line it is: a G's, another thread's, or (None) the scheduler's."""
+        ident = get_ident()
+        return self.m.curg if ident == self.m.thread else ident
+
+    def put(self, what: int, piece: Any, lf: Any, cr: Any) -> None:
+        m = self.m
+        ident = get_ident()
+        who = m.curg if ident == m.thread else ident
+        line = self.lines.get(who)
+        if line is None or line.what != what:
+            line = self.begin(who, what)
+        line.append(piece)
+        if lf in piece or cr in piece or len(line) > MOST_PIECES:
+            # As a line-buffered stream: a carriage return is for somebody who watches.
+            rest = piece[len(piece):] if cr in piece else piece[piece.rfind(lf) + 1:]
+            if rest:
+                line[-1] = piece[:-len(rest)]
+            self.send(line)
+            if rest:
+                line.append(rest)
+        if m.pending:
+            self.output.run_handlers()
+
+    def begin(self, who: Any, what: int) -> Line:
+        self.finish(who)
+        line = self.lines[who] = Line(what)
+        return line
+
+    def finish(self, who: Any) -> None:
+        """Sends that line as it is, if there is one."""
+        line = self.lines.pop(who, None)
+        if line:
+            self.send(line)
+
+    def send(self, line: Line) -> None:
+        what = line.what
+        data = b"".join(line) if what & BINARY else "".join(line).encode("utf-8", "surrogatepass")
+        line.clear()
+        self.output.send(what, data)
 
 
 class Lines(io.RawIOBase):
-    """Sends what is written to it, by lines.  BINARY in what: not text."""
+    """What a stream of text writes to, and what is its `.buffer`."""
 
-    def __init__(self, output: Output, stream: int, flags: int, isatty: bool) -> None:
-        self.output, self.stream, self.what, self.tty = output, stream, stream | flags, isatty
-        self.name = ("<stdout>", "<stderr>")[stream]
+    def __init__(self, stream: Stream, is_text: bool) -> None:
+        self.stream, self.is_text = stream, is_text
+        self.name = ("<stdout>", "<stderr>")[stream.number]
 
     def write(self, data: Any) -> int:
         if self.closed:
             raise ValueError("I/O operation on closed file.")
         if type(data) is not bytes:
             data = memoryview(data).tobytes()
-        output = self.output
-        key = output.who(), self.stream
-        line = output.unfinished.get(key)
-        if line is not None and line.what != self.what:
-            output.finish(key)
-            line = None
-        # As a line-buffered stream: a carriage return is for somebody who watches.
-        end = len(data) if b"\r" in data else data.rfind(b"\n") + 1
-        if end:
-            if line is not None:
-                del output.unfinished[key]
-                output.send(self.what, b"".join([*line.pieces, data[:end]]))
-            else:
-                output.send(self.what, data[:end])
-            if end < len(data):
-                output.unfinished[key] = Line(self.what, data[end:])
-        elif line is None:
-            if data:
-                output.unfinished[key] = Line(self.what, data)
-        else:
-            line.pieces.append(data)
-            line.size += len(data)
-            if line.size > LONGEST_LINE:
-                output.finish(key)
-        if output.m.pending:
-            output.run_handlers()
+        if self.is_text:
+            self.stream.put(self.stream.number, data.decode("utf-8", "surrogatepass"), "\n", "\r")
+        elif data:
+            self.stream.put(self.stream.number | BINARY, data, b"\n", b"\r")
         return len(data)
 
     def flush(self) -> None:
         super().flush()
-        self.output.finish((self.output.who(), self.stream))
+        self.stream.finish(self.stream.who())
 
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self.output.lost(self)
+            self.stream.output.lost(self)
 
     def writable(self) -> bool:
         return True
 
     def fileno(self) -> int:
-        return self.stream + 1
+        return self.stream.number + 1
 
     def isatty(self) -> bool:
-        return self.tty
+        return self.stream.like[2]
 
 
 class Text(io.TextIOWrapper):
@@ -100,11 +127,18 @@ class Text(io.TextIOWrapper):
 
     mode = "w"
 
-    def __init__(self, output: Output, stream: int, like: tuple[str, str, bool]) -> None:
-        self.text = Lines(output, stream, 0, like[2])
-        self.bytes = Lines(output, stream, BINARY, like[2])
-        self.like: tuple[str, str] | None = like[:2]
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.text, self.bytes = Lines(stream, True), Lines(stream, False)
+        self.usual = True  # neither reconfigured nor closed nor detached
+        self.like: tuple[str, str] | None = stream.like[:2]
         super().__init__(self.text, "utf-8", "surrogatepass", "\n", write_through=True)
+
+    def write(self, text: str) -> int:
+        if not self.usual or type(text) is not str:
+            return super().write(text)
+        self.stream.put(self.stream.number, text, "\n", "\r")
+        return len(text)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -121,15 +155,20 @@ class Text(io.TextIOWrapper):
     def reconfigure(self, *, encoding: Any = None, errors: Any = None, **others: Any) -> None:
         """Whoever chooses an encoding wants those bytes."""
         super().reconfigure(encoding=encoding, errors=errors, write_through=True, **others)
+        self.usual = False
         if encoding is not None:
             self.like = None
-            is_text = codecs.lookup(super().encoding).name == "utf-8"
-            self.text.what = self.text.stream | (0 if is_text else BINARY)
+            self.text.is_text = codecs.lookup(super().encoding).name == "utf-8"
 
     def detach(self) -> Lines:  # type: ignore[override]
         super().detach()
-        self.text.output.lost(self.text)
+        self.usual = False
+        self.stream.output.lost(self.text)
         return self.bytes
+
+    def close(self) -> None:
+        self.usual = False
+        super().close()
 
 
 class Output:
@@ -144,53 +183,45 @@ class Output:
 
     def __init__(self, m: M, send: Callable[[int, bytes], None], run_handlers: Callable[[], None],
                  like: list[tuple[str, str, bool]]) -> None:
-        self.m, self.send, self.run_handlers, self.like = m, send, run_handlers, like
-        self.unfinished: dict[tuple[Any, int], Line] = {}
-        os.register_at_fork(after_in_child=self.unfinished.clear)
-        m.stdout, m.stderr = self.new(STDOUT), self.new(STDERR)
+        self.m, self.send, self.run_handlers = m, send, run_handlers
+        self.out, self.err = Stream(self, STDOUT, like[STDOUT]), Stream(self, STDERR, like[STDERR])
+        self.out_lines, self.err_lines = self.out.lines, self.err.lines
+        os.register_at_fork(after_in_child=self.forget)
+        m.stdout, m.stderr = Text(self.out), Text(self.err)
         m.output = self
         self.restore()
 
-    def new(self, stream: int) -> Text:
-        return Text(self, stream, self.like[stream])
-
-    def who(self) -> Any:
-        """Whose line it is: a G's, another thread's, or (None) the scheduler's."""
-        ident = get_ident()
-        return self.m.curg if ident == self.m.thread else ident
-
-    def finish(self, key: tuple[Any, int]) -> None:
-        """Sends the unfinished line, if there is one."""
-        line = self.unfinished.pop(key, None)
-        if line is not None:
-            self.send(line.what, b"".join(line.pieces))
+    def forget(self) -> None:
+        """In a child that a G has forked: what is not finished is its parent's."""
+        self.out_lines.clear()
+        self.err_lines.clear()
 
     def lost(self, lines: Lines) -> None:
         """User code has closed or detached them: the next G finds new ones."""
-        for stream, text in enumerate((self.m.stdout, self.m.stderr)):
-            if isinstance(text, Text) and lines in (text.text, text.bytes):
-                if stream == STDOUT:
-                    self.m.stdout = None
-                else:
-                    self.m.stderr = None
+        m = self.m
+        if isinstance(m.stdout, Text) and lines in (m.stdout.text, m.stdout.bytes):
+            m.stdout = None
+        if isinstance(m.stderr, Text) and lines in (m.stderr.text, m.stderr.bytes):
+            m.stderr = None
 
     def settle(self, gp: G) -> None:
         """gp has ended: its unfinished lines are sent, and the streams are ours again.  Raises nothing."""
         with contextlib.suppress(BaseException):
-            self.finish((gp, STDOUT))
-            self.finish((gp, STDERR))
+            self.out.finish(gp)
+            self.err.finish(gp)
             self.restore()
 
     def restore(self) -> None:
         if self.m.stdout is None:
-            self.m.stdout = self.new(STDOUT)
+            self.m.stdout = Text(self.out)
         if self.m.stderr is None:
-            self.m.stderr = self.new(STDERR)
+            self.m.stderr = Text(self.err)
         sys.stdout = sys.__stdout__ = self.m.stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self.m.stderr  # type: ignore[misc]
 
     def flush_threads(self) -> None:
         """The M has nothing to do: what other threads, whose end nobody sees, have not finished is sent."""
-        for key in list(self.unfinished):
-            if key[0] is None or isinstance(key[0], int):
-                self.finish(key)
+        for stream in (self.out, self.err):
+            for who in list(stream.lines):
+                if who is None or isinstance(who, int):
+                    stream.finish(who)

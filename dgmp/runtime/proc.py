@@ -390,7 +390,8 @@ class M:
         output = self.output
         if output is not None:
             try:
-                changed = output.unfinished or sys.stdout is not self.stdout or sys.stderr is not self.stderr
+                changed = (output.out_lines or output.err_lines
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
             except AttributeError:  # user code has deleted one
                 changed = True
             if changed:

@@ -120,7 +120,7 @@ class PlainPickler(Numbering, pickle.Pickler):
 def dynamic_pickler() -> type[Any]:
     from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
-    return type("DynamicPickler", (Numbering, dynamic.Pickler), {})
+    return type("DynamicPickler", (Numbering, dynamic.ResultPickler), {})
 
 
 class Unpickler(pickle.Unpickler):
@@ -218,7 +218,7 @@ class Writer:
     def dumps(self, obj: Any, whole: BaseException | None = None) -> bytes:
         try:
             data = self.dumps_with(PlainPickler, obj, whole)
-            if b"__main__" not in data:
+            if values.portable(data):
                 return data
         except reason.USER_ERRORS:  # cloudpickle may know better
             pass

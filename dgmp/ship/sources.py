@@ -6,6 +6,7 @@ there.  Called by api.edits in the program and runtime.modules in an M.
 
 from __future__ import annotations
 
+import functools
 import os
 from types import ModuleType
 
@@ -13,14 +14,19 @@ _LIBRARY = os.path.realpath(os.path.dirname(os.__file__)) + os.sep
 _INSTALLED = {"site-packages", "dist-packages"}
 
 
+@functools.lru_cache(4096)
 def is_local_folder(folder: str) -> bool:
-    """Whether modules in it are the user's; by its real path."""
-    return not (folder + os.sep).startswith(_LIBRARY) and _INSTALLED.isdisjoint(folder.split(os.sep))
+    """Whether modules in it are the user's."""
+    return not is_library(folder) and not is_library(os.path.realpath(folder))
+
+
+def is_library(folder: str) -> bool:
+    return (folder + os.sep).startswith(_LIBRARY) or not _INSTALLED.isdisjoint(folder.split(os.sep))
 
 
 def is_local(path: str) -> bool:
     """Whether that source file is the user's."""
-    return is_local_folder(os.path.realpath(os.path.dirname(path)))
+    return is_local_folder(os.path.dirname(path))
 
 
 def file_of(module: ModuleType) -> str | None:
@@ -34,7 +40,7 @@ def is_namespace(module: ModuleType) -> bool:
     if getattr(module, "__file__", None) is not None:
         return False
     try:
-        paths = [os.path.realpath(x) for x in module.__path__]
+        paths = list(module.__path__)
     except (AttributeError, TypeError):
         return False
     return bool(paths) and all(map(is_local_folder, paths))

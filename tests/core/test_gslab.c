@@ -45,7 +45,36 @@ int main(void) {
         CHECK(n == N);
         for (int i = 0; i < N; i++) CHECK(won[i] == 1);
     }
-    CHECK(owner.seg->sched.g_next <= N + 64);                   /* slots are reused, not made anew */
+    /* the owner cancels while others claim: each ends once, by one of them, and a cancelled one with an empty result */
+    for (int round = 0; round < 5; round++) {
+        pthread_t t[MS];
+        int cancelled = 0, empty = 0;
+        for (int i = 0; i < N; i++) words[i] = spawn(&owner), won[i] = 0;
+        for (int i = 0; i < MS; i++) pthread_create(&t[i], NULL, claimer, &ms[i]);
+        for (int i = N; i--;)
+            if (gcancel(&owner, words[i])) {
+                cancelled++, atomic_fetch_add(&won[i], 1);
+                CHECK(!gcancel(&owner, words[i]) && !gclaim(&owner, words[i]));
+            }
+        for (int i = 0; i < MS; i++) pthread_join(t[i], NULL);
+        int n = 0;
+        for (uint64_t w; (w = inbox_pop(&owner)) != 0; n++) {
+            struct g *g = &owner.allgs[gword_index(w)];
+            CHECK(gcollect(&owner, w) && !gcancel(&owner, w));
+            empty += g->result_kind == RESULT_NONE && g->result_len == 0;
+            gdiscard(&owner, gword_index(w));
+            CHECK(!gcancel(&owner, w));                         /* a stale word */
+        }
+        CHECK(n == N && cancelled == empty);
+        for (int i = 0; i < N; i++) CHECK(won[i] == 1);
+    }
+    /* an M that cancels a G of its own still runs the one it runs */
+    uint64_t runs = spawn(&owner), child = spawn(&ms[0]);
+    CHECK(gclaim(&ms[0], runs) && gcancel(&ms[0], child) && ms[0].allm[0].curg == runs);
+    CHECK(gcollect(&ms[0], inbox_pop(&ms[0])) && gcomplete(&ms[0], runs, RESULT_VALUE, "x", 1) && ms[0].allm[0].curg == 0);
+    CHECK(gcollect(&owner, inbox_pop(&owner)));
+    gdiscard(&ms[0], gword_index(child)), gdiscard(&owner, gword_index(runs));
+    CHECK(owner.seg->sched.g_next <= N + 128);                   /* slots are reused, not made anew */
     /* a dependent becomes runnable when the last of those it waits for is done, once */
     uint64_t a = spawn(&owner), b = spawn(&owner);
     uint32_t index;

@@ -147,6 +147,13 @@ static void leave(void) {
     for (int i = 0; i < 3; i++) reader_leave(&m0, blocks[i]);
 }
 
+static void before_cancel(void) {
+    w[0] = spawn(&m0, 2000), w[1] = spawn(&m0, 0);
+    runqput(&m0, p0, w[0], 0), globrunqput(&m0, w[1]);
+    spawn_after(&m0, w, 1), spawn_after(&m0, w + 1, 1);
+}
+static void cancel(void) { CHECK(gcancel(&m0, w[0]) && gcancel(&m0, w[1])); }
+
 static void m1_parks(void) { mput(&m1); }
 static void before_wake(void) { m1_parks(), globrunqput(&client, spawn(&client, 0)); }
 static void wake(void) { wakep(&m0); }
@@ -181,7 +188,8 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
     {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
     {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
     {"complete", before_complete, complete}, {"spawn", NULL, spawn_child}, {"spawn a waiter", NULL, spawn_waiter},
-    {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect}, {"wake", before_wake, wake}, {"new M", before_new, wake},
+    {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect},
+    {"cancel", before_cancel, cancel}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
     {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}};
 

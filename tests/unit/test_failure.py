@@ -2,6 +2,7 @@
 
 import asyncio
 import copyreg
+import importlib
 import io
 import pdb
 import pickle
@@ -9,7 +10,6 @@ import subprocess
 import sys
 import threading
 import traceback
-import types
 
 import pytest
 
@@ -439,17 +439,21 @@ def test_a_class_that_cannot_travel():
 
 
 @pytest.fixture
-def plugin(monkeypatch):
-    """A module that one process knows and another does not."""
-    module = types.ModuleType("plugin_of_the_m")
+def plugin(monkeypatch, tmp_path):
+    """A module that one process can import and another cannot."""
+    (tmp_path / "plugin_of_the_m.py").write_text(
+        "class Value:\n    def __eq__(self, other): return True\n"
+        "class Bare(Exception): pass\nclass Error(Bare, OSError): pass\n"
+        "class Picky(Exception):\n    def __str__(self): return self.text")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    module = importlib.import_module("plugin_of_the_m")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec("class Value:\n    def __eq__(self, other): return True\n"
-         "class Bare(Exception): pass\nclass Error(Bare, OSError): pass\n"
-         "class Picky(Exception):\n    def __str__(self): return self.text", module.__dict__)
-    return module
+    yield module
+    sys.modules.pop(module.__name__, None)
 
 
 def forget(monkeypatch, plugin):
+    monkeypatch.setattr(sys, "path", sys.path[1:])
     monkeypatch.delitem(sys.modules, plugin.__name__)
 
 
