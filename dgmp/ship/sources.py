@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from types import ModuleType
 
 _LIBRARY = os.path.realpath(os.path.dirname(os.__file__)) + os.sep
@@ -50,3 +51,14 @@ def names_of(path: str) -> set[str]:
     """What an edit of that file may be called: by its folder's real path, and if it is a link by its own."""
     folder, name = os.path.split(path)
     return {os.path.join(os.path.realpath(folder), name), os.path.realpath(path)}
+
+
+def is_found(name: str, path: str) -> bool:
+    """Whether others find a module of this process by its name in sys.path, or in its package."""
+    package, _, child = name.rpartition(".")
+    where = getattr(sys.modules.get(package), "__path__", ()) if package else sys.path
+    folder, file = os.path.split(os.path.abspath(path))
+    if file == "__init__.py":
+        folder, file = os.path.split(folder)
+        file += ".py"
+    return file == f"{child}.py" and any(os.path.abspath(x) == folder for x in where if isinstance(x, str))
