@@ -933,6 +933,19 @@ def test_logging_configured_after_boot(tmp_path):
                            "root INFO info\na.b DEBUG debug\nroot WARNING warning\n")
 
 
+def test_only_a_logger_of_a_library_has_a_handler(tmp_path):
+    (tmp_path / "library.py").write_text("import logging\nlogger = logging.getLogger('library')\n"
+                                         "logger.addHandler(logging.NullHandler())\n"
+                                         "def work():\n    logger.info('info')\n    logging.error('error')\n")
+    done = python(tmp_path, """
+        import logging, sys, dgmp, library
+        library.logger.addHandler(logging.StreamHandler(sys.stdout))
+        library.logger.setLevel(logging.INFO)
+        dgmp.go(library.work).result()
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "info\n", "error\n")
+
+
 def configure_here():
     logging.basicConfig(level=logging.INFO, format="configured in the G: %(message)s", force=False)
     logging.info("info")
