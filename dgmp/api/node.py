@@ -23,6 +23,7 @@ from ..ship.values import Large
 from .future import PENDING, AnyOf, Future, deadline_of
 from .levels import Levels
 from .output import Output
+from .world import Teller
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -74,6 +75,8 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.world: Teller | None = None  # None where Gs inherit it
+        self.world_changed = view.world_changed
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
 
@@ -81,8 +84,7 @@ class Node:
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
-        if self.gone is not None:
-            raise self.gone
+        self.catch_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -116,6 +118,13 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
+
+    def catch_changes(self) -> None:
+        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
+        if self.world is not None and (what := self.world_changed()):
+            self.world.tell(what)
+        if self.gone is not None:
+            raise self.gone
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""

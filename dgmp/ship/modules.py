@@ -43,6 +43,12 @@ def by_reference(obj: Any) -> bool:
     return found is obj
 
 
+def is_global(obj: Any, name: str) -> bool:
+    """Whether its module has it under that name, in an M too."""
+    module = getattr(obj, "__module__", None)
+    return isinstance(module, str) and importable(module) and getattr(sys.modules[module], name, None) is obj
+
+
 def is_attribute(method: MethodType) -> bool:
     """Whether its object has it under its name."""
     try:

@@ -1,5 +1,7 @@
 """Classes that travel by value: between the process that made them, Ms, and back."""
 
+import typing
+
 import pytest
 
 from dgmp.ship import closure, values
@@ -278,3 +280,204 @@ def test_functions_and_methods_that_come_back(coder):  # noqa: F811
     times, double, make = coder.call(notebook["both"])
     assert times(3) == 6 and double() == 10 and type(make()) is notebook["Property"]
     assert double.__func__ is notebook["Child"].double
+
+
+KINDS = {
+    "cached_property": ("""
+        class A:
+            @functools.cached_property
+            def x(self): return 3
+        def fn(): return A().x
+    """, 3),
+    "singledispatch": ("""
+        @functools.singledispatch
+        def f(x): return "any", f.__name__
+        @f.register
+        def _(x: int): return "int", f([])
+        def fn(): return f(1)
+    """, ("int", ("any", "f"))),
+    "singledispatchmethod": ("""
+        class A:
+            @functools.singledispatchmethod
+            def m(self, x): return "any"
+            @m.register
+            def _(self, x: int): return "int"
+        def fn(): return A().m(1), A().m([])
+    """, ("int", "any")),
+    "lru_cache": ("""
+        @functools.lru_cache
+        def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
+        def fn(): return fib(50)
+    """, 12586269025),
+    "lru_cache of a method": ("""
+        class A:
+            @functools.lru_cache
+            def m(self, x): return x
+        def fn(): return A().m(3)
+    """, 3),
+    "subclass hook with a keyword": ("""
+        class B:
+            def __init_subclass__(cls, *, key): cls.key = key
+        class A(B, key=5): pass
+        def fn(): return A.key, A.__bases__ == (B,), isinstance(A(), B)
+    """, (5, True, True)),
+    "subclass hook and slots": ("""
+        class B:
+            __slots__ = ()
+            def __init_subclass__(cls, *, key): pass
+        class A(B, key=5):
+            __slots__ = "x"
+        def fn(): return hasattr(A(), "__dict__"), A.__mro__ == (A, B, object)
+    """, (False, True)),
+    "subclass hook of an exception": ("""
+        class B(Exception):
+            def __init_subclass__(cls, *, key): pass
+        class A(B, key=5): pass
+        def fn(): return A.__mro__[1:4] == (B, Exception, BaseException)
+    """, True),
+    "subclass hook of a generic class": ("""
+        T = typing.TypeVar("T")
+        class B(typing.Generic[T]):
+            def __init_subclass__(cls, **kw): pass
+        class A(B[int]): pass
+        def fn(): return A.__mro__[1:3] == (B, typing.Generic), A.__orig_bases__ == (B[int],)
+    """, (True, True)),
+    "metaclass with a keyword": ("""
+        class M(type):
+            def __new__(m, n, b, d, **kw): return super().__new__(m, n, b, d)
+            def __init__(c, n, b, d, **kw): pass
+        class A(metaclass=M, x=1): pass
+        def fn(): return type(A) is M
+    """, True),
+    "descriptor with __set_name__": ("""
+        class D:
+            def __set_name__(self, o, n): self.n = n
+            def __get__(self, i, o): return self.n
+        class A: d = D()
+        def fn(): return A().d
+    """, "d"),
+    "super": ("""
+        class B:
+            def m(self): return 1
+        class A(B):
+            def m(self): return super().m() + 1
+        def fn(): return A().m()
+    """, 2),
+    "context manager": ("""
+        @contextlib.contextmanager
+        def cm(): yield 5
+        def fn():
+            with cm() as x: return x
+    """, 5),
+    "coroutine": ("""
+        async def co(x): return x
+        def fn(): return asyncio.run(co(3))
+    """, 3),
+    "TypedDict": ("""
+        class A(typing.TypedDict):
+            x: int
+        def fn(): return A(x=1), sorted(A.__annotations__)
+    """, ({"x": 1}, ["x"])),
+    "NewType": ("""
+        A = typing.NewType("A", int)
+        def fn(x: A = 3) -> A: return A(x), A.__name__, A.__supertype__
+    """, (3, "A", int)),
+    "ParamSpec": ("""
+        P = typing.ParamSpec("P")
+        def fn(f: typing.Callable[P, int] = len): return P.__name__, P.__module__
+    """, ("P", "__main__")),
+    "TypeVarTuple": ("""
+        T = typing.TypeVarTuple("T")
+        class A(typing.Generic[typing.Unpack[T]]): pass
+        def fn(): return T.__name__, A[int, str].__origin__ is A
+    """, ("T", True)),
+    "enum with __init__": ("""
+        class E(enum.Enum):
+            A = 1, 2
+            def __init__(self, a, b): self.a, self.b = a, b
+        def fn(): return E.A.a, E.A.b, E.A.value, E((1, 2)) is E.A
+    """, (1, 2, (1, 2), True)),
+    "enum with __new__": ("""
+        class E(enum.Enum):
+            A = 1, "x"
+            def __new__(cls, v, label):
+                o = object.__new__(cls)
+                o._value_, o.label = v, label
+                return o
+            @classmethod
+            def _missing_(cls, v): return cls.A
+        def fn(): return E.A.label, E(1) is E.A, E(9) is E.A
+    """, ("x", True, True)),
+    "enum of a counting base": ("""
+        class B(enum.Enum):
+            def __new__(cls):
+                o = object.__new__(cls)
+                o._value_ = len(cls.__members__) + 1
+                return o
+        class E(B):
+            A = ()
+            C = ()
+        def fn(): return [x.value for x in E]
+    """, [1, 2]),
+    "enum of bytes": ("""
+        class E(bytes, enum.Enum):
+            A = 1, "x"
+            def __new__(cls, v, label):
+                o = bytes.__new__(cls, [v])
+                o._value_, o.label = v, label
+                return o
+        def fn(): return bytes(E.A), E.A.value, E.A.label
+    """, (b"\x01", 1, "x")),
+    "enum of tuples": ("""
+        class E(tuple, enum.Enum):
+            A = 1, 2
+            def __init__(self, *a): self.n = len(a)
+        def fn(): return tuple(E.A), E.A.value
+    """, ((1, 2), (1, 2))),
+    "enum with aliases": ("""
+        class E(enum.IntEnum):
+            A = 1
+            B = 1
+        def fn(): return E.B is E.A, E["B"] is E.A, list(E.__members__)
+    """, (True, True, ["A", "B"])),
+    "flag with a combination": ("""
+        class F(enum.Flag):
+            A = 1
+            B = 2
+            AB = 3
+        def fn(): return F.AB is F.A | F.B, F["AB"].name, F(0).value
+    """, (True, "AB", 0)),
+    "enum with names as values": ("""
+        class E(enum.Enum):
+            def _generate_next_value_(name, *x): return name.lower()
+            A = enum.auto()
+        def fn(): return E.A.value
+    """, "a"),
+    "string enum": ("""
+        class E(str, enum.Enum):
+            A = "a"
+            def shout(self): return self.upper()
+        def fn(): return E.A.shout(), E("a") is E.A
+    """, ("A", True)),
+    "singleton": ("""
+        class A:
+            one = None
+            def __new__(cls):
+                if cls.one is None: cls.one = super().__new__(cls)
+                return cls.one
+        def fn(): return A() is A()
+    """, True),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_kinds_of_classes_and_functions(coder, name):  # noqa: F811
+    source, want = KINDS[name]
+    notebook = Notebook("import asyncio, contextlib, enum, functools, typing").run(source)
+    for _ in range(3):
+        assert coder.call(notebook["fn"]) == want == notebook["fn"]()
+    for x in list(notebook.namespace.values()):  # and come back as themselves
+        if isinstance(x, type | typing.TypeVar | typing.ParamSpec | typing.TypeVarTuple | typing.NewType):
+            assert back(coder, x) is x
+            for member in getattr(x, "__members__", {}).values():
+                assert back(coder, member) is member

@@ -22,7 +22,7 @@ import pytest
 
 import dgmp
 from dgmp._core import View, create
-from dgmp.ship import closure, code, dynamic, functions, modules, proof, snapshot
+from dgmp.ship import classes, closure, code, dynamic, functions, modules, proof, snapshot
 from dgmp.ship.snapshot import Snapshot
 from tests import helpers
 
@@ -34,8 +34,9 @@ class Elsewhere:
 
     def __init__(self):
         self.state = [
-            (snapshot, "_here", weakref.WeakValueDictionary()), (dynamic, "_classes", weakref.WeakValueDictionary()),
-            (dynamic, "_came", code.ById()), (dynamic, "_definitions", code.ById()), (dynamic, "_here", os.urandom(8)),
+            (snapshot, "_here", weakref.WeakValueDictionary()), (classes, "_known", weakref.WeakValueDictionary()),
+            (classes, "_ids", code.ById()), (classes, "_came", code.ById()), (classes, "_definitions", code.ById()),
+            (classes, "_here", os.urandom(8)),
             (cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_CLASS", weakref.WeakKeyDictionary()),
             (cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", weakref.WeakValueDictionary()),
         ]
