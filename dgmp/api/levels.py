@@ -54,8 +54,9 @@ class Levels:
 
 def snapshot(logging: Any) -> dict[str, Any]:
     """What of the configuration decides whether a record is made."""
-    manager = logging.root.manager
-    levels = {str(name): int(logger.level) for name, logger in list(manager.loggerDict.items())
-              if isinstance(logger, logging.Logger) and logger.level}
-    return {"disable": int(manager.disable), "root": int(logging.root.level), "handlers": bool(logging.root.handlers),
-            "levels": levels}
+    root, manager = logging.root, logging.root.manager
+    loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if isinstance(logger, logging.Logger)}
+    levels = {str(name): int(logger.level) for name, logger in loggers.items() if logger.level}
+    handlers = any(not isinstance(handler, logging.NullHandler) for logger in (root, *loggers.values())
+                   for handler in logger.handlers)
+    return {"disable": int(manager.disable), "root": int(root.level), "handlers": handlers, "levels": levels}

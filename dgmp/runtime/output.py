@@ -74,15 +74,16 @@ class Stream:
 
     def finish(self, who: Any) -> None:
         """Sends that line as it is, if there is one."""
-        line = self.lines.pop(who, None)
+        line = self.lines.get(who)
         if line:
             self.send(line)
+        self.lines.pop(who, None)
 
     def send(self, line: Line) -> None:
         what = line.what
         data = b"".join(line) if what & BINARY else "".join(line).encode("utf-8", "surrogatepass")
-        line.clear()
         self.output.send(what, data)
+        line.clear()  # after: at the limit of the stack it may not have been sent
 
 
 class Lines(io.RawIOBase):
