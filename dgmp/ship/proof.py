@@ -41,7 +41,7 @@ def immutable(x: Any) -> bool:
 def path(obj: Any) -> tuple[Step, ...] | None:
     """How its module leads to what travels by reference: whoever finds the same again would encode it so again."""
     module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str) or not modules.importable(module):
+    if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname or not modules.importable(module):
         return None
     steps: list[Step] = []
     found: Any = sys.modules[module]
