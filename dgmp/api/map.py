@@ -85,16 +85,16 @@ class Sent(Future[Any]):
 
     __slots__ = ("items", "count", "size", "call", "came", "known")
 
-    def __init__(self, node: Node, name: str, place: tuple[Any, int], arrivals: AnyOf) -> None:
+    def __init__(self, node: Node, name: str, place: tuple[Any, int], then: list[Any]) -> None:
         super().__init__(node, None, name)
         self._code, self._lasti = place
-        self._then = [arrivals]
+        self._then = then
         self.items: list[Any] = []
         self.count = 0  # of items; 0: not encoded yet
         self.size = 0  # in bytes, encoded
         self.call: bytes | Block = b""
         self.came = 0  # bytes of its results
-        self.known = False  # that it has finished
+        self.known = False  # how long it took
 
     def results(self) -> Iterator[Any]:
         """It has finished."""
@@ -212,8 +212,9 @@ class Chunks:
         self.serial = time.monotonic_ns() << 12 | node.view.id
         self.making: Sent | None = None  # the last of sent, if it is not on its way yet
         self.sent: deque[Sent] = deque()  # and not given out, in order
-        self.arrivals = AnyOf(node)  # those that have finished: not looked at yet, or, without order, not given out
-        self.running = 0
+        self.unnoticed: deque[Sent] = deque()  # those of sent of which we do not know that they have finished
+        self.any = AnyOf(self.unnoticed)
+        self.finished: deque[Sent] = deque()  # and not given out, if that is not done in order
         self.giving: Sent | None = None  # still in sent, as its results have been taken only in part
         self.current = NOTHING  # over these results
         self.outlet: list[Any] = [NOTHING]
@@ -250,8 +251,8 @@ class Chunks:
         """The results of the chunk that was given out last have been taken."""
         chunk = self.giving
         if chunk is not None:
-            if not self.ordered and self.arrivals.finished[0] is chunk:
-                self.arrivals.finished.popleft()
+            if self.finished and self.finished[0] is chunk:
+                self.finished.popleft()
             with contextlib.suppress(ValueError):
                 self.sent.remove(chunk)
                 self.pace.given(chunk.count, chunk.size)
@@ -263,54 +264,52 @@ class Chunks:
         self.send()
         while True:
             self.node.collect()
-            chunk = self.finished()
-            if chunk is not None:
-                return chunk
+            self.notice(self.pace.procs + 4)  # nearly all that have finished, as they begin in order
+            ready = self.sent if self.ordered else self.finished
+            if ready and ready[0].known:
+                return ready[0]
             if self.node.gone is not None:
                 self.stop(self.node.gone)
-            if self.source.slow_ns and self.running and self.wait(self.source.slow_ns / 4e9):
+            if self.source.slow_ns and self.running() and self.wait(self.source.slow_ns / 4e9):
                 continue  # what was about to come has not been delayed by the next item
-            if self.send():
+            if self.send() or self.notice(len(self.unnoticed)):
                 continue
-            if not self.sent:
+            if self.sent:
+                self.wait(None)
+            elif self.source.ended():
                 error, self.source.error = self.source.error, None
                 if error is not None:
                     raise error
                 return None
-            self.wait(None)
+            else:
+                self.pace.empty()
 
-    def finished(self) -> Sent | None:
-        arrived = self.arrivals.finished
-        if not self.ordered:
-            if arrived:
-                self.learn(arrived[0])
-                return arrived[0]
-            return None
-        while arrived:
-            self.learn(arrived[0])
-            arrived.popleft()
-        if self.sent and self.sent[0]._state != PENDING:
-            self.learn(self.sent[0])
-            return self.sent[0]
-        return None
+    def notice(self, most: int) -> bool:
+        """Learns from chunks that have finished, among the first of those that it is not known of, how long they took."""
+        noticed = False
+        for chunk in list(itertools.islice(self.unnoticed, most)):
+            if chunk._state != PENDING:
+                self.learn(chunk)
+                if not self.ordered and (not self.finished or self.finished[-1] is not chunk):
+                    self.finished.append(chunk)
+                self.unnoticed.remove(chunk)
+                noticed = True
+        return noticed
 
     def learn(self, chunk: Sent) -> None:
-        """From a chunk that has finished, how long its items took."""
         if not chunk.known:
             chunk.came = max(chunk.came, len(chunk._data))
             error = chunk.exception()
             chunk.known = True
-            if chunk.word:
-                self.running -= 1
-                if error is None:
-                    self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
+            if error is None:
+                self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
 
     def wait(self, timeout: float | None) -> bool:
         """For the next chunk to give out; for any, if that is as good or tells how large the next one to send should be.
         False: the time is up."""
         any_will_do = not self.ordered or self.making is not None or self.pace.waits()
         try:
-            self.node.wait(self.arrivals if any_will_do else self.sent[0], timeout)
+            self.node.wait(self.any if any_will_do else self.sent[0], timeout)
         except TimeoutError:
             return False
         return True
@@ -322,6 +321,10 @@ class Chunks:
         if chunk is not None:
             chunk.count = len(chunk.items) or 1
             chunk.fail(error)
+
+    def running(self) -> bool:
+        """Whether something is on its way, which leaves room when it has finished."""
+        return any(chunk.word and chunk._state == PENDING for chunk in self.unnoticed)
 
     # ------------------------------------------------------------------ sending
     def begin(self) -> None:
@@ -339,19 +342,22 @@ class Chunks:
         if self.making is None:
             if self.source.ended() or self.pace.waits() or not self.pace.has_room(n):
                 return False
-            self.making = Sent(self.node, self.chunk.__qualname__, self.place, self.arrivals)
+            self.making = Sent(self.node, self.chunk.__qualname__, self.place, self.any._then)
         chunk = self.making
         if not self.sent or self.sent[-1] is not chunk:
             self.sent.append(chunk)
+        if not self.unnoticed or self.unnoticed[-1] is not chunk:
+            self.unnoticed.append(chunk)
         if not chunk.count:
             self.source.fill(chunk, n, self.pace.chunksize is not None)
             if not chunk.items:
                 self.sent.pop()
+                self.unnoticed.pop()
                 self.making = None
                 return False
         try:
             if not self.start(chunk):
-                return False  # there will be room when others have finished
+                return False
         except (EncodingError, MemoryError, TooManyGs) as e:
             chunk.count = chunk.count or len(chunk.items)
             chunk.fail(e)
@@ -362,19 +368,18 @@ class Chunks:
         return True
 
     def start(self, chunk: Sent) -> bool:
-        """False: there is no room now, and chunks of ours are running."""
+        """False: there is no room now, but will be."""
         try:
             if not chunk.count:
                 self.encode(chunk)
             while not chunk.word and not self.node.send(chunk, self.key, chunk.call):
-                if self.running:
+                if self.running():
                     return False
                 self.node.full()
         except MemoryError:
-            if self.running:
+            if self.running():
                 return False
             raise
-        self.running += 1
         return True
 
     def encode(self, chunk: Sent) -> None:
