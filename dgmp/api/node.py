@@ -227,13 +227,13 @@ class Node:
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
 
-    def tell(self, future: Future[Any] | AnyOf) -> None:
+    def tell(self, future: Future[Any]) -> None:
         """future has ended: each callback is called once, whoever comes first."""
         while future._then:
             with contextlib.suppress(IndexError):
                 self.call(future, future._then.pop(0))
 
-    def call(self, future: Any, then: Any) -> None:
+    def call(self, future: Future[Any], then: Any) -> None:
         future.run_callback(then)
 
     def need_collector(self) -> None:
@@ -366,11 +366,11 @@ class Member(Node):
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
-    def call(self, future: Any, then: Any) -> None:
+    def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
-        elif type(then) is AnyOf or threading.get_ident() != self.m.thread:
+        elif threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:
             if self.caller is None:
