@@ -134,7 +134,8 @@ def set_cell(cell: CellType, state: tuple[Any]) -> None:
     cell.cell_contents = state[0]
 
 
-OURS: frozenset[Any] = frozenset({make_function, set_function, make_cell, set_cell, classes.make_class, classes.set_class, classes.find_class})
+OURS: frozenset[Any] = frozenset({
+    make_function, set_function, make_cell, set_cell, classes.make_class, classes.set_class, classes.find_class})
 Pickler.dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child(
     {CodeType: reduce_code, CellType: reduce_cell, **values.REDUCERS, **classes.REDUCERS, **wrappers.REDUCERS})
 
