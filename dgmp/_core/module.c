@@ -481,23 +481,19 @@ static int list_changed(PyObject *const where[2], const struct items *was) {
     return 0;
 }
 
-/* WORLD_SAME, or what has changed since it was told. */
-static int changed(View *self) {
-    if (!self->told.path.list) return WORLD_SAME;
-    if (list_changed(sys_path, &self->told.path)) return WORLD_STATE;
-    int what = world_changed(&self->world);
-    if (what == WORLD_SAME || what == WORLD_STATE) return what;
-    if (list_changed(warnings_filters, &self->told.filters)) return WORLD_STATE;
-    return what == WORLD_FILES || PyDict_Size(sys_modules) != self->told.modules ? WORLD_FILES : WORLD_SAME;
-}
-
 /* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
  * "files": it is time to look at files */
 static PyObject *View_world_changed(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    int what = changed(self);
-    if (what == WORLD_SAME) Py_RETURN_NONE;
+    if (!self->told.path.list) Py_RETURN_NONE;
+    int what = list_changed(sys_path, &self->told.path) ? WORLD_STATE : WORLD_QUIET;
+    if (what == WORLD_QUIET && !world_busy(&self->world)) {
+        what = world_changed(&self->world);
+        if (what != WORLD_STATE && list_changed(warnings_filters, &self->told.filters)) what = WORLD_STATE;
+        if (what == WORLD_QUIET && PyDict_Size(sys_modules) != self->told.modules) what = WORLD_FILES;
+    }
+    if (what == WORLD_QUIET) Py_RETURN_NONE;
     return PyUnicode_FromString(what == WORLD_STATE ? "state" : "files");
 }
 
