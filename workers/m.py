@@ -123,7 +123,10 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         signals.install()
         if not boot["foreground"]:
             join_client(worker, signals, boot)
-        api.become_member(Member(view, worker, signals))
+        member = Member(view, worker, signals)
+        if m == 0 and boot["foreground"]:
+            member.tell_of_changes()
+        api.become_member(member)
         booting.mstart_trace(m)
         worker.mstart()
     except SystemExit:

@@ -274,7 +274,8 @@ struct world_seen {
     ino_t ino;
 };
 struct world {
-    uint32_t index;                   /* function table entry of the world that our Gs get */
+    uint32_t index;                   /* function table entry of the world that our Gs get, */
+    uint32_t entered;                 /* and of that which we are in */
     int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
     int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
     int64_t ended, looked;            /* when the last spawn ended, when the directory was looked at */
@@ -406,7 +407,8 @@ enum { WORLD_SAME, WORLD_QUIET, WORLD_STATE, WORLD_FILES };
 void world_watch(struct world *w);
 int world_changed(struct world *w);
 int world_look(struct world *w);                                /* 0: out of memory */
-void world_told(struct world *w);
+void world_told(struct world *w, uint32_t index);
+void world_entered(struct world *w, uint32_t index);
 void world_spawned(struct world *w);
 void world_free(struct world *w);
 

@@ -515,20 +515,27 @@ static PyObject *View_world_look(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-/* world_told(index): the world that our Gs get from now on. */
+/* world_told(index): the world that our Gs get from now on, which is what world_look() has seen. */
 static PyObject *View_world_told(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long index = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    self->world.index = (uint32_t)index;
-    if (self->seen.path.list) {
-        struct watched was = self->told;
-        self->seen.modules = was.modules;
-        self->told = self->seen;
-        memset(&self->seen, 0, sizeof self->seen);
-        watched_clear(&was);
-        world_told(&self->world);
-    }
+    if (!self->seen.path.list) return PyErr_Format(PyExc_RuntimeError, "world_look() comes first");
+    struct watched was = self->told;
+    self->seen.modules = was.modules;
+    self->told = self->seen;
+    memset(&self->seen, 0, sizeof self->seen);
+    watched_clear(&was);
+    world_told(&self->world, (uint32_t)index);
+    Py_RETURN_NONE;
+}
+
+/* world_entered(index): this M is in that world, and so are our Gs. */
+static PyObject *View_world_entered(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    world_entered(&self->world, (uint32_t)index);
     Py_RETURN_NONE;
 }
 
@@ -903,7 +910,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
-    if (g->world != self->world.index) flags |= 4;
+    if (g->world != self->world.entered) flags |= 4;
     return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
                          args_of(self, g), flags);
 }
@@ -1404,7 +1411,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_of), ARGS(world_files),
+    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_entered), ONE(world_of), ARGS(world_files),
     ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ARGS(watch), ONE(publish_levels), NOARGS(new_levels),
     NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),

@@ -86,10 +86,16 @@ int world_look(struct world *w) {
     return 1;
 }
 
-void world_told(struct world *w) {
+void world_told(struct world *w, uint32_t index) {
     struct world_seen was = w->told;
-    w->told = w->seen;
-    w->seen = was;
+    w->told = w->seen, w->seen = was;
+    w->index = index;
+}
+
+/* An M has become another world; if it tells of its own changes it looks before it spawns, as nothing is as it was. */
+void world_entered(struct world *w, uint32_t index) {
+    w->index = w->entered = index;
+    w->told.env = NULL;
 }
 
 /* WORLD_STATE: environment or directory have changed; WORLD_QUIET: only rarer things may have; WORLD_FILES: it is time

@@ -55,6 +55,7 @@ class Edits:
         self.stamps: dict[str, Stamp | None] = {}  # of source files, and of the folders
         self.young = False  # one of them has just changed
         self.modules: set[str] = set()  # names of those that have been looked at
+        self.places: dict[str, str] = {}  # files of those that cannot be found by their names
         self.path: list[str] = []  # sys.path, when it was looked at,
         self.here = ""  # and the directory
         self.watches: dict[int, str] = {}
@@ -68,8 +69,9 @@ class Edits:
         self.tell_when_to_look()
 
     def look(self) -> bool:
-        """Whether there is an edit that was not there at the last look."""
+        """Whether there is an edit, or a module that cannot be found, that was not there at the last look."""
         self.looks += 1
+        places = len(self.places)
         now = time.monotonic_ns()
         found = self.read_events() if self.fd >= 0 else set()
         if self.fd < 0 or now - self.swept > PAUSE_NS:
@@ -81,7 +83,7 @@ class Edits:
         self.since_boot.update(dict.fromkeys(found, self.looks))
         if len(self.since_boot) > MOST_EDITS:
             self.since_boot = {ANY: self.looks}
-        return bool(found)
+        return bool(found) or len(self.places) > places
 
     def tell_when_to_look(self) -> None:
         self.view.world_files(self.fd, PAUSE_NS if self.fd >= 0 else max(SHORTEST_PAUSE_NS, SWEEP_PAUSES * self.sweep_ns))
@@ -108,8 +110,11 @@ class Edits:
 
     def add_module(self, name: str) -> None:
         module = sys.modules.get(name)
-        path = sources.file_of(module) if module is not None and name.partition(".")[0] != "dgmp" else None
+        ours = name.partition(".")[0] in ("dgmp", "__main__")
+        path = sources.file_of(module) if module is not None and not ours else None
         if path is not None:
+            if not sources.is_found(name, path):
+                self.places[name] = os.path.abspath(path)
             for known in sources.names_of(path):
                 self.add_folder(os.path.dirname(known), hasattr(module, "__path__"))
 

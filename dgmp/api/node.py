@@ -306,6 +306,17 @@ class Member(Node):
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
 
+    def tell_of_changes(self) -> None:
+        """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
+        teller = self.world = Teller(self.view, self.m.worlds)
+
+        def world() -> int:
+            if what := self.view.world_changed():
+                teller.tell(what)
+            return self.m.worlds.current
+
+        self.m.world = world
+
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 
 from .._core import View
+from ..runtime.world import Worlds
 from ..ship import world
 from .edits import Edits
 
@@ -19,10 +20,13 @@ class Teller:
 
     Args:
         view: the process's; its spawns look for changes from now on.
+        worlds: in an M, what takes it from one to another.  It may still run what it has loaded of an edited module, so the
+            world that it is in itself has other edits.
     """
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, worlds: Worlds | None = None) -> None:
         self.view = view
+        self.worlds = worlds
         self.lock = threading.RLock()
         self.edits: Edits | None = None
         view.world_look()
@@ -31,18 +35,26 @@ class Teller:
 
     def watch_files(self) -> None:
         """From now on edits of source files are noticed."""
-        self.edits = Edits(self.view)
+        with self.lock:
+            self.edits = Edits(self.view)
+            self.tell("state")
 
     def tell(self, what: str) -> None:
         """`what` has changed (View.world_changed), or may have."""
         with self.lock:
-            if self.edits is not None and not self.edits.look() and what == "files":
+            if self.edits is None:
+                return self.watch_files()
+            if not self.edits.look() and what == "files":
                 return
             self.view.world_look()  # first: what changes from here on has changed since
             changes = world.difference(world.capture(), self.base)
-            if self.edits is not None and self.edits.since_boot:
-                changes["edits"] = self.edits.since_boot
-            self.view.world_told(self.view.intern(world.encode(changes)) if changes else 0)
+            if self.worlds is not None:
+                self.worlds.become(self.index_of(changes, self.worlds.modules.edits, self.worlds.modules.places))
+            self.view.world_told(self.index_of(changes, self.edits.since_boot, self.edits.places))
+
+    def index_of(self, changes: world.World, edits: dict[str, int], places: dict[str, str]) -> int:
+        whole = changes | {name: value for name, value in (("edits", edits), ("places", places)) if value}
+        return self.view.intern(world.encode(whole)) if whole else 0
 
     def close(self) -> None:
         if self.edits is not None:

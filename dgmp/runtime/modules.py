@@ -6,17 +6,20 @@ be.  Gs that are parked here keep theirs: these are put aside, and are back when
 
 A .pyc tells its source by size and second, so two edits in one second may look alike to it: what was edited is always
 compiled from its source.
+
+Some of the program's modules are not to be found by their names in sys.path, as somebody has made them from files: pytest,
+for one.  An M finds these where the world says that they are.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.abc
-import importlib.machinery
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from types import CodeType, ModuleType
-from typing import Any
 
 from ..ship import sources
 
@@ -31,27 +34,36 @@ class Modules:
         self.of_dgmp = set(sys.modules)  # at boot there are no others
         self.edits: Edits = {}
         self.aside: list[tuple[Edits, dict[str, ModuleType]]] = []
+        self.places: dict[str, str] = {}  # files of modules that sys.path does not lead to
         self.finder: Finder | None = None
         self.forget: Callable[[], None] = lambda: None  # decoded functions: they belong to modules
 
     def enter(self, edits: Edits, needed: Callable[[], list[Edits]]) -> None:
         """The next G's world has these edits.  needed: those of Gs that are parked here."""
         old, self.edits = self.edits, edits
-        if self.finder is None:
-            self.finder = Finder(self)
-            sys.meta_path.insert(0, self.finder)
+        self.need_finder()
         importlib.invalidate_caches()  # there may be new files in folders whose time says nothing
         mine = self.loaded()
         if any(self.is_edited(module, old, edits) for module in mine.values()):
-            kept = needed()
-            self.aside = [x for x in [*self.aside, (old, mine)] if x[0] in kept]
             for name in mine:
                 del sys.modules[name]
-            for known, modules in self.aside:
-                if known == edits:
-                    sys.modules.update(modules)
-            self.aside = [x for x in self.aside if x[0] != edits]
+            self.aside.append((old, mine))
             self.forget()
+        for known, modules in self.aside:
+            if known == edits:
+                sys.modules.update(modules)
+        kept = needed()
+        self.aside = [x for x in self.aside if x[0] in kept and x[0] != edits]
+
+    def find_at(self, places: dict[str, str]) -> None:
+        self.places = places
+        if places:
+            self.need_finder()
+
+    def need_finder(self) -> None:
+        if self.finder is None:
+            self.finder = Finder(self)
+            sys.meta_path.insert(0, self.finder)
 
     def loaded(self) -> dict[str, ModuleType]:
         return {name: module for name, module in list(sys.modules.items()) if name not in self.of_dgmp
@@ -65,23 +77,38 @@ class Modules:
 
 
 class Finder(importlib.abc.MetaPathFinder):
-    """Lets others find modules, and has edited ones compiled from their source."""
+    """Lets others find modules, but for those with a place, and has edited ones compiled from their source."""
 
     def __init__(self, modules: Modules) -> None:
         self.modules = modules
 
-    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> Any:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        place = self.modules.places.get(name)
+        spec = spec_from_file_location(name, place) if place is not None else self.found_by_others(name, path, target)
+        if spec is None:
+            return self.parent(name)
+        if type(spec.loader) is SourceFileLoader and sources.is_local(spec.loader.path):
+            spec.loader = Loader(spec.loader.name, spec.loader.path, self.modules.edits)
+        return spec
+
+    def found_by_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         for finder in list(sys.meta_path):
             find = None if finder is self else getattr(finder, "find_spec", None)
-            spec = find and find(name, path, target)
+            spec: ModuleSpec | None = find and find(name, path, target)
             if spec is not None:
-                if type(spec.loader) is importlib.machinery.SourceFileLoader and sources.is_local(spec.loader.path):
-                    spec.loader = Loader(spec.loader.name, spec.loader.path, self.modules.edits)
                 return spec
         return None
 
+    def parent(self, name: str) -> ModuleSpec | None:
+        """An empty package, if modules with a place have it in their names."""
+        if not any(x.startswith(name + ".") for x in self.modules.places):
+            return None
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = []
+        return spec
 
-class Loader(importlib.machinery.SourceFileLoader):
+
+class Loader(SourceFileLoader):
     """As its base, but neither reads nor writes the .pyc of a file that has been edited."""
 
     def __init__(self, name: str, path: str, edits: Edits) -> None:

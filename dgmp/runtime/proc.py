@@ -90,6 +90,7 @@ class M:
         self.decoder = closure.Decoder(view)
         worlds.modules.forget = self.decoder.forget
         worlds.parked = self.parked_worlds
+        self.world: Callable[[], int] | None = None  # finds out in which world we are, where a G's own changes count
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
@@ -435,10 +436,11 @@ class M:
         gp = self.curg
         assert gp is not None
         word = gp.word
+        world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word)
         self.curg = None
-        gp.world = self.worlds.current
+        gp.world = world
         self.parked[word] = gp
         if word not in future._then:  # it may have come back early
             future._then.append(word)
@@ -460,10 +462,11 @@ class M:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
+        world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(gp.word)
         self.curg = None
-        gp.world = self.worlds.current
+        gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
         if streams is not None:

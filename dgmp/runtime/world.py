@@ -15,7 +15,7 @@ from .._core import View
 from ..ship import world
 from .modules import Modules
 
-UNKNOWN = -1  # between two
+UNKNOWN = 0xffffffff  # between two
 HOME = "home"
 
 
@@ -31,7 +31,7 @@ class Worlds:
         self.view = view
         self.current = 0
         self.base: world.World = {"path": list(sys.path), "cwd": HOME, "environ": {}, "filters": filters,
-                                  "edits": {}}
+                                  "edits": {}, "places": {}}
         self.environ = dict(os.environ)  # at boot
         self.filters = filters  # those that are set
         self.modules = Modules()
@@ -47,7 +47,7 @@ class Worlds:
         Raises:
             OSError: its working directory cannot be entered; the M is in no world then.
         """
-        self.current = UNKNOWN
+        self.become(UNKNOWN)
         new = self.of(index)
         self.set_environ(new["environ"])
         if sys.path != new["path"]:
@@ -56,10 +56,15 @@ class Worlds:
             world.set_filters(new["filters"])
             self.filters = new["filters"]
         self.change_directory(new["cwd"])
+        self.modules.find_at(new["places"])
         if new["edits"] != self.modules.edits:
             self.modules.enter(new["edits"], lambda: [self.of(x)["edits"] for x in self.parked()])
-        self.view.world_told(index)
+        self.become(index)
+
+    def become(self, index: int) -> None:
+        """This process looks like that world."""
         self.current = index
+        self.view.world_entered(index)
 
     def of(self, index: int) -> world.World:
         return self.base | (world.decode(self.view.function(index)) if index else {})

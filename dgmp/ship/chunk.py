@@ -77,7 +77,7 @@ class Chunk:
     def encode(self, result: tuple[int, list[Any], bool], goid: int) -> bytes | values.Large:
         """What __call__ has returned; results that cannot be pickled become Failed."""
         try:
-            return values.pickled(result)
+            return values.pickled(result, True)
         except BaseException:  # noqa: B036 - user code: __reduce__
             pass
         ns, results, _ = result
@@ -86,7 +86,7 @@ class Chunk:
                 values.encode(x, f"the result ({type(x).__name__}) of G {goid} ({self.__qualname__})")
             except BaseException as e:
                 results[i] = failed(e)
-        return values.pickled((ns, results, True))
+        return values.pickled((ns, results, True), True)
 
 
 def run(calls: Iterator[Any], n: int, results: list[Any], name: str) -> bool:

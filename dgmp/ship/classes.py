@@ -129,6 +129,7 @@ def set_class(cls: type, sent: tuple[bytes, Any, tuple[dict[str, Any], dict[str,
         cls.__members__[name].__dict__.update(attributes)  # type: ignore[attr-defined]
     had.clear()
     had.update(state[0])
+    _definitions.drop(cls)
 
 
 # ------------------------------------------------------------------ in results
@@ -137,7 +138,7 @@ def reduce_known_class(cls: type, args: tuple[Any, ...], dumps: Callable[[Any], 
 
 
 def definition(cls: type, dumps: Callable[[Any], bytes]) -> bytes:
-    """What a receiver makes the class of if it has none; as it was first seen."""
+    """What a receiver makes the class of if it has none; as it was when it first went into a result."""
     known = _definitions.get(cls)
     if known is None:
         try:

@@ -100,11 +100,13 @@ class Encoder:
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Large]:
         """The hot path: a positional call without futures."""
+        known = False
         try:
-            key, namespace, name = self.keys[fn]
-            known = namespace[name] is fn
-        except Exception:  # unhashable, not seen yet, by value, or no longer in its module
-            known = False
+            if fn in self.keys:
+                key, namespace, name = self.keys[fn]
+                known = namespace[name] is fn
+        except Exception:  # unhashable, or no longer in its module
+            pass
         if not known:
             key = self.functions.key_of(fn)
             if key == WHOLE:

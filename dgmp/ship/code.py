@@ -19,6 +19,7 @@ from . import modules
 T = TypeVar("T")
 MOST_CODES = 4096
 LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+OF_CLASSES = frozenset({"__annotations__", "__conditional_annotations__"})  # a class body's own, though its module has one too
 STORES = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
 CELL_STORES = frozenset({"STORE_DEREF", "DELETE_DEREF"})
 ATTRIBUTE_STORES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
@@ -38,6 +39,9 @@ class ById(Generic[T]):
     def get(self, obj: Any) -> T | None:
         item = self.items.get(id(obj))
         return item[1] if item is not None else None
+
+    def drop(self, obj: Any) -> None:
+        self.items.pop(id(obj), None)
 
     def set(self, obj: Any, value: T) -> T:
         i, items = id(obj), self.items
@@ -66,16 +70,15 @@ class Facts:
         for inner in nested(code):
             self.attributes.update(inner.co_names)
             for x in dis.get_instructions(inner):
-                if x.opname in LOADS:
+                of_class = x.opname == "LOAD_NAME" and x.argval in OF_CLASSES
+                if x.opname in LOADS | STORES and not of_class:
                     self.names[x.argval] = None
-                elif x.opname in STORES:
-                    self.names[x.argval] = None
+                if x.opname in STORES or x.opname in CELL_STORES and x.argval in code.co_freevars:
                     self.changes = True
-                elif x.opname in CELL_STORES:
-                    self.changes |= x.argval in code.co_freevars
-                elif x.opname in ATTRIBUTE_STORES:
+                if x.opcode in dis.hasname and x.argval in SUSPICIOUS and not of_class:
+                    self.changes = True
+                if x.opname in ATTRIBUTE_STORES:
                     self.sets_attributes = True
-        self.changes |= not SUSPICIOUS.isdisjoint(self.attributes)
 
     def submodules_of(self, package: ModuleType) -> tuple[str, ...]:
         """Modules of the package that are imported here, and that the code reaches through it: `xml.dom` for xml."""

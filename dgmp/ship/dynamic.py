@@ -31,7 +31,7 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is FunctionType:
-            return NotImplemented if modules.by_reference(obj) else self.reduce_function(obj)
+            return NotImplemented if obj in OURS or modules.by_reference(obj) else self.reduce_function(obj)
         if issubclass(type(obj), type):
             classes.by_value_with_its_module(obj)
             reduced = super().reducer_override(obj)
@@ -46,10 +46,11 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         base = self.globals_ref.setdefault(id(fn.__globals__), {})
         if not base:
             base.update((name, fn.__globals__[name]) for name in GLOBALS if name in fn.__globals__)
+        namespace = fn.__globals__
         facts = codes.facts(fn.__code__)
-        used = {name: fn.__globals__[name] for name in facts.names if name in fn.__globals__}
+        used = {name: namespace[name] for name in facts.names if name in namespace}
         reached = [*used.values(), *cell_contents(fn)]
-        submodules = [name for x in reached if isinstance(x, ModuleType) for name in facts.submodules_of(x)]
+        submodules = [name for x in reached if type(x) is ModuleType for name in facts.submodules_of(x)]
         state = (used, fn.__name__, fn.__qualname__, fn.__module__, fn.__doc__, fn.__defaults__, fn.__kwdefaults__,
                  annotations_of(fn), fn.__dict__, submodules)
         return make_function, (code_part(fn.__code__), base, fn.__closure__), state, None, None, set_function
@@ -133,6 +134,7 @@ def set_cell(cell: CellType, state: tuple[Any]) -> None:
     cell.cell_contents = state[0]
 
 
+OURS = frozenset({make_function, set_function, make_cell, set_cell, classes.make_class, classes.set_class, classes.find_class})
 Pickler.dispatch_table = cloudpickle.CloudPickler.dispatch_table.new_child(
     {CodeType: reduce_code, CellType: reduce_cell, **values.REDUCERS, **classes.REDUCERS, **wrappers.REDUCERS})
 

@@ -33,12 +33,12 @@ def by_reference(obj: Any) -> bool:
     """Whether a function or class is what an M gets that imports its module and looks for its qualified name there."""
     try:
         module, name = obj.__module__, obj.__qualname__
-        if not importable(module):
+        if "<" in name or not importable(module):  # f.<locals>.g, <lambda>
             return False
         found = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception:  # user code; a name like f.<locals>.g
+    except Exception:  # user code
         return False
     return found is obj
 

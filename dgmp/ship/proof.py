@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
-import types
+import typing
 import weakref
 from collections.abc import Iterable, Mapping
 from types import FunctionType, ModuleType
@@ -24,6 +24,7 @@ from .snapshot import Snapshot
 
 MISSING: Any = object()
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range})
+TYPE_FORMS = frozenset({typing.TypeVar, typing.ParamSpec, typing.ForwardRef, type(typing.Union), type(typing.ClassVar)})
 CONTEXT = ("__name__", "__package__", "__path__", "__file__")  # globals that travel with every function
 Step = tuple[Mapping[str, Any], str, Any]  # a namespace, a name, and what it must lead to
 
@@ -40,7 +41,7 @@ def immutable(x: Any) -> bool:
 def path(obj: Any) -> tuple[Step, ...] | None:
     """How its module leads to what travels by reference: whoever finds the same again would encode it so again."""
     module, qualname = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(qualname, str) or not modules.importable(module):
+    if not isinstance(module, str) or not isinstance(qualname, str) or "<" in qualname or not modules.importable(module):
         return None
     steps: list[Step] = []
     found: Any = sys.modules[module]
@@ -187,30 +188,25 @@ class Prover:
             return x
         if kind is ModuleType and modules.importable(x.__name__) and sys.modules.get(x.__name__) is x:
             return x
-        if isinstance(x, type) or kind is types.BuiltinFunctionType:
-            return self.reference(x)
         if kind is re.Pattern or isinstance(x, Snapshot) or is_logger(x):
             return x
-        raise Unprovable
+        return self.reference(x)
 
     def reference(self, x: Any) -> Any:
-        """A class or a builtin function."""
+        """A class, a builtin function, or something else that pickle takes for a name."""
         steps = path(x)
-        if steps is None:
+        if steps is None or not (isinstance(x, type) or isinstance(x.__reduce_ex__(5), str)):
             raise Unprovable
         self.steps += steps
         return x
 
     def annotation(self, x: Any) -> Any:
-        """Also what stands for a type: `list[int]`, `int | None`, `Sequence[str]`."""
-        if x is type(None):
+        """Also what stands for a type: `list[int]`, `int | None`, `Sequence[T]`."""
+        if x is type(None) or type(x) in TYPE_FORMS:
             return x
-        if getattr(x, "__args__", None) is not None and type(x).__module__ in ("builtins", "types", "typing"):
-            for part in (getattr(x, "__origin__", None), *x.__args__):
-                if part is not None and type(part).__module__ != "typing" or isinstance(part, type):
-                    self.annotation(part)
-            return x
-        if type(x).__module__ == "typing" and type(x).__name__ == "_SpecialForm":
+        if type(x).__module__ in ("types", "typing") and hasattr(x, "__args__"):
+            for part in (getattr(x, "__origin__", None), *x.__args__, *getattr(x, "__metadata__", ())):
+                self.annotation(part)
             return x
         return self.value(x)
 

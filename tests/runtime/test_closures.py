@@ -315,3 +315,11 @@ def test_no_warning_for_large_arguments_small_captures_tasks_and_what_stands_in_
     box = [big]
     assert not warned(rt, lambda x: len(x), big) and not warned(rt, len, big) and not warned(rt, lambda: len(big))
     assert not warned(rt, dgmp.task(lambda: len(box[0])))
+
+
+def test_map_gives_results_of_the_owner_s_classes(rt):
+    notebook = Notebook(CLASSES)
+    cls = notebook["Child"]
+    for got in list(rt.map(cls, range(50))) + list(rt.map(lambda x: x, [cls(i) for i in range(50)])):
+        assert type(got) is cls
+    assert list(rt.map(dgmp.task(lambda x: -x), range(5))) == [0, -1, -2, -3, -4] and notebook["Plain"].count == 0

@@ -102,8 +102,11 @@ class Notebook:
 
 # ------------------------------------------------------------------ what is provable
 PROVABLE = """
-    import functools, json, logging, math, os.path, re
+    import functools, json, logging, math, os.path, re, typing
+    import numpy as np
+    from numpy import mean, sort
     from pathlib import Path
+    T1 = typing.TypeVar("T1")
     K, T, N, WORD, log = 5, (1, (2.5, b"x", frozenset({"a"}))), None, re.compile("[a-z]+"), logging.getLogger("x")
     def plain(x): return x + 1
     def constant(x): return x * K
@@ -116,6 +119,13 @@ PROVABLE = """
     def annotated(x: int, y: "list[int] | None" = None, *, z: list[int] | None = None) -> dict[str, int]: return {"x": x}
     def library(x): return math.sqrt(x), json.dumps(x), os.path.join("a", str(x)), Path("/x").name
     def builtin(x): return len([x]) + abs(-x) + sum(range(x))
+    def arrays(x): return np.add(x, 1), mean([x]), sort([x])
+    def generic(x: typing.Optional[typing.List[int]], y: typing.Callable[[int], T1] = None) -> typing.Literal["a"]: return x
+    def with_class(x):
+        class A:
+            y: int = x
+        return A.y
+    version: str = "1"
     def pattern(x): return WORD.findall("ab 1"), log.name
     def local(x):
         n = 0
@@ -170,7 +180,7 @@ def test_what_is_provably_the_same_goes_by_its_key_from_the_second_use_on(coder,
 
 
 UNPROVABLE = """
-    import collections, functools, types
+    import collections, functools, types, typing
     L, D, S, A, total = [1], {}, {1}, bytearray(b"x"), 0
     class Point: x = 1
     point, names = Point(), types.SimpleNamespace(a=1)
@@ -208,6 +218,8 @@ UNPROVABLE = """
     def with_dict(): return 1
     with_dict.cache = {}
     def annotated(x: Point): pass
+    def deeply(x: typing.Optional[typing.List[Point]]): pass
+    def with_metadata(x: typing.Annotated[int, L]): pass
     part_list = functools.partial(len, [1])
     part_keyword = functools.partial(int, **{"base": L})
     @functools.lru_cache
