@@ -21,13 +21,12 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
 from .future import PENDING, AnyOf, Future, deadline_of
-from .levels import Levels
-from .output import Output
 from .world import Teller
 
 if TYPE_CHECKING:
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62
@@ -401,6 +400,8 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        from .levels import Levels
+
         Levels(view)
 
     def throttle(self) -> None:

@@ -26,7 +26,6 @@ from . import interpreter
 from .future import Future
 from .map import start
 from .node import MAIN_G, Client, Member, Node
-from .output import Output, streams
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 from .world import Teller
 
@@ -85,6 +84,8 @@ class Runtime:
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
+                from .output import Output, streams  # what only clients need: Ms start sooner without
+
                 output = Output() if main is None else None
                 if output is not None:
                     undo.callback(output.close)
