@@ -14,7 +14,6 @@ for one.  An M finds these where the world says that they are.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -76,7 +75,7 @@ class Modules:
         return path is not None and any(old.get(x) != new.get(x) for x in (*sources.names_of(path), ANY))
 
 
-class Finder(importlib.abc.MetaPathFinder):
+class Finder:
     """Lets others find modules, but for those with a place, and has edited ones compiled from their source."""
 
     def __init__(self, modules: Modules) -> None:
