@@ -16,10 +16,12 @@ from .api.runtime import (
     starmap,
     stats,
 )
+from .api.task import Task, task
 from .errors import (
     CoordinatorDied,
     DgmpError,
     EncodingError,
+    LargeCaptureWarning,
     RemoteTraceback,
     RuntimeClosed,
     TooManyGs,
@@ -29,7 +31,7 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "RemoteTraceback", "Runtime", "RuntimeClosed", "TooManyGs",
-    "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "spawn",
-    "starmap", "stats",
+    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
+    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
+    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
 ]

@@ -46,3 +46,7 @@ class RemoteTraceback(Exception):
 
     def __str__(self) -> str:
         return f'\n"""\n{self.text}"""'
+
+
+class LargeCaptureWarning(UserWarning):
+    """A function was encoded again and again with something large that it refers to."""

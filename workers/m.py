@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 import time
 import types
+from collections.abc import Callable
 from typing import Any
 
 from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
-from dgmp.coordinator.server import ALARM_FD, EVENT_FD, SEGMENT_FD
+from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
 from dgmp.runtime.affinity import Affinity
+from dgmp.runtime.imports import when_imported
+from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
 from dgmp.runtime.signals import Signals
+from dgmp.runtime.world import Worlds
+from dgmp.ship import packets, world
 
 
 def ignore(signum: int, frame: Any) -> None:
@@ -55,6 +61,41 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
 
 
+def sender(view: View) -> Callable[[int, bytes], None]:
+    """Sends messages to the client, which counts on each that is sent before a G completes."""
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, OUTPUT_FD)
+
+    def send(what: int, data: bytes) -> None:
+        try:
+            for packet in packets.split(what, data):
+                channel.send(packet, socket.MSG_NOSIGNAL)
+        except OSError:  # the client is gone, or user code has closed our descriptors
+            return
+        view.sent()
+
+    return send
+
+
+def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
+    """What Gs print and log goes to the client from here on."""
+    send = sender(worker.view)
+    Output(worker, send, signals.run, boot["streams"])
+
+    def logging_imported(module: types.ModuleType) -> None:
+        with contextlib.suppress(Exception):  # it may be a module of the user's own
+            from dgmp.runtime.logs import Levels
+
+            Levels(worker, send)
+
+    when_imported("logging", logging_imported)
+
+
+def forget_source() -> None:
+    """3.13 remembers the lines of `python -c`, here of what started the coordinator: tracebacks showed them as the user's."""
+    if "linecache" in sys.modules:
+        sys.modules["linecache"].cache.pop("<string>", None)
+
+
 def map_segment(m: int) -> View:
     try:
         return View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
@@ -70,17 +111,22 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
         set_stdio(m, stdio, boot)
-        sys.path[:] = boot["path"]
-        sys.argv[:] = boot["argv"] or [""]
+        world.install(boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
+        forget_source()
         affinity = None
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
-        worker = M(view, affinity)
+        worker = M(view, Worlds(view, boot["filters"]), affinity)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
-        api.become_member(Member(view, worker, signals))
+        if not boot["foreground"]:
+            join_client(worker, signals, boot)
+        member = Member(view, worker, signals)
+        if m == 0 and boot["foreground"]:
+            member.tell_of_changes()
+        api.become_member(member)
         booting.mstart_trace(m)
         worker.mstart()
     except SystemExit:

@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
@@ -156,6 +157,7 @@ struct g {
     au32 flags;
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
+    uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -235,7 +237,10 @@ struct sched {
     ALIGNED au32 needspinning;
     ALIGNED au64 goidgen;             /* handed out in batches, as Go does */
     au64 g_next;                      /* slots never used yet start here; under gfree's lock */
+    ALIGNED au64 outputs;             /* an M, after each packet it has sent to the client's output channel, and repair:
+                                       * while it stands there is nothing to be read before a result is given out */
     ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
+    au32 log_levels;                  /* client: the function table entry with its logging levels, 0 none */
     au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
@@ -257,6 +262,28 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+};
+
+/* world.c: what a process looked like.  Process-local. */
+#define CWD_MAX 4096
+struct world_seen {
+    char **env, **vars;               /* environ, and a copy of the array with its end */
+    size_t nvars;
+    char cwd[CWD_MAX];                /* "": it has no path */
+    dev_t dev;
+    ino_t ino;
+};
+struct world {
+    uint32_t index;                   /* function table entry of the world that our Gs get, */
+    uint32_t entered;                 /* and of that which we are in */
+    int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
+    int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
+    double per_ns;                    /* ticks; 0: not known */
+    uint64_t ended, looked;           /* in ticks: when the last spawn ended, when all was looked at */
+    uint64_t busy, longest;           /* see world_busy */
+    uint32_t where;                   /* ended holds there */
+    pthread_t thread;                 /* that spawned last */
+    struct world_seen told, seen;
 };
 
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
@@ -376,6 +403,17 @@ int stranded(struct view *v);                                   /* work beside a
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
+
+/* world.c */
+enum { WORLD_QUIET, WORLD_STATE, WORLD_FILES };
+void world_watch(struct world *w);
+int world_busy(struct world *w);
+int world_changed(struct world *w);
+int world_look(struct world *w);                                /* 0: out of memory */
+void world_told(struct world *w, uint32_t index);
+void world_entered(struct world *w, uint32_t index);
+void world_spawned(struct world *w);
+void world_free(struct world *w);
 
 /* inbox.c */
 void inbox_push(struct view *v, uint32_t m, uint64_t w);

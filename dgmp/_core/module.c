@@ -20,7 +20,10 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <time.h>
 
@@ -28,6 +31,16 @@ struct slot {                         /* what the owner keeps about a slot, in i
     PyObject *future;
     uint32_t pins;
     uint32_t drained;
+};
+
+struct items {                        /* a copy of a list, for a quick look whether it is still the same */
+    PyObject *list, **items;
+    Py_ssize_t n;
+};
+
+struct watched {                      /* of a world, what is Python's */
+    struct items path, filters;
+    Py_ssize_t modules;               /* how many there are */
 };
 
 typedef struct View {
@@ -39,8 +52,14 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
+    struct world world;
+    struct watched seen, told;        /* NULLs where nobody tells Gs of changes */
     uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
+    uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
+    uint32_t levels_seen;             /* sched.log_levels that this M has applied */
+    PyObject *watched, *mark, *act;   /* see watch() */
+    int awaited;
     struct View *next;
 } View;
 
@@ -48,6 +67,7 @@ typedef struct View {
 enum { N_WORD, N_KIND, N_DATA, N_STATE, N_THEN, NNAMES };
 static const char *const texts[NNAMES] = {"word", "_kind", "_data", "_state", "_then"};
 static PyObject *names[NNAMES], *finished, *Block_type;
+static PyObject *sys_path[2], *warnings_filters[2], *sys_modules;  /* a module's namespace and a name in it */
 
 static View *views;                   /* all of this process, for the fork handler; under the GIL */
 
@@ -124,6 +144,7 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
         return NULL;
     }
     self->v.coordinator_fd = cfd, self->v.sysmon_fd = sfd;
+    self->world.notify = -1;
     self->next = views;
     views = self;
     return (PyObject *)self;
@@ -304,6 +325,15 @@ static void drop_futures(View *self) {
     free(slots);
 }
 
+static void watched_clear(struct watched *w) {
+    struct watched was = *w;
+    memset(w, 0, sizeof *w);
+    Py_XDECREF(was.path.list);
+    Py_XDECREF(was.filters.list);
+    free(was.path.items);
+    free(was.filters.items);
+}
+
 static void View_dealloc(View *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     for (View **s = &views; *s; s = &(*s)->next)
@@ -314,6 +344,12 @@ static void View_dealloc(View *self) {
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
+    watched_clear(&self->seen);
+    watched_clear(&self->told);
+    world_free(&self->world);
+    Py_XDECREF(self->watched);
+    Py_XDECREF(self->mark);
+    Py_XDECREF(self->act);
     Py_XDECREF(self->blocks);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -331,6 +367,7 @@ static PyObject *View_close(View *self, PyObject *error) {
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
     self->closed = 1;
+    Py_CLEAR(self->act);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -416,7 +453,127 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
         gdiscard(v, *index);
         return PyErr_Format(PyExc_ValueError, "not a block of this runtime, or it has been used"), NULL;
     }
+    g->world = self->world.index;
     return g;
+}
+
+/* ---------------------------------------------------------------- the world of the Gs we spawn: see world.c */
+
+static int list_look(PyObject *const where[2], struct items *to) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    int is_list = list && PyList_Check(list);
+    to->list = is_list ? PyList_GetSlice(list, 0, PyList_Size(list)) : PyList_New(0);
+    to->n = to->list ? PyList_Size(to->list) : 0;
+    to->items = malloc((size_t)(to->n + 1) * sizeof *to->items);
+    for (Py_ssize_t i = 0; to->items && i < to->n; i++) to->items[i] = PyList_GetItem(to->list, i);
+    return to->list && to->items;
+}
+
+static int list_changed(PyObject *const where[2], const struct items *was) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    if (!list || !PyList_Check(list) || PyList_Size(list) != was->n) return 1;
+    for (Py_ssize_t i = 0; i < was->n; i++)
+        if (PyList_GetItem(list, i) != was->items[i]) {
+            int same = PyObject_RichCompareBool(list, was->list, Py_EQ);
+            if (same < 0) PyErr_Clear();                      /* a __eq__ of the user's: say that it has changed */
+            return same != 1;
+        }
+    return 0;
+}
+
+/* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
+ * "files": it is time to look at files */
+static PyObject *View_world_changed(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    if (!self->told.path.list) Py_RETURN_NONE;
+    int what = list_changed(sys_path, &self->told.path) ? WORLD_STATE : WORLD_QUIET;
+    if (what == WORLD_QUIET && !world_busy(&self->world)) {
+        what = world_changed(&self->world);
+        if (what != WORLD_STATE && list_changed(warnings_filters, &self->told.filters)) what = WORLD_STATE;
+        if (what == WORLD_QUIET && PyDict_Size(sys_modules) != self->told.modules) what = WORLD_FILES;
+    }
+    if (what == WORLD_QUIET) Py_RETURN_NONE;
+    return PyUnicode_FromString(what == WORLD_STATE ? "state" : "files");
+}
+
+/* world_look(): what is now is what the next world_told() has told of. */
+static PyObject *View_world_look(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    watched_clear(&self->seen);
+    if (!self->told.path.list) world_watch(&self->world);
+    if (!list_look(sys_path, &self->seen.path) || !list_look(warnings_filters, &self->seen.filters) ||
+        !world_look(&self->world)) {
+        watched_clear(&self->seen);
+        return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+/* world_told(index): the world that our Gs get from now on, which is what world_look() has seen. */
+static PyObject *View_world_told(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (!self->seen.path.list) return PyErr_Format(PyExc_RuntimeError, "world_look() comes first");
+    struct watched was = self->told;
+    self->seen.modules = was.modules;
+    self->told = self->seen;
+    memset(&self->seen, 0, sizeof self->seen);
+    watched_clear(&was);
+    world_told(&self->world, (uint32_t)index);
+    Py_RETURN_NONE;
+}
+
+/* world_entered(index): this M is in that world, and so are our Gs. */
+static PyObject *View_world_entered(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    world_entered(&self->world, (uint32_t)index);
+    Py_RETURN_NONE;
+}
+
+/* world_of(word) -> the world of that G */
+static PyObject *View_world_of(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLong(self->v.allgs[gword_index(w)].world);
+}
+
+/* world_files(fd, pause_ns): files have been looked at.  It is time to do so again when that inotify descriptor (-1: none) has
+ * something, after a pause of so long, and when there are other modules than now. */
+static PyObject *View_world_files(View *self, PyObject *args) {
+    CHECK(self);
+    int fd;
+    long long pause;
+    if (!PyArg_ParseTuple(args, "iL", &fd, &pause)) return NULL;
+    self->world.notify = fd, self->world.files_ns = pause;
+    self->told.modules = PyDict_Size(sys_modules);
+    Py_RETURN_NONE;
+}
+
+/* watch(dict, key, awaited, act): spawn calls act() first whenever it is true (awaited) or not that key is in dict. */
+static PyObject *View_watch(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *watched, *mark, *act;
+    int awaited;
+    if (!PyArg_ParseTuple(args, "OOpO", &watched, &mark, &awaited, &act)) return NULL;
+    PyObject *old[] = {self->watched, self->mark, self->act};
+    self->watched = Py_NewRef(watched), self->mark = Py_NewRef(mark), self->act = Py_NewRef(act), self->awaited = awaited;
+    for (int i = 0; i < 3; i++) Py_XDECREF(old[i]);
+    Py_RETURN_NONE;
+}
+
+static int act_first(View *self) {
+    int there = PyDict_Contains(self->watched, self->mark);
+    if (there != self->awaited) return there < 0 ? -1 : 0;
+    PyObject *act = Py_NewRef(self->act), *done = PyObject_CallNoArgs(act);
+    Py_DECREF(act);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
 /* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
@@ -427,6 +584,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
     if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
@@ -462,6 +620,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     if (where == 0 || where == 3 || !p) globrunqput(v, w);
     else runqput(v, &v->allp[p - 1], w, where == 2);
     self->woke = where != 3 && wakep(v);
+    if (self->told.path.list) world_spawned(&self->world);
     Py_RETURN_TRUE;
 }
 
@@ -499,13 +658,31 @@ static void let_go(View *self, uint32_t index) {
     unpin(self, index);
 }
 
-/* drain(tell) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have something
- * in _then are appended to the list `tell`; their slots are dead again. */
-static PyObject *View_drain(View *self, PyObject *tell) {
+/* What Gs have printed comes before their results.  0, or how far the inbox may be drained once it has been written. */
+static uint64_t output_first(View *self, uint64_t written_to) {
+    if (atomic_load(&self->v.seg->sched.outputs) == self->shown) return 0;
+    struct inbox *b = &self_m(&self->v)->inbox;
+    uint64_t head = load_rlx(&b->head), tail = load_acq(&b->tail);
+    if (head < written_to) return 0;
+    return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
+ * something in _then are appended to the list `tell`; their slots are dead again.
+ * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
+ * that number. */
+static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     CHECK(self);
+    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
     struct view *v = &self->v;
+    PyObject *tell = a[0];
+    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]), first;
+    int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
+    if (PyErr_Occurred()) return NULL;
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
+        if (!is_m && (first = output_first(self, written_to)) != 0)
+            return PyLong_FromLongLong(n ? n : -(long long)first);
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
@@ -578,6 +755,39 @@ static PyObject *View_kick(View *self, PyObject *none) {
     CHECK(self);
     inbox_kick(&self->v, self->v.self);
     Py_RETURN_NONE;
+}
+
+/* sent(): another packet lies in the output channel.  Also in a child that a G has forked: it may print. */
+static PyObject *View_sent(View *self, PyObject *none) {
+    (void)none;
+    if (!self->closed) atomic_fetch_add(&self->v.seg->sched.outputs, 1);
+    Py_RETURN_NONE;
+}
+
+/* shown(outputs): all has been written that had been sent when the attribute had this value. */
+static PyObject *View_shown(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long outputs = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (outputs > self->shown) self->shown = outputs;
+    Py_RETURN_NONE;
+}
+
+/* publish_levels(key): Ms shall apply the logging levels of this function table entry. */
+static PyObject *View_publish_levels(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long key = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    atomic_store(&self->v.seg->sched.log_levels, (uint32_t)key);
+    Py_RETURN_NONE;
+}
+
+/* new_levels() -> the entry to apply; claim says when there is another. */
+static PyObject *View_new_levels(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    self->levels_seen = load_acq(&self->v.seg->sched.log_levels);
+    return PyLong_FromUnsignedLong(self->levels_seen);
 }
 
 static PyObject *View_intern(View *self, PyObject *arg) {
@@ -683,7 +893,8 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, has_deps), or None: somebody else ran it. */
+/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
+ * there are new logging levels, 4 its world is not the one we are in. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -694,9 +905,10 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
-    return Py_BuildValue("(IKNO)", g->fn, (unsigned long long)g->goid,
-                         args_of(self, g),
-                         load_acq(&g->deps) ? Py_True : Py_False);
+    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    if (g->world != self->world.entered) flags |= 4;
+    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
+                         args_of(self, g), flags);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -725,7 +937,7 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
 }
 
-static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+static PyObject *change_status(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
@@ -737,8 +949,8 @@ static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     }
     Py_RETURN_NONE;
 }
-static PyObject *View_gpark(View *self, PyObject *arg) { return change(self, arg, G_RUNNING, G_WAITING); }
-static PyObject *View_gresume(View *self, PyObject *arg) { return change(self, arg, G_WAITING, G_RUNNING); }
+static PyObject *View_gpark(View *self, PyObject *arg) { return change_status(self, arg, G_RUNNING, G_WAITING); }
+static PyObject *View_gresume(View *self, PyObject *arg) { return change_status(self, arg, G_WAITING, G_RUNNING); }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
 static PyObject *View_dep_results(View *self, PyObject *arg) {
@@ -1185,6 +1397,7 @@ static PyObject *View_get(View *self, void *what) {
     case 13: return PyLong_FromUnsignedLongLong(self->blocks_out);
     case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
+    case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -1194,7 +1407,9 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), ONE(cancel), ONE(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_entered), ONE(world_of), ARGS(world_files),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ARGS(watch), ONE(publish_levels), NOARGS(new_levels),
+    NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
@@ -1207,7 +1422,7 @@ static PyMethodDef methods[] = {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -1230,6 +1445,28 @@ static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* receive(fd, packets): the packets that lie in the socket now are appended to the list, all of them or until an error; no
+ * more, as their senders may be as fast as we are.  OSError: it is closed. */
+static PyObject *receive(PyObject *mod, PyObject *const *a, Py_ssize_t n) {
+    (void)mod;
+    static char packet[1 << 16];      /* under the GIL */
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "receive takes 2 arguments");
+    int fd = (int)PyLong_AsLong(a[0]), left;
+    if (PyErr_Occurred()) return NULL;
+    if (ioctl(fd, FIONREAD, &left)) return PyErr_SetFromErrno(PyExc_OSError);
+    while (left > 0) {
+        ssize_t len = recv(fd, packet, sizeof packet, MSG_DONTWAIT);
+        if (len < 0 && errno == EINTR) continue;
+        if (len <= 0) break;
+        left -= (int)len;
+        PyObject *data = PyBytes_FromStringAndSize(packet, len);
+        int e = !data || PyList_Append(a[1], data);
+        Py_XDECREF(data);
+        if (e) return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
 /* alarm() -> a timerfd for sysmon */
 static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     (void)mod, (void)none;
@@ -1237,7 +1474,30 @@ static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }
 
+/* inotify() -> a descriptor without watches, not to be waited for */
+static PyObject *make_inotify(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+/* inotify_watch(fd, path, mask) -> the watch's number */
+static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
+    (void)mod;
+    int fd;
+    unsigned int mask;
+    PyObject *path;
+    if (!PyArg_ParseTuple(args, "iO&I", &fd, PyUnicode_FSConverter, &path, &mask)) return NULL;
+    int watch = inotify_add_watch(fd, PyBytes_AsString(path), mask);
+    if (watch < 0) PyErr_SetFromErrno(PyExc_OSError);
+    Py_DECREF(path);
+    return watch < 0 ? NULL : PyLong_FromLong(watch);
+}
+
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"inotify", make_inotify, METH_NOARGS, NULL},
+                                  {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
+                                  {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
@@ -1245,10 +1505,25 @@ static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
 
+/* Where a world's lists are found: once, as these modules stay. */
+static int name_in(PyObject *where[2], const char *module, const char *name) {
+    PyObject *mod = PyImport_ImportModule(module);
+    if (mod) where[0] = Py_XNewRef(PyModule_GetDict(mod));
+    Py_XDECREF(mod);
+    return mod && (where[1] = PyUnicode_InternFromString(name)) != NULL;
+}
+static int names_of_world(void) {
+    if (sys_modules) return 1;
+    if (!name_in(sys_path, "sys", "path") || !name_in(warnings_filters, "warnings", "filters")) return 0;
+    sys_modules = Py_XNewRef(PyImport_GetModuleDict());
+    return sys_modules != NULL;
+}
+
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
     for (int i = 0; i < NNAMES; i++)
         if (!names[i] && !(names[i] = PyUnicode_InternFromString(texts[i]))) return NULL;
+    if (!names_of_world()) return NULL;
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);

@@ -157,6 +157,7 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
     requeue_moves(v, m);
+    atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     uint32_t ended = settle_gs(v, dead, how, len);
     heap_sweep(v, dead);
     gfree_sweep(v);

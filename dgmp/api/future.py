@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
 from ..errors import EncodingError, WorkerDied
-from ..ship import closure, death, values
+from ..ship import closure, death, reason, values
 
 if TYPE_CHECKING:
     from .node import Node
@@ -131,7 +130,7 @@ class Future(Generic[T]):
         try:
             callback(self)
         except BaseException as e:
-            if isinstance(e, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            if isinstance(e, KeyboardInterrupt) and reason.is_ctrl_c(e):
                 raise
             import logging
 

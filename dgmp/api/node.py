@@ -21,10 +21,12 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
 from .future import PENDING, AnyOf, Future, deadline_of
+from .world import Teller
 
 if TYPE_CHECKING:
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62
@@ -72,6 +74,8 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.world: Teller | None = None  # None where Gs inherit it
+        self.world_changed = view.world_changed
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
 
@@ -79,8 +83,7 @@ class Node:
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
-        if self.gone is not None:
-            raise self.gone
+        self.catch_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -114,6 +117,13 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
+
+    def catch_changes(self) -> None:
+        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
+        if self.world is not None and (what := self.world_changed()):
+            self.world.tell(what)
+        if self.gone is not None:
+            raise self.gone
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
@@ -187,9 +197,18 @@ class Node:
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
-        if self.gone is None and (self.view.drain(self.untold) or self.untold):  # an interrupt may have left some untold
+        if self.gone is not None:
+            return
+        n = self.view.drain(self.untold, 0)
+        if n < 0:
+            self.catch_up(-n)
+        if n or self.untold:  # an interrupt may have left some untold
             self.tell_all()
             self.kick_sleepers(ours)
+
+    def catch_up(self, written_to: int) -> None:
+        """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
+        raise NotImplementedError
 
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
@@ -287,6 +306,17 @@ class Member(Node):
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
 
+    def tell_of_changes(self) -> None:
+        """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
+        teller = self.world = Teller(self.view, self.m.worlds)
+
+        def world() -> int:
+            if what := self.view.world_changed():
+                teller.tell(what)
+            return self.m.worlds.current
+
+        self.m.world = world
+
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
@@ -366,9 +396,13 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool]) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.output = output
+        from .levels import Levels
+
+        Levels(view)
 
     def throttle(self) -> None:
         self.collect()
@@ -409,7 +443,16 @@ class Client(Node):
             return False
         return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
 
+    def catch_up(self, written_to: int) -> None:
+        """What Gs have printed is written."""
+        outputs = self.view.outputs
+        if self.output is None or self.output.show():
+            self.view.shown(outputs)
+        self.view.drain(self.untold, written_to)
+
     def look(self) -> None:
+        if self.output is not None and self.output.is_ours():
+            self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
@@ -419,6 +462,8 @@ class Client(Node):
         """No more work: every pending Future ends with error."""
         if self.gone is not None:
             return
+        if self.output is not None:
+            self.output.show()
         pending = self.view.pending()
         self.gone = error
         for future in pending:

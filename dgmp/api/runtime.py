@@ -22,10 +22,12 @@ import msgpack
 from .._core import alarm
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
+from . import interpreter
 from .future import Future
 from .map import start
 from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
+from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
@@ -41,11 +43,14 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        executable: the Python that its processes run, of this program's version.  Default: DGMP_PYTHON, else
+            sys.executable.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
         TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
+        RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
 
     Example:
@@ -56,6 +61,7 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
+                 executable: str | os.PathLike[str] | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if _ending:
@@ -63,6 +69,7 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
@@ -77,11 +84,16 @@ class Runtime:
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
-                self.node = Client(view, self._alive)
+                from .output import Output, streams  # what only clients need: Ms start sooner without
+
+                output = Output() if main is None else None
+                if output is not None:
+                    undo.callback(output.close)
+                self.node = Client(view, self._alive, output)
                 self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
-                options = {"foreground": main is not None} | ({"path": path} if path else {})
+                options = {"foreground": main is not None, "streams": streams()} | ({"path": path} if path else {})
                 self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options)
             finally:
                 os.close(segment)
@@ -98,15 +110,21 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        message = boot_message(options | {"max_ms": self.node.view.max_ms, "binding": binding,
+        self.node.world = Teller(self.node.view)
+        message = boot_message(self.node.world.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
                                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
+            channel = [] if self.node.output is None else [self.node.output.theirs.fileno()]
             with theirs, interrupts_held():
-                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message])
+                descriptors = [segment, self._event, theirs.fileno(), self._alarm, message, *channel]
+                self._pid = start_coordinator(self._executable, descriptors)
+            if self.node.output is not None:
+                self.node.output.start()
         finally:
             os.close(message)
+        self.node.world.watch_files()
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -117,6 +135,8 @@ class Runtime:
     def _close_descriptors(self) -> None:
         os.close(self._event)
         os.close(self._alarm)
+        if self.node.world is not None:
+            self.node.world.close()
 
     def _alive(self) -> bool:
         """Whether the coordinator is there; a fatal message of its raises."""
@@ -211,6 +231,8 @@ class Runtime:
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
             self._stop_coordinator()
+            if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
+                self.node.output.close()
         finally:
             with contextlib.suppress(OSError):  # os.closerange in the program
                 self._close_descriptors()

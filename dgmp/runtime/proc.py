@@ -25,7 +25,7 @@ from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from math import gcd
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
@@ -34,6 +34,10 @@ from ..ship import closure, failure, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+from .world import Worlds
+
+if TYPE_CHECKING:
+    from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
 # would be half a second of starvation at 10 ms each.
@@ -51,18 +55,20 @@ MOST_SHARE = 128
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
+NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 
 
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world")
 
     def __init__(self) -> None:
         self.word = 0
         self.goid = 0
         self.fn: Any = None
         self.greenlet: Any = None
+        self.world = 0  # in which it was when it parked
 
     @property
     def name(self) -> str:
@@ -77,10 +83,14 @@ def steal_order(n: int) -> list[int]:
 class M:
     """One M: an operating-system process that runs Gs while it holds a P."""
 
-    def __init__(self, view: View, affinity: Affinity | None = None) -> None:
+    def __init__(self, view: View, worlds: Worlds, affinity: Affinity | None = None) -> None:
         self.view = view
+        self.worlds = worlds
         self.affinity = affinity
         self.decoder = closure.Decoder(view)
+        worlds.modules.forget = self.decoder.forget
+        worlds.parked = self.parked_worlds
+        self.world: Callable[[], int] | None = None  # finds out in which world we are, where a G's own changes count
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
@@ -102,7 +112,10 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
-        self.stdout = sys.stdout  # ours: user code may put another there
+        self.stdout: Any = sys.stdout  # ours: user code may put others there
+        self.stderr: Any = sys.stderr
+        self.output: Output | None = None  # what has made them, if the client writes what Gs print
+        self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
@@ -273,8 +286,7 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P."""
-        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
-            self.stdout.flush()
+        self.flush()
         while True:
             self.check_closing()
             self.collect()
@@ -285,6 +297,13 @@ class M:
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
+
+    def flush(self) -> None:
+        if self.output is not None:
+            self.output.flush_threads()
+            return
+        with contextlib.suppress(OSError, ValueError):  # a broken pipe, or closed by user code
+            self.stdout.flush()
 
     def check_closing(self) -> None:
         if self.view.closing():
@@ -313,9 +332,7 @@ class M:
     def execute(self, gp: G) -> None:
         """On g0: runs gp until it is done, parks or gives way."""
         if gp.greenlet is not None:
-            self.view.gresume(gp.word)
-            self.curg = gp
-            gp.greenlet.switch()
+            self.resume(gp)
             return
         runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
         self.next = gp
@@ -338,20 +355,26 @@ class M:
             self.resume(gp)
 
     def resume(self, gp: G) -> None:
-        """From a runner whose G is done to a started G."""
+        """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
         self.view.gresume(gp.word)
         self.curg = gp
+        if gp.world != self.worlds.current:
+            try:
+                self.worlds.enter(gp.world)
+            except Exception as e:
+                gp.greenlet.throw(e)
+                return
         gp.greenlet.switch()
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, has_deps = gp.fn
+        key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
         out: bytes | Block
         gp.fn = None
         try:
-            deps = self.view.dep_results(gp.word) if has_deps else None
+            deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
@@ -365,6 +388,15 @@ class M:
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
+        output = self.output
+        if output is not None:
+            try:
+                changed = (output.out_lines or output.err_lines
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
+            except AttributeError:  # user code has deleted one
+                changed = True
+            if changed:
+                output.settle(gp)
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None
@@ -382,6 +414,14 @@ class M:
         except MemoryError:
             return RESULT_NO_MEMORY, b"%d" % result.size
 
+    def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
+        """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & NEW_LEVELS:
+            self.new_levels()
+        if flags & OTHER_WORLD:
+            self.worlds.enter(self.view.world_of(gp.word))
+        return self.view.dep_results(gp.word)
+
     # ------------------------------------------------------------------ parking
     def in_g(self) -> bool:
         """Whether the caller is a G of this M (and not another thread of the process)."""
@@ -396,8 +436,11 @@ class M:
         gp = self.curg
         assert gp is not None
         word = gp.word
+        world = self.worlds.current if self.world is None else self.world()
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word)
         self.curg = None
+        gp.world = world
         self.parked[word] = gp
         if word not in future._then:  # it may have come back early
             future._then.append(word)
@@ -409,6 +452,8 @@ class M:
         if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
@@ -417,10 +462,24 @@ class M:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
+        world = self.worlds.current if self.world is None else self.world()
+        streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(gp.word)
         self.curg = None
+        gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
+        if streams is not None:
+            sys.stdout, sys.stderr = streams
+
+    def put_streams_away(self) -> tuple[Any, Any]:
+        """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
+        streams = sys.stdout, sys.stderr
+        if self.output is not None:
+            self.output.restore()
+        else:
+            sys.stdout, sys.stderr = self.stdout, self.stderr
+        return streams
 
     def goready(self, word: int) -> None:
         """The parked G of that word, if it still is, can go on.  From any thread of its home M."""
@@ -430,9 +489,12 @@ class M:
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
 
+    def parked_worlds(self) -> list[int]:
+        return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
+
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
-        if self.view.drain(self.untold):
+        if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
         if self.timers:

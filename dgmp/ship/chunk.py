@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import failure, values
+from .snapshot import Snapshot
 
 
 class Failed:
@@ -60,6 +61,8 @@ class Chunk:
         of, fn = self.loaded
         if of != serial:
             fn = pickle.loads(self.pickled)
+            if isinstance(fn, Snapshot):
+                fn = fn._fn
             self.loaded = serial, fn
         return fn
 
@@ -74,7 +77,7 @@ class Chunk:
     def encode(self, result: tuple[int, list[Any], bool], goid: int) -> bytes | values.Large:
         """What __call__ has returned; results that cannot be pickled become Failed."""
         try:
-            return values.pickled(result)
+            return values.pickled(result, True)
         except BaseException:  # noqa: B036 - user code: __reduce__
             pass
         ns, results, _ = result
@@ -83,7 +86,7 @@ class Chunk:
                 values.encode(x, f"the result ({type(x).__name__}) of G {goid} ({self.__qualname__})")
             except BaseException as e:
                 results[i] = failed(e)
-        return values.pickled((ns, results, True))
+        return values.pickled((ns, results, True), True)
 
 
 def run(calls: Iterator[Any], n: int, results: list[Any], name: str) -> bool:

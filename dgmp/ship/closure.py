@@ -1,9 +1,9 @@
 """A call to bytes and back (DESIGN.md, Shipping closures).
 
-An importable function travels by reference: its pickle goes into the segment's function table once, and a G carries the
-table's key and its pickled arguments.  Everything else (lambdas, closures, `__main__`, methods, partials, calls with
-keywords or with futures among their arguments) travels whole inside the G, encoded anew for every call, so that nothing
-can be stale.
+A function that is importable, or that has been encoded and is provably the same, stands in the segment's function table,
+and a G carries the table's key and its pickled arguments (functions).  Everything else travels whole inside the G, encoded
+anew for every call, so that nothing can be stale.  Calls with keywords, or with futures among their arguments, are always
+one pickle, in which a function may be the table's.
 
 Called by api (Encoder, decode_result) and by runtime in an M (Decoder, encode_result).
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from types import FunctionType, MethodType
 from typing import Any
 
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
-from . import death, values
+from . import death, modules, proof, snapshot, values
 from .chunk import Chunk
 from .failure import argument_note, decode_error, with_argument_note
 from .functions import WHOLE, FunctionKeys
 from .values import LARGE, SMALL_TYPES, Large, describe, loads
+from .weight import Weights
 
 _dumps = pickle.dumps
 
@@ -35,6 +37,18 @@ class Dependency:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.i, self.name)
+
+
+class Entry:
+    """Stands for the function of that key."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Entry, (self.key,)
 
 
 class DependencyFailed(Exception):
@@ -62,7 +76,7 @@ class DependencyFailed(Exception):
 def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
     """`obj`, which holds that call or its arguments, encoded; the error names the part that is at fault, and its place."""
     try:
-        return values.pickled(obj)
+        return values.by_value(obj) if obj is not args and beyond_pickle(obj[0]) else values.pickled(obj)
     except BaseException as e:
         from . import reason
 
@@ -71,42 +85,83 @@ def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
         raise EncodingError(reason.of_call(fn, args, kwargs, e)) from e
 
 
+def beyond_pickle(fn: Any) -> bool:
+    """Whether a callable without a key needs more than plain pickle for sure, or would come out as another one."""
+    return not modules.is_attribute(fn) if type(fn) is MethodType else type(fn) is FunctionType
+
+
 class Encoder:
     """Encodes the calls of one process for one runtime."""
 
     def __init__(self, view: View) -> None:
         self.functions = FunctionKeys(view)
         self.keys = self.functions.keys
+        self.weights = Weights()
 
     def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Large]:
         """The hot path: a positional call without futures."""
+        known = False
         try:
-            key, namespace, name = self.keys[fn]
-            if namespace[name] is fn:
-                for x in args:
-                    if type(x) not in SMALL_TYPES:
-                        return key, encode_call(args, fn, args, {})
-                data = _dumps(args, 5)
-                return key, data if len(data) < LARGE else Large([data], [])
-        except EncodingError:
-            raise
-        except Exception:  # unhashable, not seen yet, replaced in its module, or not picklable as it is
+            if fn in self.keys:
+                key, namespace, name = self.keys[fn]
+                known = namespace[name] is fn
+        except Exception:  # unhashable, or no longer in its module
             pass
-        key = self.functions.key_of(fn)
-        if key == WHOLE:
-            return WHOLE, self.encode_whole(fn, args, {})
-        return key, encode_call(args, fn, args, {})
+        if not known:
+            key = self.functions.key_of(fn)
+            if key == WHOLE:
+                return WHOLE, self.encode_whole(fn, args, {}, WHOLE)
+        for x in args:
+            if type(x) not in SMALL_TYPES:
+                return key, encode_call(args, fn, args, {})
+        data = _dumps(args, 5)
+        return key, data if len(data) < LARGE else Large([data], [])
 
-    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
-        return encode_call((fn, args, kwargs), fn, args, kwargs)
+    def encode_whole(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any],
+                     key: int | None = None) -> bytes | Large:
+        """A call with keywords or dependencies, or of a function that has no key."""
+        if key is None:
+            key = self.functions.key_of(fn)
+        if key != WHOLE:
+            return encode_call((Entry(key), args, kwargs), fn, args, kwargs)
+        data = encode_call((fn, args, kwargs), fn, args, kwargs)
+        self.weights.note(fn, len(data) if isinstance(data, bytes) else data.size)
+        return data
 
 
 class Decoder:
-    """Decodes calls in an M; loads a function of the table once."""
+    """Decodes calls in an M; loads a function of the table once, and again when a G has changed it."""
 
     def __init__(self, view: View) -> None:
         self.view = view
-        self.functions: dict[int, Callable[..., Any]] = {}
+        self.functions: dict[int, Any] = {}
+        self.closures: dict[int, tuple[Any, proof.Proof]] = {}
+
+    def forget(self) -> None:
+        """Loads all functions anew: modules that they came from, or refer to, have been dropped."""
+        self.functions.clear()
+        self.closures.clear()
+        snapshot.forget()
+
+    def function(self, key: int) -> Any:
+        """The function of that key."""
+        fn = self.functions.get(key)
+        if fn is not None:
+            return fn
+        shared = self.closures.get(key)
+        if shared is not None and proof.holds(shared[1], shared[0]):
+            return shared[0]
+        loaded = snapshot.load(self.view.function(key))
+        if isinstance(loaded, snapshot.Snapshot):
+            loaded._keys[self.view.runtime_id] = key
+            loaded = loaded._fn
+        if type(loaded) is tuple:  # by value
+            fn = loaded[0]
+            if (proven := proof.prove(fn)) is not None:
+                self.closures[key] = fn, proven
+        else:
+            fn = self.functions[key] = loaded
+        return fn
 
     def decode_call(self, key: int, data: bytes | Block, deps: list[tuple[int, bytes | Block]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]
@@ -116,9 +171,13 @@ class Decoder:
             if key != WHOLE:
                 fn = self.functions.get(key)
                 if fn is None:
-                    fn = self.functions[key] = pickle.loads(self.view.function(key))
+                    fn = self.function(key)
                 return fn, loads(data), {}
             fn, args, kwargs = loads(data)
+            if type(fn) is Entry:
+                fn = self.function(fn.key)
+            if isinstance(fn, snapshot.Snapshot):
+                fn = fn._fn
         except BaseException as e:  # code of the user's: __setstate__ and the like
             what = "a function or its arguments" if fn is None else f"the arguments of {describe(fn)}()"
             raise cannot_unpickle(what, e) from e

@@ -14,13 +14,24 @@ from typing import Any
 
 import msgpack
 
+from ..errors import EncodingError
+
 PREFIX = struct.Struct("<QQ")
 PARKED, RUNNING, DEPENDENT = 0, 1, 2
+OF_M = {"m": int, "pid": int, "core": int | None, "how": str, "exitcode": int | None, "goid": int | None}
+OF_DEPENDENT = {"name": str, "of": bytes}
 
 
 def split(data: bytes) -> tuple[int, int, dict[str, Any]]:
-    """(goid, role, the map)"""
-    return *PREFIX.unpack_from(data), msgpack.unpackb(data[PREFIX.size:], unicode_errors="surrogatepass")
+    """(goid, role, the map); EncodingError: it is none."""
+    try:
+        goid, role = PREFIX.unpack_from(data)
+        how = msgpack.unpackb(data[PREFIX.size:], unicode_errors="surrogatepass")
+        if not all(isinstance(how[key], kind) for key, kind in (OF_DEPENDENT if role == DEPENDENT else OF_M).items()):
+            raise ValueError
+        return goid, role, how
+    except (struct.error, ValueError, TypeError, LookupError, msgpack.UnpackException) as e:
+        raise EncodingError("the bytes that say how a G's M ended are damaged") from e
 
 
 def of_dependent(goid: int, name: str, data: bytes) -> bytes:

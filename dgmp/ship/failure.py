@@ -27,6 +27,7 @@ import functools
 import io
 import os
 import pickle
+import re
 import sys
 from collections import ChainMap
 from collections.abc import Callable
@@ -45,6 +46,9 @@ LONGEST_TEXT = 200_000  # characters of a traceback
 LONGEST_MESSAGE = 10_000
 LONGEST_REPR = 500
 UNKNOWN = -1
+# A place in a traceback, maybe in the frame that is drawn for a group, after which no line of code stands.
+LINE_MISSING = re.compile(
+    r'^(?P<indent> *(?:\| +)?)File "(?P<file>[^"\n]+)", line (?P<number>\d{1,9}), in [^\n]*\n(?!(?P=indent)  )', re.MULTILINE)
 
 
 def argument_note(dependent: str, name: str) -> str:
@@ -120,7 +124,7 @@ class PlainPickler(Numbering, pickle.Pickler):
 def dynamic_pickler() -> type[Any]:
     from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
-    return type("DynamicPickler", (Numbering, dynamic.Pickler), {})
+    return type("DynamicPickler", (Numbering, dynamic.ResultPickler), {})
 
 
 class Unpickler(pickle.Unpickler):
@@ -218,7 +222,7 @@ class Writer:
     def dumps(self, obj: Any, whole: BaseException | None = None) -> bytes:
         try:
             data = self.dumps_with(PlainPickler, obj, whole)
-            if b"__main__" not in data:
+            if values.portable(data):
                 return data
         except reason.USER_ERRORS:  # cloudpickle may know better
             pass
@@ -254,24 +258,46 @@ def decode_error(data: bytes) -> BaseException:
     while (cause := exceptions.cause_of(last)) is not None and id(cause) not in seen:
         last = cause
         seen.add(id(last))
-    set_cause(last, RemoteTraceback(text))
+    set_cause(last, RemoteTraceback(with_lines(text)))
     return error
 
 
+def with_lines(text: str) -> str:
+    """The traceback text, with lines that only this process has: of a notebook's cells, a prompt, `python -c`."""
+    if LINE_MISSING.search(text) is None:
+        return text
+    import linecache  # with what it imports a few ms: only for those who need it
+
+    def add_line(at: re.Match[str]) -> str:
+        line = linecache.getline(at["file"], int(at["number"])).strip()
+        return f"{at[0]}{at['indent']}  {line}\n" if line else at[0]
+
+    return LINE_MISSING.sub(add_line, text)
+
+
 def unpack(data: bytes) -> tuple[str, list[Any], list[str]]:
+    """(text, errors, notes); EncodingError: it is none."""
     try:
         text, errors, notes = msgpack.unpackb(data, unicode_errors="surrogatepass")
-        for made, state, names, message, own_notes, cause, context, _, group in errors:
-            links = [cause, context, *(group[1] if group else ())]
-            texts = [message, *own_notes, *(x for name in names for x in name), *(group[:1] if group else ())]
-            if not (all(type(x) is bytes for x in (made, state)) and all(type(x) is str for x in texts)
-                    and all(type(i) is int and -1 <= i < len(errors) for i in links) and all(len(name) == 2 for name in names)):
-                raise ValueError
-        if not errors or type(text) is not str or not all(type(note) is str for note in notes):
+        if not (errors and all(is_sound(error, len(errors)) for error in errors) and are(str, [text, *notes])):
             raise ValueError
         return text, errors, notes
-    except (ValueError, TypeError, msgpack.UnpackException) as e:
+    except (ValueError, TypeError, LookupError, msgpack.UnpackException) as e:
         raise EncodingError("the bytes of an exception are damaged") from e
+
+
+def is_sound(error: Any, n: int) -> bool:
+    """Whether it is one of n exceptions."""
+    made, state, names, message, notes, cause, context, suppress, group = error
+    title, members = group or ("", [])
+    return (are(bytes, [made, state]) and are(str, [message, *notes, title]) and type(suppress) is bool
+            and are(list, [names, notes, members, *names]) and all(are(str, name) and len(name) == 2 for name in names)
+            and are(int, [cause, context, *members]) and all(-1 <= i < n for i in (cause, context))
+            and all(0 <= i < n for i in members))
+
+
+def are(kind: type, things: list[Any]) -> bool:
+    return all(type(x) is kind for x in things)
 
 
 def set_cause(error: BaseException, cause: BaseException | None) -> None:

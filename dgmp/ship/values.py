@@ -1,10 +1,10 @@
 """Values to bytes and back.
 
-`pickle` protocol 5 first; `cloudpickle` when that fails or when the stream names `__main__`, which means another module
-in an M.  A value of 64 KiB and more becomes a Large: the pickle stream, and beside it the buffers in it (NumPy arrays,
-pandas frames, Arrow tables, memoryviews, arrays), not copied yet.  View.pack copies both once into a shared block, and
-`loads` lets what it makes read them there, read-only, for as long as it wants.  Only what must own its memory (bytes,
-bytearray, array.array) is copied out of the block.
+`pickle` protocol 5 first; `cloudpickle` (dynamic) when that fails or when the stream names `__main__` or another module
+that an M cannot import.  A value of 64 KiB and more becomes a Large: the pickle stream, and beside it the buffers in it
+(NumPy arrays, pandas frames, Arrow tables, memoryviews, arrays), not copied yet.  View.pack copies both once into a shared
+block, and `loads` lets what it makes read them there, read-only, for as long as it wants.  Only what must own its memory
+(bytes, bytearray, array.array) is copied out of the block.
 
 Called by the other modules of ship, and by api and runtime for what goes into a block.
 """
@@ -15,11 +15,13 @@ import copyreg
 import pickle
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .._core import Block
 from ..errors import EncodingError
+from . import modules
 
+T = TypeVar("T")
 LARGE = 1 << 16  # bytes, from which on a buffer or a stream is not copied more than once
 # A frame of pickle's is at most about this long; a longer piece of a stream is one large bytes object, and names nothing.
 LONGEST_FRAME = 3 * LARGE
@@ -44,8 +46,18 @@ class Pieces(list[Any]):
 
 def encode(obj: Any, what: str) -> bytes | Large:
     """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
+    return or_reason(lambda: pickled(obj, True), obj, what)
+
+
+def dumps(obj: Any, what: str) -> bytes:
+    """`obj` in one piece; `what` names it in the error."""
+    return or_reason(lambda: in_one_piece(obj), obj, what)
+
+
+def or_reason(encode: Callable[[], T], obj: Any, what: str) -> T:
+    """What `encode` returns, or an EncodingError that says what of `obj` is at fault."""
     try:
-        return pickled(obj)
+        return encode()
     except BaseException as e:
         from . import reason
 
@@ -54,17 +66,34 @@ def encode(obj: Any, what: str) -> bytes | Large:
         raise EncodingError(reason.of_result(obj, what, e)) from e
 
 
-def pickled(obj: Any) -> bytes | Large:
-    """`obj` as `encode` gives it; raises what pickling it raises."""
+def in_one_piece(obj: Any) -> bytes:
+    try:
+        data = pickle.dumps(obj, 5)
+        if modules.portable(data):
+            return data
+    except (Exception, SystemExit, GeneratorExit):  # as in `pickled`
+        pass
+    from . import dynamic
+
+    return dynamic.dumps(obj)
+
+
+def pickled(obj: Any, result: bool = False) -> bytes | Large:
+    """`obj` as `encode` gives it; raises what pickling it raises.  A result leaves the receiver's classes as they are."""
     try:
         data = encode_with(pickle.Pickler, obj)
-        if not names_main(data):
+        if portable(data):
             return data
     except (Exception, SystemExit, GeneratorExit):  # of a __reduce__ of the user's: cloudpickle's error is the one that counts
         pass
+    return by_value(obj, result)
+
+
+def by_value(obj: Any, result: bool = False) -> bytes | Large:
+    """The same for what plain pickle cannot pickle for sure."""
     from . import dynamic  # cloudpickle, 20 ms: only for those who need it
 
-    return encode_with(dynamic.Pickler, obj)
+    return encode_with(dynamic.ResultPickler if result else dynamic.Pickler, obj)
 
 
 def encode_with(pickler: Callable[..., Any], obj: Any) -> bytes | Large:
@@ -87,27 +116,12 @@ def encode_with(pickler: Callable[..., Any], obj: Any) -> bytes | Large:
     return Large(pieces, buffers)
 
 
-def names_main(data: bytes | Large) -> bool:
+def portable(data: bytes | Large) -> bool:
+    """Whether a stream of plain pickle means the same in an M."""
     if type(data) is bytes:
-        return b"__main__" in data
+        return modules.portable(data)
     assert isinstance(data, Large)
-    return any(b"__main__" in piece for piece in data.stream if type(piece) is bytes and len(piece) < LONGEST_FRAME)
-
-
-def dumps(obj: Any, what: str) -> bytes:
-    """As `encode`, in one piece."""
-    try:
-        data = pickle.dumps(obj, 5)
-        if b"__main__" not in data:
-            return data
-    except Exception:  # as above
-        pass
-    from . import dynamic
-
-    try:
-        return dynamic.dumps(obj)
-    except Exception as e:
-        raise EncodingError(f"{what} cannot be pickled: {type(e).__name__}: {e}") from e
+    return all(modules.portable(x) for x in data.stream if type(x) is bytes and len(x) < LONGEST_FRAME)
 
 
 def loads(data: bytes | Block) -> Any:

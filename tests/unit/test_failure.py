@@ -2,14 +2,16 @@
 
 import asyncio
 import copyreg
+import importlib
 import io
+import linecache
 import pdb
 import pickle
+import re
 import subprocess
 import sys
 import threading
 import traceback
-import types
 
 import pytest
 
@@ -439,17 +441,21 @@ def test_a_class_that_cannot_travel():
 
 
 @pytest.fixture
-def plugin(monkeypatch):
-    """A module that one process knows and another does not."""
-    module = types.ModuleType("plugin_of_the_m")
+def plugin(monkeypatch, tmp_path):
+    """A module that one process can import and another cannot."""
+    (tmp_path / "plugin_of_the_m.py").write_text(
+        "class Value:\n    def __eq__(self, other): return True\n"
+        "class Bare(Exception): pass\nclass Error(Bare, OSError): pass\n"
+        "class Picky(Exception):\n    def __str__(self): return self.text")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    module = importlib.import_module("plugin_of_the_m")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    exec("class Value:\n    def __eq__(self, other): return True\n"
-         "class Bare(Exception): pass\nclass Error(Bare, OSError): pass\n"
-         "class Picky(Exception):\n    def __str__(self): return self.text", module.__dict__)
-    return module
+    yield module
+    sys.modules.pop(module.__name__, None)
 
 
 def forget(monkeypatch, plugin):
+    monkeypatch.setattr(sys, "path", sys.path[1:])
     monkeypatch.delitem(sys.modules, plugin.__name__)
 
 
@@ -536,6 +542,30 @@ def test_post_mortem(monkeypatch):
     shell.interaction(None, error.__traceback__)
     assert "test_post_mortem" in out.getvalue()
     traceback.TracebackException.from_exception(error, capture_locals=True)
+
+
+def test_lines_that_only_the_client_has(monkeypatch):
+    """Of a notebook's cell, say."""
+    namespace = {}
+    exec(compile("def f(x):\n    return 1 / x  # here\n", "<cell 1>", "exec"), namespace)
+
+    def group():
+        try:
+            namespace["f"](0)
+        except ZeroDivisionError as e:
+            raise ExceptionGroup("g", [e]) from e
+
+    for fn in (lambda: namespace["f"](0), group):
+        try:
+            fn()
+        except Exception as e:
+            data = failure.encode_error(e)[1]
+        assert "# here" not in causes(failure.decode_error(data))[-1].text
+        with monkeypatch.context() as patch:
+            patch.setitem(linecache.cache, "<cell 1>", (1, None, ["def f(x):\n", "    return 1 / x  # here\n"], "<cell 1>"))
+            text = causes(failure.decode_error(data))[-1].text
+        places = re.findall(r'( *(?:\| +)?)File "<cell 1>", line 2, in f\n( *(?:\| +)?)return 1 / x  # here\n', text)
+        assert len(places) == text.count("<cell 1>") > 0 and all(line == place + "  " for place, line in places)
 
 
 def test_frames_of_ours_are_left_out():
