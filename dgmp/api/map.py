@@ -150,7 +150,7 @@ class Input:
 
     def pull(self, items: list[Any], n: int, exactly: bool) -> None:
         if self.instant:
-            items.extend(itertools.islice(self.items, n - len(items)))
+            items.extend(itertools.islice(self.items, max(0, n - len(items))))
             self.pulled_all = len(items) < n
             return
         begun = last = time.monotonic_ns()
@@ -226,7 +226,8 @@ class Chunks:
         return functions.WHOLE
 
     def chain(self) -> Iterator[Any]:
-        in_turn = zip(iter(self.outlet.pop, END), itertools.repeat(self), strict=False)
+        """In zip(self) there is no method __iter__ in Python for the chain to call, in which an interrupt would end it."""
+        in_turn = zip(iter(self.outlet.pop, END), itertools.repeat(zip(self)), strict=False)
         return itertools.chain.from_iterable(itertools.chain.from_iterable(in_turn))
 
     # ------------------------------------------------------------------ giving out
@@ -289,20 +290,19 @@ class Chunks:
         noticed = False
         for chunk in list(itertools.islice(self.unnoticed, most)):
             if chunk._state != PENDING:
-                self.learn(chunk)
-                if not self.ordered and (not self.finished or self.finished[-1] is not chunk):
-                    self.finished.append(chunk)
+                if not chunk.known:
+                    self.learn(chunk)
+                    chunk.known = True
+                    if not self.ordered:
+                        self.finished.append(chunk)
                 self.unnoticed.remove(chunk)
                 noticed = True
         return noticed
 
     def learn(self, chunk: Sent) -> None:
-        if not chunk.known:
-            chunk.came = max(chunk.came, len(chunk._data))
-            error = chunk.exception()
-            chunk.known = True
-            if error is None:
-                self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
+        chunk.came = max(chunk.came, len(chunk._data))
+        if chunk.exception() is None:
+            self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
 
     def wait(self, timeout: float | None) -> bool:
         """For the next chunk to give out; for any, if that is as good or tells how large the next one to send should be.
