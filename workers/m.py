@@ -23,7 +23,8 @@ from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
 from dgmp.runtime.signals import Signals
-from dgmp.ship import packets
+from dgmp.runtime.world import Worlds
+from dgmp.ship import packets, world
 
 
 def ignore(signum: int, frame: Any) -> None:
@@ -89,6 +90,12 @@ def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
     when_imported("logging", logging_imported)
 
 
+def forget_source() -> None:
+    """3.13 remembers the lines of `python -c`, here of what started the coordinator: tracebacks showed them as the user's."""
+    if "linecache" in sys.modules:
+        sys.modules["linecache"].cache.pop("<string>", None)
+
+
 def map_segment(m: int) -> View:
     try:
         return View(SEGMENT_FD, m, EVENT_FD, ALARM_FD)
@@ -104,19 +111,22 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
         set_stdio(m, stdio, boot)
-        sys.path[:] = boot["path"]
-        sys.argv[:] = boot["argv"] or [""]
+        world.install(boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
+        forget_source()
         affinity = None
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
-        worker = M(view, affinity)
+        worker = M(view, Worlds(view, boot["filters"]), affinity)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
         if not boot["foreground"]:
             join_client(worker, signals, boot)
-        api.become_member(Member(view, worker, signals))
+        member = Member(view, worker, signals)
+        if m == 0 and boot["foreground"]:
+            member.tell_of_changes()
+        api.become_member(member)
         booting.mstart_trace(m)
         worker.mstart()
     except SystemExit:

@@ -18,10 +18,12 @@ from .native import (
     become_subreaper,
     create,
     die_with_parent,
+    inotify,
+    inotify_watch,
     receive,
 )
 
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
-    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "receive",
+    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",
 ]

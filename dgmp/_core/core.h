@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
@@ -156,6 +157,7 @@ struct g {
     au32 flags;
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
+    uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -260,6 +262,26 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+};
+
+/* world.c: what a process looked like.  Process-local. */
+#define CWD_MAX 4096
+struct world_seen {
+    char **env, **vars;               /* environ, and a copy of the array with its end */
+    size_t nvars;
+    char cwd[CWD_MAX];                /* "": it has no path */
+    dev_t dev;
+    ino_t ino;
+};
+struct world {
+    uint32_t index;                   /* function table entry of the world that our Gs get, */
+    uint32_t entered;                 /* and of that which we are in */
+    int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
+    int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
+    int64_t ended, looked;            /* when the last spawn ended, when the directory was looked at */
+    int64_t chdir_ns;
+    pthread_t thread;                 /* that spawned last */
+    struct world_seen told, seen;
 };
 
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
@@ -379,6 +401,16 @@ int stranded(struct view *v);                                   /* work beside a
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
+
+/* world.c */
+enum { WORLD_SAME, WORLD_QUIET, WORLD_STATE, WORLD_FILES };
+void world_watch(struct world *w);
+int world_changed(struct world *w);
+int world_look(struct world *w);                                /* 0: out of memory */
+void world_told(struct world *w, uint32_t index);
+void world_entered(struct world *w, uint32_t index);
+void world_spawned(struct world *w);
+void world_free(struct world *w);
 
 /* inbox.c */
 void inbox_push(struct view *v, uint32_t m, uint64_t w);

@@ -20,6 +20,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -32,6 +33,16 @@ struct slot {                         /* what the owner keeps about a slot, in i
     uint32_t drained;
 };
 
+struct items {                        /* a copy of a list, for a quick look whether it is still the same */
+    PyObject *list, **items;
+    Py_ssize_t n;
+};
+
+struct watched {                      /* of a world, what is Python's */
+    struct items path, filters;
+    Py_ssize_t modules;               /* how many there are */
+};
+
 typedef struct View {
     PyObject_HEAD
     struct view v;
@@ -41,10 +52,14 @@ typedef struct View {
     int closed;
     PyObject *closed_type, *closed_text;  /* what every call raises then */
     int woke;                         /* our last spawn had to wake an M, or ask for one */
+    struct world world;
+    struct watched seen, told;        /* NULLs where nobody tells Gs of changes */
     uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
+    PyObject *watched, *mark, *act;   /* see watch() */
+    int awaited;
     struct View *next;
 } View;
 
@@ -52,6 +67,7 @@ typedef struct View {
 enum { N_WORD, N_KIND, N_DATA, N_STATE, N_THEN, NNAMES };
 static const char *const texts[NNAMES] = {"word", "_kind", "_data", "_state", "_then"};
 static PyObject *names[NNAMES], *finished, *Block_type;
+static PyObject *sys_path[2], *warnings_filters[2], *sys_modules;  /* a module's namespace and a name in it */
 
 static View *views;                   /* all of this process, for the fork handler; under the GIL */
 
@@ -128,6 +144,7 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
         return NULL;
     }
     self->v.coordinator_fd = cfd, self->v.sysmon_fd = sfd;
+    self->world.notify = -1;
     self->next = views;
     views = self;
     return (PyObject *)self;
@@ -308,6 +325,15 @@ static void drop_futures(View *self) {
     free(slots);
 }
 
+static void watched_clear(struct watched *w) {
+    struct watched was = *w;
+    memset(w, 0, sizeof *w);
+    Py_XDECREF(was.path.list);
+    Py_XDECREF(was.filters.list);
+    free(was.path.items);
+    free(was.filters.items);
+}
+
 static void View_dealloc(View *self) {
     PyTypeObject *type = Py_TYPE((PyObject *)self);
     for (View **s = &views; *s; s = &(*s)->next)
@@ -318,6 +344,12 @@ static void View_dealloc(View *self) {
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
+    watched_clear(&self->seen);
+    watched_clear(&self->told);
+    world_free(&self->world);
+    Py_XDECREF(self->watched);
+    Py_XDECREF(self->mark);
+    Py_XDECREF(self->act);
     Py_XDECREF(self->blocks);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -335,6 +367,7 @@ static PyObject *View_close(View *self, PyObject *error) {
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
     self->closed = 1;
+    Py_CLEAR(self->act);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -420,7 +453,131 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
         gdiscard(v, *index);
         return PyErr_Format(PyExc_ValueError, "not a block of this runtime, or it has been used"), NULL;
     }
+    g->world = self->world.index;
     return g;
+}
+
+/* ---------------------------------------------------------------- the world of the Gs we spawn: see world.c */
+
+static int list_look(PyObject *const where[2], struct items *to) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    int is_list = list && PyList_Check(list);
+    to->list = is_list ? PyList_GetSlice(list, 0, PyList_Size(list)) : PyList_New(0);
+    to->n = to->list ? PyList_Size(to->list) : 0;
+    to->items = malloc((size_t)(to->n + 1) * sizeof *to->items);
+    for (Py_ssize_t i = 0; to->items && i < to->n; i++) to->items[i] = PyList_GetItem(to->list, i);
+    return to->list && to->items;
+}
+
+static int list_changed(PyObject *const where[2], const struct items *was) {
+    PyObject *list = PyDict_GetItemWithError(where[0], where[1]);
+    if (!list || !PyList_Check(list) || PyList_Size(list) != was->n) return 1;
+    for (Py_ssize_t i = 0; i < was->n; i++)
+        if (PyList_GetItem(list, i) != was->items[i]) {
+            int same = PyObject_RichCompareBool(list, was->list, Py_EQ);
+            if (same < 0) PyErr_Clear();                      /* a __eq__ of the user's: say that it has changed */
+            return same != 1;
+        }
+    return 0;
+}
+
+/* WORLD_SAME, or what has changed since it was told. */
+static int changed(View *self) {
+    if (!self->told.path.list) return WORLD_SAME;
+    if (list_changed(sys_path, &self->told.path)) return WORLD_STATE;
+    int what = world_changed(&self->world);
+    if (what == WORLD_SAME || what == WORLD_STATE) return what;
+    if (list_changed(warnings_filters, &self->told.filters)) return WORLD_STATE;
+    return what == WORLD_FILES || PyDict_Size(sys_modules) != self->told.modules ? WORLD_FILES : WORLD_SAME;
+}
+
+/* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
+ * "files": it is time to look at files */
+static PyObject *View_world_changed(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    int what = changed(self);
+    if (what == WORLD_SAME) Py_RETURN_NONE;
+    return PyUnicode_FromString(what == WORLD_STATE ? "state" : "files");
+}
+
+/* world_look(): what is now is what the next world_told() has told of. */
+static PyObject *View_world_look(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    watched_clear(&self->seen);
+    if (!self->told.path.list) world_watch(&self->world);
+    if (!list_look(sys_path, &self->seen.path) || !list_look(warnings_filters, &self->seen.filters) ||
+        !world_look(&self->world)) {
+        watched_clear(&self->seen);
+        return PyErr_NoMemory();
+    }
+    Py_RETURN_NONE;
+}
+
+/* world_told(index): the world that our Gs get from now on, which is what world_look() has seen. */
+static PyObject *View_world_told(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (!self->seen.path.list) return PyErr_Format(PyExc_RuntimeError, "world_look() comes first");
+    struct watched was = self->told;
+    self->seen.modules = was.modules;
+    self->told = self->seen;
+    memset(&self->seen, 0, sizeof self->seen);
+    watched_clear(&was);
+    world_told(&self->world, (uint32_t)index);
+    Py_RETURN_NONE;
+}
+
+/* world_entered(index): this M is in that world, and so are our Gs. */
+static PyObject *View_world_entered(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long index = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    world_entered(&self->world, (uint32_t)index);
+    Py_RETURN_NONE;
+}
+
+/* world_of(word) -> the world of that G */
+static PyObject *View_world_of(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLong(self->v.allgs[gword_index(w)].world);
+}
+
+/* world_files(fd, pause_ns): files have been looked at.  It is time to do so again when that inotify descriptor (-1: none) has
+ * something, after a pause of so long, and when there are other modules than now. */
+static PyObject *View_world_files(View *self, PyObject *args) {
+    CHECK(self);
+    int fd;
+    long long pause;
+    if (!PyArg_ParseTuple(args, "iL", &fd, &pause)) return NULL;
+    self->world.notify = fd, self->world.files_ns = pause;
+    self->told.modules = PyDict_Size(sys_modules);
+    Py_RETURN_NONE;
+}
+
+/* watch(dict, key, awaited, act): spawn calls act() first whenever it is true (awaited) or not that key is in dict. */
+static PyObject *View_watch(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *watched, *mark, *act;
+    int awaited;
+    if (!PyArg_ParseTuple(args, "OOpO", &watched, &mark, &awaited, &act)) return NULL;
+    PyObject *old[] = {self->watched, self->mark, self->act};
+    self->watched = Py_NewRef(watched), self->mark = Py_NewRef(mark), self->act = Py_NewRef(act), self->awaited = awaited;
+    for (int i = 0; i < 3; i++) Py_XDECREF(old[i]);
+    Py_RETURN_NONE;
+}
+
+static int act_first(View *self) {
+    int there = PyDict_Contains(self->watched, self->mark);
+    if (there != self->awaited) return there < 0 ? -1 : 0;
+    PyObject *act = Py_NewRef(self->act), *done = PyObject_CallNoArgs(act);
+    Py_DECREF(act);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
 }
 
 /* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
@@ -431,6 +588,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
     if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
@@ -466,6 +624,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     if (where == 0 || where == 3 || !p) globrunqput(v, w);
     else runqput(v, &v->allp[p - 1], w, where == 2);
     self->woke = where != 3 && wakep(v);
+    if (self->told.path.list) world_spawned(&self->world);
     Py_RETURN_TRUE;
 }
 
@@ -739,7 +898,7 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
 }
 
 /* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
- * there are new logging levels. */
+ * there are new logging levels, 4 its world is not the one we are in. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -751,6 +910,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    if (g->world != self->world.entered) flags |= 4;
     return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
                          args_of(self, g), flags);
 }
@@ -781,7 +941,7 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
 }
 
-static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+static PyObject *change_status(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
@@ -793,8 +953,8 @@ static PyObject *change(View *self, PyObject *arg, uint32_t from, uint32_t to) {
     }
     Py_RETURN_NONE;
 }
-static PyObject *View_gpark(View *self, PyObject *arg) { return change(self, arg, G_RUNNING, G_WAITING); }
-static PyObject *View_gresume(View *self, PyObject *arg) { return change(self, arg, G_WAITING, G_RUNNING); }
+static PyObject *View_gpark(View *self, PyObject *arg) { return change_status(self, arg, G_RUNNING, G_WAITING); }
+static PyObject *View_gresume(View *self, PyObject *arg) { return change_status(self, arg, G_WAITING, G_RUNNING); }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
 static PyObject *View_dep_results(View *self, PyObject *arg) {
@@ -1251,7 +1411,9 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
+    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_entered), ONE(world_of), ARGS(world_files),
+    ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ARGS(watch), ONE(publish_levels), NOARGS(new_levels),
+    NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize), ARGS(runqsteal), FAST(claim),
     NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results), NOARGS(mstart), NOARGS(releasep),
@@ -1316,7 +1478,29 @@ static PyObject *make_alarm(PyObject *mod, PyObject *none) {
     return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
 }
 
+/* inotify() -> a descriptor without watches, not to be waited for */
+static PyObject *make_inotify(PyObject *mod, PyObject *none) {
+    (void)mod, (void)none;
+    int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    return fd < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(fd);
+}
+
+/* inotify_watch(fd, path, mask) -> the watch's number */
+static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
+    (void)mod;
+    int fd;
+    unsigned int mask;
+    PyObject *path;
+    if (!PyArg_ParseTuple(args, "iO&I", &fd, PyUnicode_FSConverter, &path, &mask)) return NULL;
+    int watch = inotify_add_watch(fd, PyBytes_AsString(path), mask);
+    if (watch < 0) PyErr_SetFromErrno(PyExc_OSError);
+    Py_DECREF(path);
+    return watch < 0 ? NULL : PyLong_FromLong(watch);
+}
+
 static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+                                  {"inotify", make_inotify, METH_NOARGS, NULL},
+                                  {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
                                   {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
@@ -1325,10 +1509,25 @@ static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
 
+/* Where a world's lists are found: once, as these modules stay. */
+static int name_in(PyObject *where[2], const char *module, const char *name) {
+    PyObject *mod = PyImport_ImportModule(module);
+    if (mod) where[0] = Py_XNewRef(PyModule_GetDict(mod));
+    Py_XDECREF(mod);
+    return mod && (where[1] = PyUnicode_InternFromString(name)) != NULL;
+}
+static int names_of_world(void) {
+    if (sys_modules) return 1;
+    if (!name_in(sys_path, "sys", "path") || !name_in(warnings_filters, "warnings", "filters")) return 0;
+    sys_modules = Py_XNewRef(PyImport_GetModuleDict());
+    return sys_modules != NULL;
+}
+
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
     for (int i = 0; i < NNAMES; i++)
         if (!names[i] && !(names[i] = PyUnicode_InternFromString(texts[i]))) return NULL;
+    if (!names_of_world()) return NULL;
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);

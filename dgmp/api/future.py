@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
 from ..errors import EncodingError, WorkerDied
-from ..ship import closure, death, values
+from ..ship import closure, death, reason, values
 
 if TYPE_CHECKING:
     from .node import Node
@@ -137,7 +136,7 @@ class Future(Generic[T]):
         try:
             callback(self)
         except BaseException as e:
-            if isinstance(e, KeyboardInterrupt) and threading.current_thread() is threading.main_thread():
+            if isinstance(e, KeyboardInterrupt) and reason.is_ctrl_c(e):
                 raise
             import logging
 

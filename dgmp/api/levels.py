@@ -2,13 +2,14 @@
 does.
 
 They are published in the function table when a G is spawned and they are new.  To see that costs next to nothing: every
-change empties the cache of the root logger, so a mark of ours in it tells that there was none; and before logging has been
-imported there is nothing to tell.
+change empties the cache of the root logger, so whether a mark of ours is in it tells the core (View.watch); and before
+logging has been imported there is nothing to tell.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from typing import Any
 
 import msgpack
@@ -20,32 +21,30 @@ MOST = 64  # different ones in the function table, which forgets none; then only
 
 
 class Levels:
-    """What Ms know of them, and whether it is still true."""
+    """Keeps the Ms of one runtime informed."""
 
     def __init__(self, view: View) -> None:
         self.view = view
+        self.lock = threading.RLock()  # a signal handler may spawn too
         self.keys: dict[bytes, int] = {}
-        self.cache: dict[Any, Any] | None = None
-
-    def watched(self) -> tuple[Any, dict[Any, Any], bool]:
-        """(key, dict, bool): there is something new if the key's being in the dict is the bool."""
-        return ("logging", sys.modules, True) if self.cache is None else (MARK, self.cache, False)
+        view.watch(sys.modules, "logging", True, self.publish)
 
     def publish(self) -> None:
-        """Tells the Ms."""
-        logging = sys.modules.get("logging")
-        if logging is None:
+        """Called when a G is about to be spawned."""
+        logging: Any = sys.modules["logging"]
+        if not hasattr(logging, "root"):  # another thread imports it; or it is a module of the user's own
             return
-        self.cache = getattr(getattr(logging, "root", None), "_cache", {})
-        self.cache[MARK] = True  # first: what is changed meanwhile is told the next time
-        try:
-            data = self.encode(snapshot(logging))
-        except (AttributeError, TypeError, ValueError):  # a module of that name, or levels, of the user's own
-            return
-        key = self.keys.get(data)
-        if key is None:
-            key = self.keys[data] = self.view.intern(data)
-        self.view.publish_levels(key)
+        with self.lock:
+            cache = getattr(logging.root, "_cache", {})
+            cache[MARK] = True  # first: what is changed meanwhile is told the next time
+            self.view.watch(cache, MARK, False, self.publish)
+            try:
+                data = self.encode(snapshot(logging))
+                if data not in self.keys:
+                    self.keys[data] = self.view.intern(data)
+            except (AttributeError, TypeError, ValueError, MemoryError):  # levels of a class of the user's own
+                return
+            self.view.publish_levels(self.keys[data])
 
     def encode(self, levels: dict[str, Any]) -> bytes:
         if len(self.keys) > MOST:
@@ -55,8 +54,9 @@ class Levels:
 
 def snapshot(logging: Any) -> dict[str, Any]:
     """What of the configuration decides whether a record is made."""
-    manager = logging.root.manager
-    levels = {str(name): int(logger.level) for name, logger in list(manager.loggerDict.items())
-              if isinstance(logger, logging.Logger) and logger.level}
-    return {"disable": int(manager.disable), "root": int(logging.root.level), "handlers": bool(logging.root.handlers),
-            "levels": levels}
+    root, manager = logging.root, logging.root.manager
+    loggers = {name: logger for name, logger in list(manager.loggerDict.items()) if isinstance(logger, logging.Logger)}
+    levels = {str(name): int(logger.level) for name, logger in loggers.items() if logger.level}
+    handlers = any(not isinstance(handler, logging.NullHandler) for logger in (root, *loggers.values())
+                   for handler in logger.handlers)
+    return {"disable": int(manager.disable), "root": int(root.level), "handlers": handlers, "levels": levels}

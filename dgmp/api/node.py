@@ -23,6 +23,7 @@ from ..ship.values import Large
 from .future import PENDING, AnyOf, Future, deadline_of
 from .levels import Levels
 from .output import Output
+from .world import Teller
 
 if TYPE_CHECKING:
     from ..runtime import proc
@@ -74,21 +75,16 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.world: Teller | None = None  # None where Gs inherit it
+        self.world_changed = view.world_changed
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
-        # In a client: whether the mark is in the cache tells if Ms must learn of new logging levels (api.levels).
-        self.log_mark: Any = None
-        self.log_cache: dict[Any, Any] = {}
-        self.log_stale: bool | None = None
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
-        if self.gone is not None:
-            raise self.gone
-        if (self.log_mark in self.log_cache) is self.log_stale:
-            self.publish_levels()
+        self.catch_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -122,6 +118,13 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
+
+    def catch_changes(self) -> None:
+        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
+        if self.world is not None and (what := self.world_changed()):
+            self.world.tell(what)
+        if self.gone is not None:
+            raise self.gone
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
@@ -191,9 +194,6 @@ class Node:
         """See Runtime.stats."""
         blocks, size = self.view.large()
         return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
-
-    def publish_levels(self) -> None:
-        raise NotImplementedError
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -307,6 +307,17 @@ class Member(Node):
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
 
+    def tell_of_changes(self) -> None:
+        """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
+        teller = self.world = Teller(self.view, self.m.worlds)
+
+        def world() -> int:
+            if what := self.view.world_changed():
+                teller.tell(what)
+            return self.m.worlds.current
+
+        self.m.world = world
+
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
@@ -390,8 +401,7 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
-        self.levels = Levels(view)
-        self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
+        Levels(view)
 
     def throttle(self) -> None:
         self.collect()
@@ -431,11 +441,6 @@ class Client(Node):
         if view.bytes_out < FEW_BYTES or view.blocks_out <= 2 * view.nprocs:
             return False
         return view.bytes_out > MOST_BYTES or time.monotonic_ns() - since < PATIENCE_NS
-
-    def publish_levels(self) -> None:
-        with self.lock:
-            self.levels.publish()
-            self.log_mark, self.log_cache, self.log_stale = self.levels.watched()
 
     def catch_up(self, written_to: int) -> None:
         """What Gs have printed is written."""

@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from typing import Any
 
 from .._core import receive
@@ -42,6 +43,7 @@ class Output:
         self.closed = False
         self.thread: int | None = None
         self.ended = threading.Lock()
+        _outputs.add(self)
 
     def start(self) -> None:
         """The coordinator has the other end.  The thread is none of `threading`: notebooks show what such a thread prints
@@ -135,6 +137,29 @@ class Output:
             if self.thread not in (None, threading.get_ident()):
                 self.ended.acquire(timeout=PATIENCE)
             self.ours.close()
+
+
+_outputs: weakref.WeakSet[Output] = weakref.WeakSet()
+
+
+class Fork:
+    """The program forks only while nobody writes: its child has no half of a text in its own buffer of stdout."""
+
+    def __init__(self) -> None:
+        self.held: list[Output] = []
+
+    def before(self) -> None:
+        for output in list(_outputs):
+            if output.lock.acquire(timeout=PATIENCE):
+                self.held.append(output)
+
+    def after(self) -> None:
+        while self.held:
+            self.held.pop().lock.release()
+
+
+_fork = Fork()
+os.register_at_fork(before=_fork.before, after_in_parent=_fork.after, after_in_child=_fork.after)
 
 
 def write(what: int, data: bytes) -> None:

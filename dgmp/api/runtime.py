@@ -22,11 +22,13 @@ import msgpack
 from .._core import alarm
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
+from . import interpreter
 from .future import Future
 from .map import start
 from .node import MAIN_G, Client, Member, Node
 from .output import Output, streams
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
+from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
@@ -42,11 +44,14 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        executable: the Python that its processes run, of this program's version.  Default: DGMP_PYTHON, else
+            sys.executable.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
         TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
+        RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
 
     Example:
@@ -57,6 +62,7 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
+                 executable: str | os.PathLike[str] | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if _ending:
@@ -64,6 +70,7 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
@@ -102,18 +109,21 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        message = boot_message(options | {"max_ms": self.node.view.max_ms, "binding": binding,
+        self.node.world = Teller(self.node.view)
+        message = boot_message(self.node.world.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
                                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
             channel = [] if self.node.output is None else [self.node.output.theirs.fileno()]
             with theirs, interrupts_held():
-                self._pid = start_coordinator([segment, self._event, theirs.fileno(), self._alarm, message, *channel])
+                descriptors = [segment, self._event, theirs.fileno(), self._alarm, message, *channel]
+                self._pid = start_coordinator(self._executable, descriptors)
             if self.node.output is not None:
                 self.node.output.start()
         finally:
             os.close(message)
+        self.node.world.watch_files()
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -124,6 +134,8 @@ class Runtime:
     def _close_descriptors(self) -> None:
         os.close(self._event)
         os.close(self._alarm)
+        if self.node.world is not None:
+            self.node.world.close()
 
     def _alive(self) -> bool:
         """Whether the coordinator is there; a fatal message of its raises."""

@@ -7,14 +7,18 @@ import marshal
 import os
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
+
+from ..ship import world
+from . import interpreter
 
 # -c and not -m: runpy would import the package's __main__ machinery first.  The boot message says where `dgmp` is.
 COORDINATOR = """
 import marshal, sys
 try:
-    boot = marshal.load(open(14, "rb"))
+    with open(14, "rb") as file:
+        boot = marshal.load(file)
     sys.path[:0] = boot["import"]
 except (OSError, EOFError, LookupError, TypeError, ValueError):
     sys.exit(1)
@@ -48,23 +52,19 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def strings(values: Iterable[Any]) -> list[str]:
-    """Those that are strings, as plain ones."""
-    return [str.__str__(x) for x in values if isinstance(x, str)]
-
-
-def boot_message(options: dict[str, Any]) -> int:
-    """A memfd with what an M takes over from this program, and `options`, which may say otherwise.
+def boot_message(now: world.World, options: dict[str, Any]) -> int:
+    """A memfd with what an M takes over from this program, whose world is `now`, and `options`, which may say otherwise.
 
     It is no message on the socket, as it need not fit into the socket's buffer; and it is marshalled, as its reader knows
     only then where to import anything else from.  Any string survives that.
     """
-    path = strings(sys.path)
+    path = now["path"]
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = {
-        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "argv": strings(getattr(sys, "argv", [])),
-        "import": path if here in path else [here], "cores": sorted(os.sched_getaffinity(0)),
-    } | options
+        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "filters": now["filters"],
+        "argv": world.strings(getattr(sys, "argv", [])),
+        "import": path if here in path else [*path, here], "cores": sorted(os.sched_getaffinity(0)),
+    } | world.start_up() | options
     fd = os.memfd_create("dgmp-boot")
     try:
         with open(fd, "wb", closefd=False) as file:
@@ -76,7 +76,7 @@ def boot_message(options: dict[str, Any]) -> int:
     return fd
 
 
-def start_coordinator(descriptors: list[int]) -> int:
+def start_coordinator(executable: str, descriptors: list[int]) -> int:
     """The process, in a group of its own, with these descriptors from FIRST_FD on.  Returns its pid."""
     import fcntl
 
@@ -86,7 +86,7 @@ def start_coordinator(descriptors: list[int]) -> int:
             high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
             close.callback(os.close, high)
             moves.append((os.POSIX_SPAWN_DUP2, high, FIRST_FD + i))
-        return os.posix_spawn(
-            sys.executable, [sys.executable, "-c", COORDINATOR], os.environ, file_actions=moves, setpgroup=0, setsigmask=[],
-            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        return os.posix_spawnp(
+            executable, [executable, *interpreter.options(), "-c", COORDINATOR], os.environ, file_actions=moves, setpgroup=0,
+            setsigmask=[], setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
         )

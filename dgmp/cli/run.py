@@ -83,7 +83,7 @@ class Launcher:
         except WorkerDied as e:
             self.close()
             return self.died(e.pid, e.exitcode)
-        except (DgmpError, ValueError, OSError) as e:
+        except (DgmpError, RuntimeError, ValueError, OSError) as e:
             self.close()
             return fail(str(e))
 

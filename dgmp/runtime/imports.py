@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
-from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 
 def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
@@ -28,6 +30,8 @@ class Watch:
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name != self.name:
             return None
+        from importlib.machinery import PathFinder
+
         with contextlib.suppress(ValueError):  # another thread was faster
             sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path, target)

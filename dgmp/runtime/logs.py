@@ -2,8 +2,8 @@
 
 What the client's configuration says about levels holds here too (api.levels publishes it), so that a record nobody wants
 costs as little as at home.  The others go to the client, whose handlers, filters and levels decide.  For that a handler
-stands where the client has its own: in the place of logging.lastResort, and in the root logger if that has any there, so
-that basicConfig(...) does here what it would do there.  What else user code configures in a G works as usual.
+stands in the place of logging.lastResort, and in the root logger if the client has handlers, so that basicConfig(...) does
+here what it would do there.  What else user code configures in a G works as usual.
 
 Called by workers.m (Levels), and by proc (look).
 """

@@ -74,15 +74,16 @@ class Stream:
 
     def finish(self, who: Any) -> None:
         """Sends that line as it is, if there is one."""
-        line = self.lines.pop(who, None)
+        line = self.lines.get(who)
         if line:
             self.send(line)
+        self.lines.pop(who, None)
 
     def send(self, line: Line) -> None:
         what = line.what
         data = b"".join(line) if what & BINARY else "".join(line).encode("utf-8", "surrogatepass")
-        line.clear()
         self.output.send(what, data)
+        line.clear()  # after: at the limit of the stack it may not have been sent
 
 
 class Lines(io.RawIOBase):
@@ -220,8 +221,9 @@ class Output:
         sys.stderr = sys.__stderr__ = self.m.stderr  # type: ignore[misc]
 
     def flush_threads(self) -> None:
-        """The M has nothing to do: what other threads, whose end nobody sees, have not finished is sent."""
-        for stream in (self.out, self.err):
-            for who in list(stream.lines):
-                if who is None or isinstance(who, int):
+        """The M has nothing to do: what the scheduler and threads that have ended had not finished is sent."""
+        if self.out_lines or self.err_lines:
+            alive = sys._current_frames()
+            for stream in (self.out, self.err):
+                for who in [who for who in list(stream.lines) if who is None or isinstance(who, int) and who not in alive]:
                     stream.finish(who)

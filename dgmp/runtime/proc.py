@@ -34,6 +34,7 @@ from ..ship import closure, failure, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+from .world import Worlds
 
 if TYPE_CHECKING:
     from .output import Output
@@ -54,19 +55,20 @@ MOST_SHARE = 128
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
-NEW_LEVELS = 2  # a flag of View.claim
+NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 
 
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world")
 
     def __init__(self) -> None:
         self.word = 0
         self.goid = 0
         self.fn: Any = None
         self.greenlet: Any = None
+        self.world = 0  # in which it was when it parked
 
     @property
     def name(self) -> str:
@@ -81,10 +83,14 @@ def steal_order(n: int) -> list[int]:
 class M:
     """One M: an operating-system process that runs Gs while it holds a P."""
 
-    def __init__(self, view: View, affinity: Affinity | None = None) -> None:
+    def __init__(self, view: View, worlds: Worlds, affinity: Affinity | None = None) -> None:
         self.view = view
+        self.worlds = worlds
         self.affinity = affinity
         self.decoder = closure.Decoder(view)
+        worlds.modules.forget = self.decoder.forget
+        worlds.parked = self.parked_worlds
+        self.world: Callable[[], int] | None = None  # finds out in which world we are, where a G's own changes count
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
@@ -326,9 +332,7 @@ class M:
     def execute(self, gp: G) -> None:
         """On g0: runs gp until it is done, parks or gives way."""
         if gp.greenlet is not None:
-            self.view.gresume(gp.word)
-            self.curg = gp
-            gp.greenlet.switch()
+            self.resume(gp)
             return
         runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
         self.next = gp
@@ -351,9 +355,15 @@ class M:
             self.resume(gp)
 
     def resume(self, gp: G) -> None:
-        """From a runner whose G is done to a started G."""
+        """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
         self.view.gresume(gp.word)
         self.curg = gp
+        if gp.world != self.worlds.current:
+            try:
+                self.worlds.enter(gp.world)
+            except Exception as e:
+                gp.greenlet.throw(e)
+                return
         gp.greenlet.switch()
 
     def goexit(self, gp: G) -> None:
@@ -408,6 +418,8 @@ class M:
         """What is out of the common before gp can run; returns the results that it has waited for."""
         if flags & NEW_LEVELS:
             self.new_levels()
+        if flags & OTHER_WORLD:
+            self.worlds.enter(self.view.world_of(gp.word))
         return self.view.dep_results(gp.word)
 
     # ------------------------------------------------------------------ parking
@@ -424,9 +436,11 @@ class M:
         gp = self.curg
         assert gp is not None
         word = gp.word
+        world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word)
         self.curg = None
+        gp.world = world
         self.parked[word] = gp
         if word not in future._then:  # it may have come back early
             future._then.append(word)
@@ -448,9 +462,11 @@ class M:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
+        world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(gp.word)
         self.curg = None
+        gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
         if streams is not None:
@@ -472,6 +488,9 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+
+    def parked_worlds(self) -> list[int]:
+        return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""

@@ -138,9 +138,10 @@ class Decoder:
         self.closures: dict[int, tuple[Any, proof.Proof]] = {}
 
     def forget(self) -> None:
-        """Loads all functions anew."""
+        """Loads all functions anew: modules that they came from, or refer to, have been dropped."""
         self.functions.clear()
         self.closures.clear()
+        snapshot.forget()
 
     def function(self, key: int) -> Any:
         """The function of that key."""

@@ -27,6 +27,7 @@ import functools
 import io
 import os
 import pickle
+import re
 import sys
 from collections import ChainMap
 from collections.abc import Callable
@@ -45,6 +46,9 @@ LONGEST_TEXT = 200_000  # characters of a traceback
 LONGEST_MESSAGE = 10_000
 LONGEST_REPR = 500
 UNKNOWN = -1
+# A place in a traceback, maybe in the frame that is drawn for a group, after which no line of code stands.
+LINE_MISSING = re.compile(
+    r'^(?P<indent> *(?:\| +)?)File "(?P<file>[^"\n]+)", line (?P<number>\d{1,9}), in [^\n]*\n(?!(?P=indent)  )', re.MULTILINE)
 
 
 def argument_note(dependent: str, name: str) -> str:
@@ -254,8 +258,21 @@ def decode_error(data: bytes) -> BaseException:
     while (cause := exceptions.cause_of(last)) is not None and id(cause) not in seen:
         last = cause
         seen.add(id(last))
-    set_cause(last, RemoteTraceback(text))
+    set_cause(last, RemoteTraceback(with_lines(text)))
     return error
+
+
+def with_lines(text: str) -> str:
+    """The traceback text, with lines that only this process has: of a notebook's cells, a prompt, `python -c`."""
+    if LINE_MISSING.search(text) is None:
+        return text
+    import linecache  # with what it imports a few ms: only for those who need it
+
+    def add_line(at: re.Match[str]) -> str:
+        line = linecache.getline(at["file"], int(at["number"])).strip()
+        return f"{at[0]}{at['indent']}  {line}\n" if line else at[0]
+
+    return LINE_MISSING.sub(add_line, text)
 
 
 def unpack(data: bytes) -> tuple[str, list[Any], list[str]]:

@@ -80,6 +80,11 @@ class Snapshot:
 _here: weakref.WeakValueDictionary[bytes, Snapshot] = weakref.WeakValueDictionary()
 
 
+def forget() -> None:
+    """What is loaded from here on is made anew."""
+    _here.clear()
+
+
 def restore(data: bytes) -> Snapshot:
     known = _here.get(data)
     if known is None:

@@ -38,12 +38,6 @@ def test_a_long_path_and_odd_strings(monkeypatch):
     assert path == [x for x in sys.path if isinstance(x, str)]
 
 
-def test_no_python_to_start(monkeypatch):
-    monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(FileNotFoundError):
-        dgmp.Runtime(procs=1)
-
-
 def test_interrupted_once_the_coordinator_is_there(monkeypatch):
     @contextlib.contextmanager
     def interrupted():
@@ -57,8 +51,8 @@ def test_interrupted_once_the_coordinator_is_there(monkeypatch):
 
 
 def test_the_coordinator_ends_quietly_if_its_message_is_not_whole(monkeypatch, capfd):
-    def halved(options):
-        fd = whole(options)
+    def halved(*message):
+        fd = whole(*message)
         os.ftruncate(fd, os.fstat(fd).st_size // 2)
         return fd
 

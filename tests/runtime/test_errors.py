@@ -498,6 +498,13 @@ def test_an_uncaught_one_is_readable(node, tmp_path):
     assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
 
 
+def test_lines_of_a_program_without_a_file_are_its_own_or_missing(node):
+    code = "import dgmp\n\ndef fail(x):\n    return 1 / x  # here\nprint(dgmp.go(fail, 0).exception().__cause__)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    lines = "    return 1 / x  # here\n( +~~\\^~~\n)?" if sys.version_info >= (3, 13) else ""
+    assert re.search(f'File "<string>", line 4, in fail\n{lines}ZeroDivisionError', done.stdout), done
+
+
 def test_callbacks_that_ask_for_what_fails_to_load_are_logged(rt, caplog):
     f = rt.go(fails_here, exits, 3)
     came = threading.Event()
@@ -511,6 +518,18 @@ def test_callbacks_that_ask_for_what_fails_to_load_are_logged(rt, caplog):
         assert came.wait(20)
         assert helpers.eventually(lambda: "a callback of" in caplog.text)
     assert still_fine(rt)
+
+
+def test_a_callback_may_ask_for_what_ends_programs(rt, caplog):
+    for name in ("KeyboardInterrupt", "SystemExit"):
+        f = rt.go(raise_in_the_m, name)
+        f.exception(20)
+        caplog.clear()
+        f.add_done_callback(lambda f: f.result())  # at once, in the main thread
+        assert f"{name}" in caplog.text and "a callback of" in caplog.text
+    press_ctrl_c_once.pressed = False
+    with pytest.raises(KeyboardInterrupt):
+        f.add_done_callback(lambda f: press_ctrl_c_once(os.getpid()))
 
 
 def test_spawning_what_exits_when_pickled_does_not_end_the_program(rt):

@@ -686,11 +686,12 @@ def test_a_g_that_prints_for_ever_hides_no_result(capsys):
 
 def test_a_client_that_forks(tmp_path):
     done = python(tmp_path, """
-        import os, sys, dgmp
+        import os, sys, warnings, dgmp
         def work(x):
             print("G", x)
         dgmp.go(work, 1).result()
         sys.stdout.flush()
+        warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12: there is a thread
         pid = os.fork()
         if pid == 0:
             with dgmp.Runtime(procs=1) as rt:
@@ -700,6 +701,34 @@ def test_a_client_that_forks(tmp_path):
         dgmp.go(work, 3).result()
         """)
     assert (done.returncode, done.stdout, done.stderr) == (0, "G 1\nG 2\nG 3\n", "")
+
+
+class Slow(OnlyWrite):
+    def __init__(self):
+        super().__init__()
+        self.begun, self.go_on, self.writing = threading.Event(), threading.Event(), False
+
+    def write(self, text):
+        self.writing = True
+        self.begun.set()
+        self.go_on.wait(20)
+        super().write(text)
+        self.writing = False
+
+
+def test_a_client_forks_when_nobody_writes(rt, monkeypatch):
+    """Its child has no half of a text in its own buffer of stdout."""
+    stream = Slow()
+    monkeypatch.setattr(sys, "stdout", stream)
+    f = rt.go(say, "text")
+    assert stream.begun.wait(20)
+    threading.Timer(0.1, stream.go_on.set).start()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(3 if stream.writing else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    f.result(20)
+    assert stream.text == "text\n"
 
 
 def test_descriptors_closed_by_the_program(tmp_path):
@@ -902,6 +931,19 @@ def test_logging_configured_after_boot(tmp_path):
     assert done.stderr == "warning\n"
     assert done.stdout == ("root INFO info\nroot WARNING warning\n"
                            "root INFO info\na.b DEBUG debug\nroot WARNING warning\n")
+
+
+def test_only_a_logger_of_a_library_has_a_handler(tmp_path):
+    (tmp_path / "library.py").write_text("import logging\nlogger = logging.getLogger('library')\n"
+                                         "logger.addHandler(logging.NullHandler())\n"
+                                         "def work():\n    logger.info('info')\n    logging.error('error')\n")
+    done = python(tmp_path, """
+        import logging, sys, dgmp, library
+        library.logger.addHandler(logging.StreamHandler(sys.stdout))
+        library.logger.setLevel(logging.INFO)
+        dgmp.go(library.work).result()
+        """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "info\n", "error\n")
 
 
 def configure_here():

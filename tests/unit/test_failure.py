@@ -4,8 +4,10 @@ import asyncio
 import copyreg
 import importlib
 import io
+import linecache
 import pdb
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -540,6 +542,30 @@ def test_post_mortem(monkeypatch):
     shell.interaction(None, error.__traceback__)
     assert "test_post_mortem" in out.getvalue()
     traceback.TracebackException.from_exception(error, capture_locals=True)
+
+
+def test_lines_that_only_the_client_has(monkeypatch):
+    """Of a notebook's cell, say."""
+    namespace = {}
+    exec(compile("def f(x):\n    return 1 / x  # here\n", "<cell 1>", "exec"), namespace)
+
+    def group():
+        try:
+            namespace["f"](0)
+        except ZeroDivisionError as e:
+            raise ExceptionGroup("g", [e]) from e
+
+    for fn in (lambda: namespace["f"](0), group):
+        try:
+            fn()
+        except Exception as e:
+            data = failure.encode_error(e)[1]
+        assert "# here" not in causes(failure.decode_error(data))[-1].text
+        with monkeypatch.context() as patch:
+            patch.setitem(linecache.cache, "<cell 1>", (1, None, ["def f(x):\n", "    return 1 / x  # here\n"], "<cell 1>"))
+            text = causes(failure.decode_error(data))[-1].text
+        places = re.findall(r'( *(?:\| +)?)File "<cell 1>", line 2, in f\n( *(?:\| +)?)return 1 / x  # here\n', text)
+        assert len(places) == text.count("<cell 1>") > 0 and all(line == place + "  " for place, line in places)
 
 
 def test_frames_of_ours_are_left_out():

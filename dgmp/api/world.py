@@ -1,0 +1,61 @@
+"""Telling Gs of a program what it looks like: sys.path, the working directory, the environment, warnings filters, and which
+source files have been edited.
+
+Whoever spawns first asks the core whether something has changed (_core/world.c), and if so has it told here.  Called by
+node.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from .._core import View
+from ..runtime.world import Worlds
+from ..ship import world
+from .edits import Edits
+
+
+class Teller:
+    """Keeps the world that the Gs get which a process spawns.
+
+    Args:
+        view: the process's; its spawns look for changes from now on.
+        worlds: in an M, what takes it from one to another.  It may still run what it has loaded of an edited module, so the
+            world that it is in itself has other edits.
+    """
+
+    def __init__(self, view: View, worlds: Worlds | None = None) -> None:
+        self.view = view
+        self.worlds = worlds
+        self.lock = threading.RLock()
+        self.edits: Edits | None = None
+        view.world_look()
+        self.base = world.capture()  # what the boot message says
+        view.world_told(0)
+
+    def watch_files(self) -> None:
+        """From now on edits of source files are noticed."""
+        with self.lock:
+            self.edits = Edits(self.view)
+            self.tell("state")
+
+    def tell(self, what: str) -> None:
+        """`what` has changed (View.world_changed), or may have."""
+        with self.lock:
+            if self.edits is None:
+                return self.watch_files()
+            if not self.edits.look() and what == "files":
+                return
+            self.view.world_look()  # first: what changes from here on has changed since
+            changes = world.difference(world.capture(), self.base)
+            if self.worlds is not None:
+                self.worlds.become(self.index_of(changes, self.worlds.modules.edits, self.worlds.modules.places))
+            self.view.world_told(self.index_of(changes, self.edits.since_boot, self.edits.places))
+
+    def index_of(self, changes: world.World, edits: dict[str, int], places: dict[str, str]) -> int:
+        whole = changes | {name: value for name, value in (("edits", edits), ("places", places)) if value}
+        return self.view.intern(world.encode(whole)) if whole else 0
+
+    def close(self) -> None:
+        if self.edits is not None:
+            self.edits.close()
