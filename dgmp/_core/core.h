@@ -278,8 +278,10 @@ struct world {
     uint32_t entered;                 /* and of that which we are in */
     int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
     int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
-    int64_t ended, looked;            /* when the last spawn ended, when the directory was looked at */
-    int64_t chdir_ns;
+    double per_ns;                    /* ticks; 0: not known */
+    uint64_t ended, looked;           /* in ticks: when the last spawn ended, when all was looked at */
+    uint64_t busy, longest;           /* see world_busy */
+    uint32_t where;                   /* ended holds there */
     pthread_t thread;                 /* that spawned last */
     struct world_seen told, seen;
 };
@@ -403,8 +405,9 @@ int sysmon_sleep(struct view *v);                               /* 1: all is idl
 void wake_coordinator(struct view *v);
 
 /* world.c */
-enum { WORLD_SAME, WORLD_QUIET, WORLD_STATE, WORLD_FILES };
+enum { WORLD_QUIET, WORLD_STATE, WORLD_FILES };
 void world_watch(struct world *w);
+int world_busy(struct world *w);
 int world_changed(struct world *w);
 int world_look(struct world *w);                                /* 0: out of memory */
 void world_told(struct world *w, uint32_t index);

@@ -4,9 +4,9 @@
  * `told` is what was seen before the world's description was made, `seen` what is being looked at: whoever tells looks
  * first, describes then, and says last that it was told; so a change that comes meanwhile is a change after it.
  *
- * A spawn must not pay for this.  setenv replaces a pointer in environ, so that array tells all (6 ns).  The working
- * directory is a system call (200 ns): it is left out when the same thread has spawned so shortly before that there was no
- * time for a chdir, of which we measure what it takes at the least.
+ * A spawn must not pay for this.  Shortly after another one by the same thread there was no time for an os.chdir or
+ * os.environ[...] = ..., of which we measure what they take at the least (`busy`), so nothing is looked at.  Later on:
+ * setenv replaces a pointer in environ, so that array tells all (6 ns); the working directory is a system call (200 ns).
  * Called by the process's threads under the GIL; nothing of this is shared with other processes.
  */
 #include "core.h"
@@ -17,6 +17,9 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#if defined(__x86_64__)
+#include <x86intrin.h>
+#endif
 
 #define PYTHON_NS 150                 /* what Python spends at the least from one spawn to the next with an os.chdir between,
                                        * beside the chdir itself: 390 measured */
@@ -59,21 +62,38 @@ static int cwd_replaced(struct world_seen *s) {
     return stat(".", &st) == 0 && (st.st_ino != s->ino || st.st_dev != s->dev);
 }
 
-/* The shortest chdir: to where we are. */
-static int64_t chdir_ns(void) {
-    int64_t least = INT64_MAX;
-    for (int i = 0; i < 8; i++) {
-        int64_t start = nanotime();
-        if (chdir(".")) return 0;
-        int64_t took = nanotime() - start;
-        if (took < least) least = took;
-    }
-    return least;
+/* A clock in units of its own that is cheaper than the system's (10 ns, not 25), and `where` it holds. */
+static uint64_t ticks(uint32_t *where) {
+#if defined(__x86_64__)
+    return __rdtscp(where);           /* of one core, whose number the kernel has put there */
+#elif defined(__aarch64__)
+    uint64_t t;
+    __asm__ volatile("isb; mrs %0, cntvct_el0" : "=r"(t));
+    *where = 0;
+    return t;
+#else
+    *where = 0;
+    return (uint64_t)nanotime();
+#endif
 }
 
+/* How many ticks a chdir to where we are takes at the least, and how many there are in a nanosecond. */
 void world_watch(struct world *w) {
+    uint64_t least = UINT64_MAX, begin = 0, end = 0;
+    int64_t start = nanotime(), ns;
+    for (int i = 0; i < 8; i++) {
+        uint32_t here, there;
+        uint64_t from = ticks(&here);
+        int e = chdir(".");
+        end = ticks(&there);
+        if (!i) begin = from;
+        if (e || here != there) continue;
+        if (end - from < least) least = end - from;
+    }
+    ns = nanotime() - start;
     w->notify = -1;
-    w->chdir_ns = chdir_ns() + PYTHON_NS;
+    w->per_ns = ns > 0 && end > begin ? (double)(end - begin) / (double)ns : 0;
+    w->busy = least == UINT64_MAX ? 0 : least + (uint64_t)(PYTHON_NS * w->per_ns);
 }
 
 int world_look(struct world *w) {
@@ -98,24 +118,30 @@ void world_entered(struct world *w, uint32_t index) {
     w->told.env = NULL;
 }
 
-/* WORLD_STATE: environment or directory have changed; WORLD_QUIET: only rarer things may have; WORLD_FILES: it is time
- * to look at files too. */
+/* Whether so little time has passed since the last spawn that nothing can have changed. */
+int world_busy(struct world *w) {
+    uint32_t where;
+    uint64_t now = ticks(&where);
+    return now - w->ended < w->busy && where == w->where && w->thread == pthread_self() && now - w->looked < w->longest;
+}
+
+/* WORLD_STATE: environment or directory have changed; WORLD_FILES: it is time to look at files too; else WORLD_QUIET. */
 int world_changed(struct world *w) {
-    if (environ_changed(&w->told)) return WORLD_STATE;
-    int64_t now = nanotime(), gap = now - w->ended;
-    int same_thread = w->thread == pthread_self();
-    if (gap < w->chdir_ns && same_thread && now - w->looked < LONGEST_NS) return WORLD_SAME;
-    w->looked = now;
-    if (cwd_changed(&w->told)) return WORLD_STATE;
-    if (gap < FILE_NS && same_thread) return WORLD_QUIET;
+    uint32_t where;
+    uint64_t now = ticks(&where);
+    double pause = (double)(now - w->ended) / w->per_ns;      /* infinite, or huge, if we do not know */
+    int short_pause = pause < FILE_NS && where == w->where && w->thread == pthread_self();
+    w->looked = now, w->longest = (uint64_t)(LONGEST_NS * w->per_ns);
+    if (environ_changed(&w->told) || cwd_changed(&w->told)) return WORLD_STATE;
+    if (short_pause) return WORLD_QUIET;
     if (cwd_replaced(&w->told)) return WORLD_STATE;
     int n = 0;
     if (w->notify >= 0 && (ioctl(w->notify, FIONREAD, &n) || n)) return WORLD_FILES;
-    return w->files_ns && gap >= w->files_ns ? WORLD_FILES : WORLD_QUIET;
+    return w->files_ns && pause >= (double)w->files_ns ? WORLD_FILES : WORLD_QUIET;
 }
 
 void world_spawned(struct world *w) {
-    w->ended = nanotime();
+    w->ended = ticks(&w->where);
     w->thread = pthread_self();
 }
 

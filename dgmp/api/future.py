@@ -10,8 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_WORKER_DIED
@@ -46,30 +45,25 @@ def deadline_of(timeout: float | None) -> int | None:
 class AnyOf:
     """What one can wait for, as for a Future: that one of several Futures has finished.
 
-    It is put into their `_then`; `finished` has those that have, until the waiter takes them out.
+    Args:
+        futures: may change; whose `_then` is this one's, so that a G that is parked here goes on when one of them ends.
     """
 
-    __slots__ = ("_node", "_then", "finished")
+    __slots__ = ("futures", "_then")
 
     word = ANY_WORD
     name = "any of several Gs"
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._then: list[Any] = []  # words of Gs that are parked until one has finished
-        self.finished: deque[Any] = deque()
+    def __init__(self, futures: Collection[Any]) -> None:
+        self.futures = futures
+        self._then: list[Any] = []
 
     @property
     def _state(self) -> int:
-        return FINISHED if self.finished else PENDING
+        return FINISHED if any(future._state != PENDING for future in self.futures) else PENDING
 
     def listen(self) -> list[Any]:
         return self._then
-
-    def __call__(self, future: Future[Any]) -> None:
-        """A Future has finished.  Never waits, so the scheduler too may call it."""
-        self.finished.append(future)
-        self._node.tell(self)
 
 
 class Future(Generic[T]):

@@ -1,9 +1,12 @@
 """map: a function over the items of its iterables, in chunks, each of them a G.
 
-The iterator that a user gets is an itertools.chain over Chunks, so that no Python code of ours runs for an item, only for a
-chunk.  Chunks pulls items from the input (itertools.islice), sends them, and gives out the results of chunk after chunk; it
-sends while the next one to be given out has not finished, within a window (pace).  All this is done by the thread, or in the
-G, that asks for results: there is no thread beside it.
+The iterator that a user gets is an itertools.chain, so that no Python code of ours runs for an item, only for a chunk.  The
+chain runs over Chunks and over its outlet in turn: Chunks yields nothing itself, but when it ends, the results of the next
+chunk lie in the outlet.  So the chain, which is at its end once the iterator it gets its iterators from has raised, can be
+gone on with after every error and after Ctrl-C.
+
+Chunks sends while the next chunk to be given out has not finished, within a window (pace).  All this is done by the thread,
+or in the G, that asks for results: there is no thread beside it.
 
 Called by runtime.
 """
@@ -26,7 +29,7 @@ from .._core import RESULT_ERROR, Block
 from ..errors import EncodingError, TooManyGs
 from ..ship import closure, failure, functions, reason, values
 from ..ship.chunk import Failed, snapshot
-from .future import AnyOf, Future
+from .future import PENDING, AnyOf, Future
 from .node import Node
 from .pace import MOST_BYTES, TARGET_NS, Pace, cost_of
 
@@ -37,10 +40,14 @@ INSTANT = frozenset({list, tuple, range, str, bytes, bytearray, dict, set, froze
 PIECE_NS = 20_000
 MOST_PIECE = 64
 HEAVY = 1024  # bytes of an item, from which on a result is let go of as soon as it has been taken
+NOTHING: Iterator[Any] = iter(())
+END = object()  # in the outlet: there are no more results
+SPARE = 16  # how many threads may come to the outlet at one time
 
 
+# ---------------------------------------------------------------------- results
 class Lost(Failed):
-    """Stands in the place of a result that will never come: the chunk ended with an error, or the input did."""
+    """Stands in the place of a result that will never come, as its chunk has ended with an error."""
 
     __slots__ = ("lost_by",)
 
@@ -73,74 +80,144 @@ class Results:
         return result
 
 
-def lost(error: BaseException, items: int) -> Results:
-    """For a chunk that ended with an error: each of its items does."""
-    if items == 1:
-        return Results([Lost(error)], "")
-    note = f"the item was one of {items} that ran as one chunk"
-    return Results([Lost(failure.copy_with_note(error, note)) for _ in range(items)], "")
-
-
 class Sent(Future[Any]):
     """A chunk, from its items to its results."""
 
     __slots__ = ("items", "count", "size", "call", "came", "known")
 
-    def __init__(self, chunks: Chunks, name: str, code: Any, lasti: int) -> None:
-        super().__init__(chunks.node, None, name)
-        self._code, self._lasti = code, lasti
-        self._then = [chunks.arrivals]
+    def __init__(self, node: Node, name: str, place: tuple[Any, int], then: list[Any]) -> None:
+        super().__init__(node, None, name)
+        self._code, self._lasti = place
+        self._then = then
         self.items: list[Any] = []
         self.count = 0  # of items; 0: not encoded yet
         self.size = 0  # in bytes, encoded
         self.call: bytes | Block = b""
         self.came = 0  # bytes of its results
-        self.known = False  # that it has finished
+        self.known = False  # how long it took
 
     def results(self) -> Iterator[Any]:
         """It has finished."""
         error = self.exception()
-        if error is not None:
-            return lost(error, self.count)
-        (_, results, failed), self._value = self._value, None
-        return Results(results, self.name) if failed or self.came > HEAVY * self.count else iter(results)
+        if error is None:
+            _, results, failed = self._value
+            return Results(results, self.name) if failed or self.came > HEAVY * self.count else iter(results)
+        if self.count == 1:
+            return Results([Lost(error)], self.name)
+        note = f"the item was one of {self.count} that went as one chunk"
+        return Results([Lost(failure.copy_with_note(error, note)) for _ in range(self.count)], self.name)
 
 
-class Chunks:
-    """What the chain runs over: an iterator of iterators over results.
+# ---------------------------------------------------------------------- items
+class Input:
+    """The items, as far as they have not been sent.
 
-    Every step leaves it in a state in which another can go on, as Ctrl-C may end each, and finalizers and signal handlers of
-    user code, or the input itself, may call it in the midst of each.
+    Args:
+        items: an iterator; of tuples if width, the number of iterables, is more than one.
+        starred: its items are tuples of arguments, or other iterables that can become that.
+        instant: the iterables never wait.
     """
 
-    def __init__(self, node: Node, fn: Callable[..., Any], items: Iterator[Any], pace: Pace, *, width: int, starred: bool,
-                 ordered: bool, instant: bool, depth: int) -> None:
+    def __init__(self, items: Iterator[Any], width: int, starred: bool, instant: bool) -> None:
+        self.items, self.width, self.starred, self.instant = items, width, starred, instant
+        self.piece = 1  # how many to pull at once
+        self.slow_ns = 0  # what one item took, if that is long
+        self.pulled_all = False
+        self.error: BaseException | None = None  # that ended it; comes to the user after the results of all items before
+        self.split: deque[list[Any]] = deque()  # items that could not go in one chunk
+
+    def ended(self) -> bool:
+        return self.pulled_all and not self.split
+
+    def end(self, error: BaseException) -> None:
+        """Nothing more is sent: `error` comes in the place of what is left."""
+        if not self.ended():
+            self.pulled_all, self.error = True, error
+            self.split.clear()
+
+    def fill(self, chunk: Sent, n: int, exactly: bool) -> None:
+        """Puts the next n items into the chunk, or as many as there are or, if not exactly that many must be, come soon."""
+        try:
+            if self.split:
+                if not chunk.items:
+                    chunk.items = self.split.popleft()
+            elif not self.pulled_all:
+                self.pull(chunk.items, n, exactly)
+        except Exception as e:
+            self.pulled_all, self.error = True, e
+        if self.starred:
+            chunk.items[:] = builtins.map(arguments, chunk.items)
+
+    def pull(self, items: list[Any], n: int, exactly: bool) -> None:
+        if self.instant:
+            items.extend(itertools.islice(self.items, n - len(items)))
+            self.pulled_all = len(items) < n
+            return
+        begun = last = time.monotonic_ns()
+        while len(items) < n and (last - begun < TARGET_NS or exactly):
+            had = len(items)
+            piece = min(self.piece, n - had)
+            items.extend(itertools.islice(self.items, piece))  # keeps what came before an exception
+            if len(items) < had + piece:
+                self.pulled_all = True
+                return
+            now = time.monotonic_ns()
+            took, last = now - last, now
+            self.piece = max(1, min(4 * self.piece, MOST_PIECE, PIECE_NS * piece // (took + 1)))
+            self.slow_ns = took // piece if took > TARGET_NS * piece else 0
+
+    def halve(self, items: list[Any]) -> None:
+        half = len(items) // 2
+        self.split.appendleft(items[half:])
+        del items[half:]
+
+    def columns(self, items: list[Any]) -> list[Any]:
+        """A list for each parameter, as a chunk's function takes them."""
+        return list(zip(*items, strict=True)) if self.width > 1 else [items]
+
+    def arguments(self, item: Any) -> tuple[Any, ...]:
+        return item if self.width > 1 or self.starred and isinstance(item, tuple) else (item,)
+
+
+def arguments(item: Any) -> Any:
+    """An item of starmap's as a tuple; if it is none, the call in the M says so."""
+    try:
+        return tuple(item)
+    except TypeError:
+        return item
+
+
+# ---------------------------------------------------------------------- chunks
+class Chunks:
+    """Sends chunks, and puts the results of one after another into the outlet.
+
+    Every step leaves it in a state in which another can go on: Ctrl-C may end each, and signal handlers and finalizers of user
+    code, and the input itself, may ask for results in the midst of each.
+
+    Args:
+        place: code and instruction of the call, for messages.
+    """
+
+    def __init__(self, node: Node, fn: Callable[..., Any], source: Input, pace: Pace, ordered: bool,
+                 place: tuple[Any, int]) -> None:
         self.node = node
-        self.lock = threading.RLock()
-        self.items = items
-        self.width = width  # how many iterables there were
-        self.pace = pace
         self.fn = fn
-        self.chunk = snapshot(fn, starred)
-        self.starred = starred
+        self.source = source
+        self.pace = pace
+        self.ordered = ordered
+        self.place = place
+        self.lock = threading.RLock()
+        self.chunk = snapshot(fn, source.starred)
         self.key = self.table_key()
         self.serial = time.monotonic_ns() << 12 | node.view.id
-        self.ordered = ordered
-        frame = sys._getframe(depth)
-        self.place = frame.f_code, frame.f_lasti
-        self.instant = instant
-        self.piece = 1  # how many items to pull at once, if it is not
-        self.slow_ns = 0  # what pulling one item took, if that is long
-        self.ended = False  # the input
-        self.input_error: BaseException | None = None
-        self.making: Sent | None = None  # the last of sent: not yet on its way
-        self.split: deque[list[Any]] = deque()  # items that could not be sent in one chunk
+        self.making: Sent | None = None  # the last of sent, if it is not on its way yet
         self.sent: deque[Sent] = deque()  # and not given out, in order
-        self.arrivals = AnyOf(node)  # finished, and not looked at yet
-        self.finished: deque[Sent] = deque()  # if they are not given out in order
-        self.running = 0
-        self.giving: Sent | None = None  # in sent still, as its results have been taken only in part
-        self.current: Iterator[Any] = iter(())  # over these results
+        self.unnoticed: deque[Sent] = deque()  # those of sent of which we do not know that they have finished
+        self.any = AnyOf(self.unnoticed)
+        self.finished: deque[Sent] = deque()  # and not given out, if that is not done in order
+        self.giving: Sent | None = None  # still in sent, as its results have been taken only in part
+        self.current = NOTHING  # over these results
+        self.outlet: list[Any] = [NOTHING]
 
     def table_key(self) -> int:
         if len(self.chunk.pickled) <= MOST_TABLED:
@@ -148,97 +225,106 @@ class Chunks:
                 return self.node.view.intern(values.dumps(self.chunk, self.chunk.__qualname__))
         return functions.WHOLE
 
+    def chain(self) -> Iterator[Any]:
+        in_turn = zip(iter(self.outlet.pop, END), itertools.repeat(self), strict=False)
+        return itertools.chain.from_iterable(itertools.chain.from_iterable(in_turn))
+
     # ------------------------------------------------------------------ giving out
     def __iter__(self) -> Chunks:
         return self
 
-    def __next__(self) -> Iterator[Any]:
+    def __next__(self) -> Any:
         with self.lock:
-            if not operator.length_hint(self.current):  # else another thread made the chain ask once more
-                self.give_next()
-            return self.current
-
-    def give_next(self) -> None:
-        """Sets current.  An error is given out as an iterator that raises it: raised here it would end the chain."""
-        try:
-            self.release()
-            chunk = self.next_finished()
-            results = None if chunk is None else chunk.results()
-        except BaseException as e:
-            self.current = lost(e, 1)
-            return
-        if results is None:
+            if not operator.length_hint(self.current):  # else another thread has made the chain pass by it
+                self.release()
+                chunk = self.next_finished()
+                if chunk is None:
+                    self.outlet[:] = [END] * SPARE
+                    raise StopIteration
+                results = chunk.results()
+                self.giving, self.current = chunk, results
+                chunk._value = None
+            self.outlet[:] = [*[NOTHING] * SPARE, self.current]
             raise StopIteration
-        self.giving, self.current = chunk, results
 
     def release(self) -> None:
         """The results of the chunk that was given out last have been taken."""
         chunk = self.giving
         if chunk is not None:
+            if self.finished and self.finished[0] is chunk:
+                self.finished.popleft()
+            with contextlib.suppress(ValueError):
+                self.sent.remove(chunk)
+                self.pace.given(chunk.count, chunk.size)
             self.giving = None
-            self.sent.remove(chunk)
-            if not self.ordered:
-                self.finished.remove(chunk)
-            self.pace.given(chunk.count, chunk.size)
 
     def next_finished(self) -> Sent | None:
         """The next chunk whose results are to be given out; None: there is none."""
         self.send()
         self.send()
         while True:
-            self.look()
+            self.node.collect()
+            self.notice(self.pace.procs + 4)  # nearly all that have finished, as they begin in order
             ready = self.sent if self.ordered else self.finished
             if ready and ready[0].known:
                 return ready[0]
             if self.node.gone is not None:
                 self.stop(self.node.gone)
-            if self.slow_ns and self.running and self.wait(self.slow_ns / 4e9):
-                continue  # what was about to come was not delayed by the next item
-            if self.send():
+            if self.source.slow_ns and self.running() and self.wait(self.source.slow_ns / 4e9):
+                continue  # what was about to come has not been delayed by the next item
+            if self.send() or self.notice(len(self.unnoticed)):
                 continue
-            if not self.sent:
-                error, self.input_error = self.input_error, None
+            if self.sent:
+                self.wait(None)
+            elif self.source.ended():
+                error, self.source.error = self.source.error, None
                 if error is not None:
                     raise error
                 return None
-            self.wait(None)
+            else:
+                self.pace.empty()
 
-    def look(self) -> None:
-        """Learns from the chunks that have finished."""
-        self.node.collect()
-        arrived = self.arrivals.finished
-        while arrived:
-            chunk = arrived[0]
-            chunk.came = chunk.came or len(chunk._data)
+    def notice(self, most: int) -> bool:
+        """Learns from chunks that have finished, among the first of those that it is not known of, how long they took."""
+        noticed = False
+        for chunk in list(itertools.islice(self.unnoticed, most)):
+            if chunk._state != PENDING:
+                self.learn(chunk)
+                if not self.ordered and (not self.finished or self.finished[-1] is not chunk):
+                    self.finished.append(chunk)
+                self.unnoticed.remove(chunk)
+                noticed = True
+        return noticed
+
+    def learn(self, chunk: Sent) -> None:
+        if not chunk.known:
+            chunk.came = max(chunk.came, len(chunk._data))
             error = chunk.exception()
-            if not self.ordered:
-                self.finished.append(chunk)
-            arrived.popleft()
             chunk.known = True
-            if chunk.word:
-                self.running -= 1
-                if error is None:
-                    self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
+            if error is None:
+                self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
 
     def wait(self, timeout: float | None) -> bool:
         """For the next chunk to give out; for any, if that is as good or tells how large the next one to send should be.
         False: the time is up."""
         any_will_do = not self.ordered or self.making is not None or self.pace.waits()
         try:
-            self.node.wait(self.arrivals if any_will_do else self.sent[0], timeout)
+            self.node.wait(self.any if any_will_do else self.sent[0], timeout)
         except TimeoutError:
             return False
         return True
 
     def stop(self, error: BaseException) -> None:
         """The runtime is gone: what has not been sent never will be."""
-        if not self.ended or self.split:
-            self.ended, self.input_error = True, error
-            self.split.clear()
+        self.source.end(error)
         chunk, self.making = self.making, None
         if chunk is not None:
             chunk.count = len(chunk.items) or 1
             chunk.fail(error)
+
+    def running(self) -> bool:
+        """Whether something is on its way, which leaves room when it has finished."""
+        return any(chunk.word and chunk._state == PENDING for chunk in self.unnoticed)
 
     # ------------------------------------------------------------------ sending
     def begin(self) -> None:
@@ -253,96 +339,72 @@ class Chunks:
         if self.node.gone is not None:
             return False
         n = self.pace.size()
-        chunk = self.making
-        if chunk is None:
-            if self.ended and not self.split or self.pace.waits() or not self.pace.has_room(n):
+        if self.making is None:
+            if self.source.ended() or self.pace.waits() or not self.pace.has_room(n):
                 return False
-            self.making = chunk = Sent(self, self.chunk.__qualname__, *self.place)
+            self.making = Sent(self.node, self.chunk.__qualname__, self.place, self.any._then)
+        chunk = self.making
+        if not self.sent or self.sent[-1] is not chunk:
             self.sent.append(chunk)
+        if not self.unnoticed or self.unnoticed[-1] is not chunk:
+            self.unnoticed.append(chunk)
         if not chunk.count:
-            self.fill(chunk, n)
+            self.source.fill(chunk, n, self.pace.chunksize is not None)
             if not chunk.items:
+                self.sent.pop()
+                self.unnoticed.pop()
                 self.making = None
-                self.sent.remove(chunk)
                 return False
         try:
-            if not chunk.count:
-                self.encode(chunk)
-            while not self.node.send(chunk, self.key, chunk.call):
-                if self.running:  # there will be room when these have finished
-                    return False
-                self.node.full()
-            self.running += 1
-        except (EncodingError, MemoryError, TooManyGs) as e:
-            if self.running and isinstance(e, MemoryError):
+            if not self.start(chunk):
                 return False
+        except (EncodingError, MemoryError, TooManyGs) as e:
             chunk.count = chunk.count or len(chunk.items)
             chunk.fail(e)
         self.making, chunk.items, chunk.call = None, [], b""
         self.pace.sent(chunk.count, chunk.size)
-        self.ended = self.ended or self.instant and self.pace.rest == 0
+        if self.source.instant and self.pace.rest == 0:
+            self.source.pulled_all = True
+        return True
+
+    def start(self, chunk: Sent) -> bool:
+        """False: there is no room now, but will be."""
+        try:
+            if not chunk.count:
+                self.encode(chunk)
+            while not chunk.word and not self.node.send(chunk, self.key, chunk.call):
+                if self.running():
+                    return False
+                self.node.full()
+        except MemoryError:
+            if self.running():
+                return False
+            raise
         return True
 
     def encode(self, chunk: Sent) -> None:
         """What cannot be pickled is found by halving: the other items go their way without it."""
         while True:
-            items = chunk.items
             try:
-                call = self.encoded(items)
+                call = self.encoded(chunk.items)
             except reason.USER_ERRORS:
-                if len(items) == 1:
+                if len(chunk.items) == 1:
                     raise
             else:
                 chunk.size = len(call) if isinstance(call, bytes) else call.size
-                if chunk.size <= MOST_BYTES or len(items) == 1 or self.pace.chunksize is not None:
+                if chunk.size <= MOST_BYTES or len(chunk.items) == 1 or self.pace.chunksize is not None:
                     break
-            half = len(items) // 2
-            self.split.appendleft(items[half:])
-            del items[half:]
+            self.source.halve(chunk.items)
         chunk.call = call if isinstance(call, bytes) else self.node.pack(call)
-        chunk.count = len(items)
+        chunk.count = len(chunk.items)
 
     def encoded(self, items: list[Any]) -> bytes | values.Large:
-        call: Any = (self.serial, *(zip(*items, strict=True) if self.width > 1 else [items]))
+        call: Any = (self.serial, *self.source.columns(items))
         if self.key == functions.WHOLE:
             call = self.chunk, call, {}
         if len(items) > 1:
             return values.pickled(call)
-        args = items[0] if self.width > 1 or self.starred and isinstance(items[0], tuple) else (items[0],)
-        return closure.encode_call(call, self.fn, args, {})
-
-    # ------------------------------------------------------------------ pulling
-    def fill(self, chunk: Sent, n: int) -> None:
-        """Puts the next n items into the chunk, or as many as there are or come soon."""
-        items = chunk.items
-        try:
-            if self.split:
-                if not items:
-                    chunk.items = self.split.popleft()
-            elif not self.ended:
-                self.pull(items, n)
-        except Exception as e:  # comes to the user after the results of all items before it
-            self.ended, self.input_error = True, e
-        if self.starred:
-            chunk.items[:] = builtins.map(arguments, chunk.items)
-
-    def pull(self, items: list[Any], n: int) -> None:
-        if self.instant:
-            items.extend(itertools.islice(self.items, n - len(items)))
-            self.ended = len(items) < n
-            return
-        begun = last = time.monotonic_ns()
-        while len(items) < n and (last - begun < TARGET_NS or self.pace.chunksize is not None):
-            had = len(items)
-            piece = min(self.piece, n - had)
-            items.extend(itertools.islice(self.items, piece))
-            if len(items) < had + piece:
-                self.ended = True
-                return
-            now = time.monotonic_ns()
-            took, last = now - last, now
-            self.piece = max(1, min(4 * self.piece, MOST_PIECE, PIECE_NS * piece // (took + 1)))
-            self.slow_ns = took // piece if took > TARGET_NS * piece else 0
+        return closure.encode_call(call, self.fn, self.source.arguments(items[0]), {})
 
     # ------------------------------------------------------------------ the end
     def __del__(self) -> None:
@@ -354,24 +416,26 @@ class Chunks:
         raise TypeError("the iterator of a map stays in its process; pass a list of its results")
 
 
-def arguments(item: Any) -> Any:
-    """An item of starmap's as a tuple; if it is none, the call in the M says so."""
-    try:
-        return tuple(item)
-    except TypeError:
-        return item
-
-
 # ---------------------------------------------------------------------- what runtime calls
-def length_of(iterables: Sequence[Iterable[Any]]) -> int | None:
-    """Of the shortest, as far as they know their lengths."""
-    lengths = []
-    for iterable in iterables:
-        with contextlib.suppress(Exception):  # user code
-            length = operator.length_hint(iterable, -1)
-            if length >= 0:
-                lengths.append(length)
-    return min(lengths, default=None)
+def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], chunksize: int | None, buffersize: int | None,
+          depth: int, *, starred: bool = False, ordered: bool = True) -> Iterator[T]:
+    """The iterator over fn's results; depth: of the user's frame, as seen from here."""
+    if node.gone is not None:
+        raise node.gone
+    node.look_for_changes()
+    if not callable(fn):
+        raise TypeError(f"map needs a function, not {fn!r}")
+    if not iterables:
+        raise TypeError("map needs at least one iterable after the function")
+    chunksize, buffersize = at_least_one("chunksize", chunksize), at_least_one("buffersize", buffersize)
+    pace = Pace(cost_of(fn), node.view.nprocs, length_of(iterables), chunksize, buffersize)
+    iterators = [iterator_of(iterable, f"argument {at} of map") for at, iterable in enumerate(iterables, 2)]
+    items = iterators[0] if len(iterators) == 1 else zip(*iterators, strict=False)
+    source = Input(items, len(iterators), starred, all(type(iterable) in INSTANT for iterable in iterables))
+    frame = sys._getframe(depth)
+    chunks = Chunks(node, fn, source, pace, ordered, (frame.f_code, frame.f_lasti))
+    chunks.begin()
+    return chunks.chain()
 
 
 def at_least_one(name: str, value: Any) -> int | None:
@@ -387,6 +451,17 @@ def at_least_one(name: str, value: Any) -> int | None:
     return number
 
 
+def length_of(iterables: Sequence[Iterable[Any]]) -> int | None:
+    """Of the shortest, as far as they know their lengths."""
+    lengths = []
+    for iterable in iterables:
+        with contextlib.suppress(Exception):  # user code
+            length = operator.length_hint(iterable, -1)
+            if length >= 0:
+                lengths.append(length)
+    return min(lengths, default=None)
+
+
 def iterator_of(iterable: Any, name: str) -> Iterator[Any]:
     try:
         return iter(iterable)
@@ -394,22 +469,3 @@ def iterator_of(iterable: Any, name: str) -> Iterator[Any]:
         if hasattr(type(iterable), "__iter__"):  # its own error
             raise
         raise TypeError(f"{name} must be iterable, not {type(iterable).__name__}") from None
-
-
-def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], chunksize: int | None, buffersize: int | None,
-          depth: int, *, starred: bool = False, ordered: bool = True) -> Iterator[T]:
-    """The iterator over fn's results; depth: of the user's frame, as seen from here."""
-    node.catch_changes()
-    if not callable(fn):
-        raise TypeError(f"map needs a function, not {fn!r}")
-    if not iterables:
-        raise TypeError("map needs at least one iterable after the function")
-    chunksize, buffersize = at_least_one("chunksize", chunksize), at_least_one("buffersize", buffersize)
-    pace = Pace(cost_of(fn), node.view.nprocs, length_of(iterables), chunksize, buffersize)
-    iterators = [iterator_of(iterable, f"argument {at} of map") for at, iterable in enumerate(iterables, 2)]
-    items = iterators[0] if len(iterators) == 1 else zip(*iterators, strict=False)
-    instant = all(type(iterable) in INSTANT for iterable in iterables)
-    chunks = Chunks(node, fn, items, pace, width=len(iterators), starred=starred, ordered=ordered, instant=instant,
-                    depth=depth + 1)
-    chunks.begin()
-    return itertools.chain.from_iterable(chunks)

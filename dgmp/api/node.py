@@ -21,13 +21,12 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, failure, functions
 from ..ship.values import Large
 from .future import PENDING, AnyOf, Future, deadline_of
-from .levels import Levels
-from .output import Output
 from .world import Teller
 
 if TYPE_CHECKING:
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62
@@ -75,8 +74,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
-        self.world: Teller | None = None  # None where Gs inherit it
-        self.world_changed = view.world_changed
+        self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
 
@@ -84,7 +82,9 @@ class Node:
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
-        self.catch_changes()
+        if self.gone is not None:
+            raise self.gone
+        self.look_for_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -118,13 +118,6 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
-
-    def catch_changes(self) -> None:
-        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
-        if self.world is not None and (what := self.world_changed()):
-            self.world.tell(what)
-        if self.gone is not None:
-            raise self.gone
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
@@ -227,13 +220,13 @@ class Node:
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
 
-    def tell(self, future: Future[Any] | AnyOf) -> None:
+    def tell(self, future: Future[Any]) -> None:
         """future has ended: each callback is called once, whoever comes first."""
         while future._then:
             with contextlib.suppress(IndexError):
                 self.call(future, future._then.pop(0))
 
-    def call(self, future: Any, then: Any) -> None:
+    def call(self, future: Future[Any], then: Any) -> None:
         future.run_callback(then)
 
     def need_collector(self) -> None:
@@ -309,11 +302,10 @@ class Member(Node):
 
     def tell_of_changes(self) -> None:
         """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
-        teller = self.world = Teller(self.view, self.m.worlds)
+        Teller(self.view, self.m.worlds)
 
         def world() -> int:
-            if what := self.view.world_changed():
-                teller.tell(what)
+            self.view.look_for_changes()
             return self.m.worlds.current
 
         self.m.world = world
@@ -366,11 +358,11 @@ class Member(Node):
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
-    def call(self, future: Any, then: Any) -> None:
+    def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
-        elif type(then) is AnyOf or threading.get_ident() != self.m.thread:
+        elif threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:
             if self.caller is None:
@@ -401,6 +393,8 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        from .levels import Levels
+
         Levels(view)
 
     def throttle(self) -> None:

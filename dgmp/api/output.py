@@ -21,7 +21,6 @@ import weakref
 from typing import Any
 
 from .._core import receive
-from ..ship import records
 from ..ship.packets import BINARY, RECORD, STDERR, Joiner, kind, split
 
 PATIENCE = 1.0  # seconds to wait for another thread that writes
@@ -211,6 +210,8 @@ def forget(stream: Any) -> None:
 
 def handle(data: bytes) -> None:
     import logging
+
+    from ..ship import records
 
     record = records.decode(data)
     logger = logging.getLogger(record.name)

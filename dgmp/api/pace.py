@@ -113,6 +113,10 @@ class Pace:
         self.items -= items
         self.bytes -= size
 
+    def empty(self) -> None:
+        """Nothing is on its way, whatever interrupts may have left in the books."""
+        self.chunks = self.items = self.bytes = self.begun = 0
+
     # ------------------------------------------------------------------ what to do
     def for_target(self) -> int:
         """How many items take TARGET_NS; 0: nobody knows."""

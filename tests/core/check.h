@@ -53,7 +53,7 @@ __attribute__((unused)) static void pause_up_to(unsigned *seed, int n) {
 }
 
 /* A view of its own for each thread or process; all map the same segment. */
-static void attach(struct view *v, int fd, uint32_t m, uint32_t kind) {
+__attribute__((unused)) static void attach(struct view *v, int fd, uint32_t m, uint32_t kind) {
     const char *why;
     CHECK(segment_map(fd, v, m, &why) == 0);
     atomic_store(&v->allm[m].kind, kind);
