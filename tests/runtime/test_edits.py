@@ -203,6 +203,19 @@ def ids(names):
     return [id(importlib.import_module(name)) for name in names]
 
 
+def test_dgmp_stays_even_if_not_installed(folder, name, rt):
+    """What it imports late are none of the user's modules, wherever they lie."""
+    class Local:
+        pass
+
+    write(folder, name, 0)
+    module = importlib.import_module(name)
+    for i in range(1, 3):
+        assert type(rt.go(lambda: (Local(), module.f())[0]).result(20)) is Local
+        write(folder, name, i)
+        assert rt.go(module.f).result(20) == i
+
+
 def test_a_started_g_keeps_its_code(folder, name, rt):
     (folder / f"{name}.py").write_text(
         "import dgmp\n"
