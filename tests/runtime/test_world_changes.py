@@ -162,6 +162,7 @@ def test_a_program_whose_directory_is_removed(restored):
             del os.environ["DGMP_TEST"]
 
 
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="there `import socket` itself fails in such a directory")
 def test_boot_in_a_directory_that_is_removed(restored):
     os.mkdir(restored / "gone")
     os.chdir(restored / "gone")
