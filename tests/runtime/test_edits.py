@@ -31,7 +31,7 @@ def name():
 
 @pytest.fixture
 def rt():
-    with dgmp.Runtime(procs=1) as runtime:  # one P, so all Gs are on one M, which has loaded what was
+    with dgmp.Runtime(procs=1, max_ms=1) as runtime:  # all Gs are on one M, which has loaded what was
         yield runtime
 
 
