@@ -446,7 +446,7 @@ def at_least_one(name: str, value: Any) -> int | None:
         raise TypeError(f"{name} must be a whole number or None, not {value!r}") from None
     if number < 1:
         raise ValueError(f"{name} must be at least 1, not {number}")
-    return number
+    return min(number, sys.maxsize)
 
 
 def length_of(iterables: Sequence[Iterable[Any]]) -> int | None:
