@@ -652,7 +652,7 @@ static PyObject *View_cancel(View *self, PyObject *arg) {
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
     uint32_t index = gword_index(w);
-    int ours = index < self->nslots && self->slots[index].future;
+    int ours = (w & GWORD_FULL) && index < self->nslots && self->slots[index].future;
     return PyBool_FromLong(ours && gcancel(&self->v, w));
 }
 

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from .._core import RESULT_ERROR, Block
 from ..errors import EncodingError, TooManyGs
 from ..ship import closure, failure, functions, reason, values
-from ..ship.chunk import Failed, snapshot
+from ..ship.chunk import Failed
 from .future import PENDING, AnyOf, Future
 from .node import Node
 from .pace import MOST_BYTES, TARGET_NS, Pace, cost_of
@@ -207,7 +207,7 @@ class Chunks:
         self.ordered = ordered
         self.place = place
         self.lock = threading.RLock()
-        self.chunk = snapshot(fn, source.starred)
+        self.chunk = closure.snapshot_for_map(fn, source.starred)
         self.key = self.table_key()
         self.serial = time.monotonic_ns() << 12 | node.view.id
         self.making: Sent | None = None  # the last of sent, if it is not on its way yet
@@ -448,7 +448,7 @@ def at_least_one(name: str, value: Any) -> int | None:
         raise TypeError(f"{name} must be a whole number or None, not {value!r}") from None
     if number < 1:
         raise ValueError(f"{name} must be at least 1, not {number}")
-    return number
+    return min(number, sys.maxsize)
 
 
 def length_of(iterables: Sequence[Iterable[Any]]) -> int | None:

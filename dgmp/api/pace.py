@@ -16,6 +16,8 @@ import types
 import weakref
 from typing import Any
 
+from ..ship.snapshot import Snapshot
+
 TARGET_NS = 1_000_000
 GROWTH = 8
 PER_P = 4  # so many chunks for each P should the rest of an input be cut into
@@ -52,8 +54,8 @@ _lock = threading.Lock()
 
 def cost_of(fn: Any) -> Cost:
     """What is known of a function: of its code, as a lambda is made anew each time; of a callable object, by its class."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    while isinstance(fn, (functools.partial, Snapshot)):
+        fn = fn.func if isinstance(fn, functools.partial) else fn._fn
     if isinstance(fn, types.MethodType):
         fn = fn.__func__
     if isinstance(fn, types.FunctionType):

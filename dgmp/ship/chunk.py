@@ -14,7 +14,7 @@ import builtins
 import itertools
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from . import failure, values
@@ -101,9 +101,3 @@ def run(calls: Iterator[Any], n: int, results: list[Any], name: str) -> bool:
             all_well = False
             results.append(failed(e))
     return all_well
-
-
-def snapshot(fn: Callable[..., Any], starred: bool) -> Chunk:
-    """fn as it is now."""
-    name = values.describe(fn)
-    return Chunk(values.dumps(fn, name), name, starred)

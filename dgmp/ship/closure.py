@@ -66,11 +66,30 @@ def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     try:
         return values.by_value(obj) if obj is not args and beyond_pickle(obj[0]) else values.pickled(obj)
     except BaseException as e:
-        from . import reason
+        raise cannot_pickle(fn, args, kwargs, e) from e
 
-        if reason.is_callers(e):
-            raise
-        raise EncodingError(reason.of_call(fn, args, kwargs, e)) from e
+
+def snapshot_for_map(fn: Any, starred: bool) -> Chunk:
+    """fn as it is now."""
+    try:
+        if beyond_pickle(fn) and not modules.by_reference(fn):
+            from . import dynamic  # cloudpickle, 20 ms: only for those who need it
+
+            data = dynamic.dumps(fn)
+        else:
+            data = values.in_one_piece(fn)
+    except BaseException as e:
+        raise cannot_pickle(fn, (), {}, e) from e
+    return Chunk(data, describe(fn), starred)
+
+
+def cannot_pickle(fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any], error: BaseException) -> EncodingError:
+    """The error for a call; raises what is no matter of its parts."""
+    from . import reason
+
+    if reason.is_callers(error):
+        raise error
+    return EncodingError(reason.of_call(fn, args, kwargs, error))
 
 
 def beyond_pickle(fn: Any) -> bool:

@@ -182,6 +182,16 @@ def test_a_full_function_table(rt, monkeypatch):
     assert list(rt.map(lambda x: x + 1, range(10))) == list(range(1, 11))
 
 
+@dgmp.task
+def cube(x):
+    return x ** 3
+
+
+def test_a_task(rt):
+    assert list(rt.map(cube, range(20))) == [x ** 3 for x in range(20)]
+    assert list(rt.map(dgmp.task(lambda x: x + 1), range(20))) == list(range(1, 21))
+
+
 def name_of_g(x):
     return dgmp.current()["name"]
 
@@ -279,7 +289,7 @@ def test_errors_of_pickling_name_the_item(rt):
 
 def test_a_function_that_cannot_be_pickled(rt):
     lock = threading.Lock()
-    with pytest.raises(dgmp.EncodingError, match="lambda"):
+    with pytest.raises(dgmp.EncodingError, match="lambda.*lock.*inside the G"):
         rt.map(lambda x: lock, [1])
 
 
@@ -577,6 +587,60 @@ def test_ctrl_c_loses_nothing(rt, tmp_path):
     assert list(results) == [x * x for x in range(100)]
 
 
+class Interrupts:
+    """Ctrl-C again and again, in the `with` block."""
+
+    def __init__(self):
+        self.count = 0
+        self.armed = False
+        self.stopped = threading.Event()
+
+    def strike(self, number, frame):
+        if self.armed:
+            self.armed = False
+            self.count += 1
+            raise KeyboardInterrupt
+
+    def send(self):
+        rng = random.Random(3)
+        while not self.stopped.wait(rng.random() * 0.003):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def __enter__(self):
+        self.before = signal.signal(signal.SIGINT, self.strike)
+        self.sender = threading.Thread(target=self.send)
+        self.sender.start()
+        return self
+
+    def __exit__(self, *error):
+        self.armed = False
+        self.stopped.set()
+        self.sender.join()
+        signal.signal(signal.SIGINT, self.before)
+
+
+@pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 7, "buffersize": 50}])
+def test_interrupts_at_any_instruction_lose_nothing(rt, options):
+    begun, rounds = time.monotonic(), 0
+    with Interrupts() as interrupts:
+        while (interrupts.count < 100 and time.monotonic() - begun < 10) or rounds % 2:
+            results = (rt.map_unordered if rounds % 2 else rt.map)(square, range(5000), **options)
+            rounds += 1
+            got = []
+            ended = False
+            while not ended:
+                try:
+                    interrupts.armed = True
+                    for x in results:
+                        got.append(x)
+                    interrupts.armed = False
+                    ended = True
+                except KeyboardInterrupt:
+                    pass
+            assert sorted(got) == [x * x for x in range(5000)]
+    assert interrupts.count
+
+
 def test_two_threads_take_from_one_iterator(rt):
     for mapping in (rt.map, rt.map_unordered):
         results = mapping(square, range(20_000), chunksize=7)
@@ -678,6 +742,7 @@ def test_what_map_refuses(rt):
     ]:
         with pytest.raises(TypeError, match=match):
             refuses()
+    assert list(rt.map(square, iter([1, 2]), chunksize=10**30, buffersize=10**40)) == [1, 4]
     for name in ("chunksize", "buffersize"):
         for value in (0, -1):
             with pytest.raises(ValueError, match=f"{name} must be at least 1, not {value}"):

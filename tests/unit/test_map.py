@@ -7,6 +7,7 @@ import random
 
 import pytest
 
+import dgmp
 from dgmp.api import pace as pacing
 from dgmp.api.pace import MOST_BYTES, MOST_CHUNKS, MOST_ITEMS, TARGET_NS, Cost, Pace, cost_of
 
@@ -188,6 +189,7 @@ def test_what_is_known_of_a_function():
     assert cost_of(one.method) is cost_of(Callable().method) is cost_of(Callable.method)
     assert cost_of(one) is cost_of(Callable())
     assert cost_of(functools.partial(functools.partial(pow, 2), 3)) is cost_of(pow)
+    assert cost_of(dgmp.task(make)) is cost_of(make)
     assert cost_of(Callable) is cost_of(Callable) is not cost_of(int)
     assert cost_of(Hashless) is not cost_of(Hashless)
 
