@@ -165,7 +165,6 @@ void heap_keep(struct view *v, uint64_t payload, uint32_t m) {
 /* Under the lock; m is dead.  1: the block is free now. */
 static int sweep(struct view *v, struct block *b, uint32_t m) {
     if (load_acq(&b->state) == B_FREE) return 0;
-    if (load_rlx(&b->shared) && load_acq(&b->state) == BWORD(B_HELD, m)) store_rel(&b->state, B_KEPT);
     if (load_rlx(&b->shared)) return reader_forget(v, b, m);
     if (load_acq(&b->state) != BWORD(B_HELD, m)) return 0;
     store_rel(&b->state, B_FREE);
