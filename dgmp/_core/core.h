@@ -222,7 +222,8 @@ struct block {
 struct heap {
     struct lock lock;
     uint64_t base, size;              /* constant */
-    au64 bump;                        /* under lock */
+    au64 bump;                        /* under lock: the end of all blocks */
+    au64 top;                         /* under lock: as far as memory may be warm; blocks at the end may have ceased to be */
     au64 free[NCLASSES];              /* under lock: offset of the first free block of the class */
 };
 

@@ -112,6 +112,17 @@ static void trim(int fd) {
     CHECK(again == a && !load_rlx(&block_of(&v[0], again)->cold));
     heap_free(&v[0], again), heap_free(&v[0], b);
     CHECK(heap_trim(&v[1]) > 0);
+    /* also what lay at the end of all blocks and is none any more: somebody has died */
+    CHECK((a = shared_alloc(&v[0], 4 << 20)) != 0);
+    memset(shared_content(&v[0], a), 3, 4 << 20);
+    before = resident(fd);
+    heap_free(&v[0], a);
+    heap_sweep(&v[1], 1);
+    CHECK(load_rlx(&v[0].seg->heap.bump) <= a && resident(fd) == before);
+    while (heap_trim(&v[1])) continue;
+    CHECK(resident(fd) < before - (4 << 20) + 16384 && heap_trim(&v[1]) == 0);
+    CHECK((a = shared_alloc(&v[0], 4 << 20)) != 0 && ((char *)shared_content(&v[0], a))[2 << 20] == 0);
+    heap_free(&v[0], a);
 }
 
 int main(void) {
