@@ -202,9 +202,9 @@ struct fn_entry {
     uint64_t off, len;                /* off without hash: whoever wrote it died */
 };
 
-/* A block of the heap: this header, then the payload.  state = {owner:16, state:8}; the owner is that of a held block.
+/* A block of the heap: this header, then the payload.  state = {owner:24, state:8}; the owner is that of a held block.
  * FREE: on a free list.  HELD: by its owner, until a G refers to it.  USED: by a G.  KEPT: no G refers to it any more, its
- * readers do (readers.c). */
+ * readers do (readers.c); in the place of the owner is a count then. */
 enum { B_FREE = 1, B_HELD, B_USED, B_KEPT };
 #define BWORD(state, owner) ((uint32_t)(state) | (uint32_t)(owner) << 8)
 #define BSTATE(w) ((w) & 0xffu)
@@ -214,14 +214,16 @@ struct block {
     au32 shared;                      /* 1: the payload begins with the masks of its readers */
     au32 cold;                        /* free, and its memory has been given back */
     au64 next;                        /* under the lock, while free */
-    uint64_t pad;
+    uint32_t kept;                    /* how often it has been KEPT; whoever makes it so */
+    uint32_t pad;
 };
 
 #define NCLASSES 40
 struct heap {
     struct lock lock;
     uint64_t base, size;              /* constant */
-    au64 bump;                        /* under lock */
+    au64 bump;                        /* under lock: the end of all blocks */
+    au64 top;                         /* under lock: as far as memory may be warm; blocks at the end may have ceased to be */
     au64 free[NCLASSES];              /* under lock: offset of the first free block of the class */
 };
 

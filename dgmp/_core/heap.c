@@ -19,6 +19,7 @@
 #define MIN_SHIFT 9                   /* 512 bytes */
 #define CACHED_CLASSES 8              /* up to 64 KiB */
 #define CACHE 16
+#define PIECE (64ull << 20)           /* what is given back at once under the lock */
 
 static struct block *block_at(struct view *v, uint64_t off) { return at(v, off); }
 static uint64_t class_size(uint32_t c) { return 1ull << (c + MIN_SHIFT); }
@@ -54,6 +55,7 @@ static uint64_t bump(struct view *v, uint32_t c) {
     if (off + class_size(c) > h->base + h->size) return 0;
     store_rlx(&block_at(v, off)->class, c);                   /* before bump: the sweep walks by class */
     hold_new(v, block_at(v, off));
+    if (load_rlx(&h->top) < off + class_size(c)) store_rlx(&h->top, off + class_size(c));
     store_rel(&h->bump, off + class_size(c));
     return off;
 }
@@ -165,7 +167,6 @@ void heap_keep(struct view *v, uint64_t payload, uint32_t m) {
 /* Under the lock; m is dead.  1: the block is free now. */
 static int sweep(struct view *v, struct block *b, uint32_t m) {
     if (load_acq(&b->state) == B_FREE) return 0;
-    if (load_rlx(&b->shared) && load_acq(&b->state) == BWORD(B_HELD, m)) store_rel(&b->state, B_KEPT);
     if (load_rlx(&b->shared)) return reader_forget(v, b, m);
     if (load_acq(&b->state) != BWORD(B_HELD, m)) return 0;
     store_rel(&b->state, B_FREE);
@@ -218,13 +219,24 @@ static uint64_t pop_warm(struct view *v) {
     return 0;
 }
 
+/* The last piece of what is warm beyond the blocks goes back to the system. */
+static uint64_t trim_end(struct view *v) {
+    struct heap *h = &v->seg->heap;
+    uint64_t begin = (load_rlx(&h->bump) + 4095) & ~4095ull, end = load_rlx(&h->top);
+    if (end <= begin) return 0;
+    if (end - begin > PIECE) begin = (end - PIECE) & ~4095ull;
+    madvise(at(v, begin), end - begin, MADV_REMOVE);
+    store_rlx(&h->top, begin);
+    return end - begin;
+}
+
 /* One warm block's memory, but for the page of its header, goes back to the system. */
 uint64_t heap_trim(struct view *v) {
     struct heap *h = &v->seg->heap;
     lock(v, &h->lock);
-    uint64_t off = pop_warm(v);
+    uint64_t off = pop_warm(v), given = off ? 0 : trim_end(v);
     unlock(&h->lock);
-    if (!off) return 0;
+    if (!off) return given;
     struct block *b = block_at(v, off);
     uint64_t begin = (off + sizeof *b + 4095) & ~4095ull, end = (off + class_size(load_rlx(&b->class))) & ~4095ull;
     madvise(at(v, begin), end - begin, MADV_REMOVE);

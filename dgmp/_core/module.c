@@ -148,6 +148,8 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
     self->world.notify = -1;
     self->next = views;
     views = self;
+    self->blocks = PyDict_New();                              /* later it might run the garbage collector, and so Python */
+    if (!self->blocks) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -231,7 +233,6 @@ static PyType_Spec block_spec = {"dgmp._core.native.Block", sizeof(Block), 0,
  * keeps it meanwhile. */
 static PyObject *payload(View *self, uint64_t off, const char *data, uint64_t len) {
     if (!off || !is_shared(&self->v, off)) return PyBytes_FromStringAndSize(data, (Py_ssize_t)len);
-    if (!self->blocks && !(self->blocks = PyDict_New())) return NULL;
     PyObject *key = PyLong_FromUnsignedLongLong(off), *known = key ? PyDict_GetItemWithError(self->blocks, key) : NULL;
     PyObject *block = NULL;
     if (known) {
@@ -646,7 +647,8 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
-/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual */
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual.
+ * 0: one that was never spawned. */
 static PyObject *View_cancel(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);

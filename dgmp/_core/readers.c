@@ -6,7 +6,8 @@
  * it when its last view has died.  When the G's reference goes, the block is KEPT for its readers; whoever finds it KEPT
  * and without readers, and wins the CAS, frees it: the last reader, or the process whose G it was.  Each of these first
  * makes its own change and then looks at the other's (both seq_cst), so one of them finds it; if that one is killed in
- * between, the next sweep does (heap_sweep), which also clears the bits of the dead.
+ * between, the next sweep does (heap_sweep), which also clears the bits of the dead.  The state of a KEPT block counts how
+ * often it has been, so that who has looked and comes late does not win the block of another G, which has readers again.
  */
 #include "core.h"
 
@@ -43,26 +44,29 @@ void reader_enter(struct view *v, uint64_t off) {
     atomic_fetch_or(&masks(block_of(v, off))[v->self / 64], 1ull << (v->self % 64));
 }
 
-/* 1: it was KEPT, has no readers, and is held by us now. */
-static int reclaim(struct view *v, struct block *b) {
-    uint32_t kept = B_KEPT;
-    return !has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, BWORD(B_HELD, v->self));
+/* By its holder, or in the stead of a dead one. */
+static void keep(struct block *b) { atomic_store(&b->state, BWORD(B_KEPT, ++b->kept)); }
+
+/* 1: it was KEPT, has no readers, and is in state `to` now. */
+static int reclaim(struct view *v, struct block *b, uint32_t to) {
+    uint32_t kept = atomic_load(&b->state);
+    return BSTATE(kept) == B_KEPT && !has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, to);
 }
 
 void reader_leave(struct view *v, uint64_t off) {
     struct block *b = block_of(v, off);
     atomic_fetch_and(&masks(b)[v->self / 64], ~(1ull << (v->self % 64)));
-    if (atomic_load(&b->state) == B_KEPT && reclaim(v, b)) heap_free(v, off);
+    if (reclaim(v, b, BWORD(B_HELD, v->self))) heap_free(v, off);
 }
 
 int readers_gone(struct view *v, struct block *b) {
     if (!has_readers(v, b)) return 1;
-    atomic_store(&b->state, B_KEPT);
-    return reclaim(v, b);
+    keep(b);
+    return reclaim(v, b, BWORD(B_HELD, v->self));
 }
 
 int reader_forget(struct view *v, struct block *b, uint32_t m) {
+    if (load_acq(&b->state) == BWORD(B_HELD, m)) keep(b);
     atomic_fetch_and(&masks(b)[m / 64], ~(1ull << (m % 64)));
-    uint32_t kept = B_KEPT;
-    return atomic_load(&b->state) == B_KEPT && !has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, B_FREE);
+    return reclaim(v, b, B_FREE);
 }

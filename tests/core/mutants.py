@@ -61,16 +61,16 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
      {"        int ours = gcollect(&m0, g);\n        inbox_drop(&m0, 0);":
       "        inbox_drop(&m0, 0);\n        int ours = gcollect(&m0, g);"}),
     ("looking once more at who reads", "test_readers", "readers.c",
-     {"    atomic_store(&b->state, B_KEPT);\n    return reclaim(v, b);":
-      "    atomic_store(&b->state, B_KEPT);\n    return 0;"}),
+     {"    keep(b);\n    return reclaim(v, b, BWORD(B_HELD, v->self));": "    keep(b);\n    return 0;"}),
     ("the CAS of the last reader", "test_readers", "readers.c",
-     {"!has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, BWORD(B_HELD, v->self));":
-      "!has_readers(v, b) && kept && (atomic_store(&b->state, BWORD(B_HELD, v->self)), 1);"}),
+     {"!has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, to);":
+      "!has_readers(v, b) && (atomic_store(&b->state, to), 1);"}),
     ("a reader looks before it leaves", "test_readers", "readers.c",
      {"    atomic_fetch_and(&masks(b)[v->self / 64], ~(1ull << (v->self % 64)));\n"
-      "    if (atomic_load(&b->state) == B_KEPT &&":
+      "    if (reclaim":
       "    uint32_t state = atomic_load(&b->state);\n"
-      "    atomic_fetch_and(&masks(b)[v->self / 64], ~(1ull << (v->self % 64)));\n    if (state == B_KEPT &&"}),
+      "    atomic_fetch_and(&masks(b)[v->self / 64], ~(1ull << (v->self % 64)));\n    if (BSTATE(state) == B_KEPT && reclaim"}),
+    ("how often a block has been kept", "test_readers", "readers.c", {"++b->kept": "b->kept"}),
     ("what the dead read", "test_kill", "heap.c",
      {"    if (load_rlx(&b->shared)) return reader_forget(v, b, m);": "    if (load_rlx(&b->shared)) return 0;"}),
     ("the sweep of gFree", "test_kill", "repair.c", {"    gfree_sweep(v);\n": ""}),

@@ -278,7 +278,7 @@ static void check_blocks(void) {
         struct block *b = at(v, off);
         readers = (au64 *)(b + 1);
         CHECK(b->state == B_FREE || !b->shared || (*readers & 1) == 0);       /* the dead read nothing */
-        CHECK(b->state != B_KEPT || *readers);
+        CHECK(BSTATE(b->state) != B_KEPT || *readers);
         used += b->state == B_USED, owned_by_dead += b->state == BWORD(B_HELD, 0);
         off += 512ull << b->class;
     }

@@ -66,10 +66,10 @@ static void deaths(void) {
     uint64_t alone = used_by(1, 1), with_another = used_by(3, 1), with_a_g = used_by(1, 0), others = used_by(2, 1);
     uint64_t held = shared_alloc(&v[0], LEN);
     CHECK(alone && with_another && with_a_g && others && held);
-    CHECK(state_of(alone) == B_KEPT && state_of(with_a_g) == B_USED);
+    CHECK(BSTATE(state_of(alone)) == B_KEPT && state_of(with_a_g) == B_USED);
     CHECK(heap_sweep(&v[OWNER], 0) == 2);                     /* alone, and held */
     CHECK(state_of(alone) == B_FREE && state_of(held) == B_FREE);
-    CHECK(state_of(with_another) == B_KEPT && state_of(others) == B_KEPT && state_of(with_a_g) == B_USED);
+    CHECK(BSTATE(state_of(with_another)) == B_KEPT && BSTATE(state_of(others)) == B_KEPT && state_of(with_a_g) == B_USED);
     reader_leave(&v[1], with_another);
     CHECK(state_of(with_another) == B_FREE);
     heap_hold(&v[OWNER], with_a_g), heap_free(&v[OWNER], with_a_g);
@@ -80,9 +80,15 @@ static void deaths(void) {
     /* killed while it let go of a G's block that others read */
     uint64_t half = used_by(2, 0);
     heap_hold(&v[0], half);
-    CHECK(heap_sweep(&v[OWNER], 0) == 0 && state_of(half) == B_KEPT);
+    CHECK(heap_sweep(&v[OWNER], 0) == 0 && BSTATE(state_of(half)) == B_KEPT);
     reader_leave(&v[1], half);
     CHECK(state_of(half) == B_FREE);
+    /* who found it KEPT and comes late does not win it when it is KEPT anew */
+    uint64_t again = used_by(2, 1);
+    uint32_t kept = state_of(again);
+    reader_leave(&v[1], again);
+    CHECK(used_by(2, 1) == again && BSTATE(state_of(again)) == B_KEPT && state_of(again) != kept);
+    reader_leave(&v[1], again);
     CHECK(shared_alloc(&v[0], UINT64_MAX - 8) == 0 && shared_alloc(&v[0], 1ull << 40) == 0);
 }
 
@@ -106,6 +112,17 @@ static void trim(int fd) {
     CHECK(again == a && !load_rlx(&block_of(&v[0], again)->cold));
     heap_free(&v[0], again), heap_free(&v[0], b);
     CHECK(heap_trim(&v[1]) > 0);
+    /* also what lay at the end of all blocks and is none any more: somebody has died */
+    CHECK((a = shared_alloc(&v[0], 4 << 20)) != 0);
+    memset(shared_content(&v[0], a), 3, 4 << 20);
+    before = resident(fd);
+    heap_free(&v[0], a);
+    heap_sweep(&v[1], 1);
+    CHECK(load_rlx(&v[0].seg->heap.bump) <= a && resident(fd) == before);
+    while (heap_trim(&v[1])) continue;
+    CHECK(resident(fd) < before - (4 << 20) + 16384 && heap_trim(&v[1]) == 0);
+    CHECK((a = shared_alloc(&v[0], 4 << 20)) != 0 && ((char *)shared_content(&v[0], a))[2 << 20] == 0);
+    heap_free(&v[0], a);
 }
 
 int main(void) {

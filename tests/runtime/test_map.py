@@ -469,6 +469,16 @@ def test_a_dropped_iterator_drops_what_has_not_begun(rt, tmp_path, ordered):
     assert not os.listdir(folder) and source.count == pulled
 
 
+def test_a_chunk_that_was_never_sent_drops_nothing(rt, tmp_path):
+    release = hold_the_ms(rt, tmp_path)
+    futures = [rt.go(helpers.identity, i) for i in range(100)]  # one of them is the first G of slot 0: word 0, but for a bit
+    failed = rt.map(helpers.identity, [threading.Lock()])
+    del failed
+    gc.collect()
+    release()
+    assert dgmp.gather(*futures) == list(range(100))
+
+
 def test_words_of_dropped_chunks_do_not_fill_the_queue(tmp_path, monkeypatch):
     monkeypatch.setattr(boot, "NSLOTS", 256)
     with dgmp.Runtime(procs=2) as rt:
