@@ -34,7 +34,10 @@ from .node import Node
 from .pace import MOST_BYTES, TARGET_NS, Pace, cost_of
 
 T = TypeVar("T")
-MOST_TABLED = 1 << 20  # bytes; a function that is larger goes with every chunk, as the table keeps what it has got for ever
+# A function that is larger goes with every chunk, and once so many are there all others do: the table keeps what it has got.
+MOST_TABLED = 1 << 20  # bytes
+MOST_TABLED_IN_ALL = 16 << 20
+MOST_FUNCTIONS = 1024
 # Inputs that do not wait for anything.  Others are pulled in pieces of about so long, with a look at the clock after each.
 INSTANT = frozenset({list, tuple, range, str, bytes, bytearray, dict, set, frozenset, deque, array})
 PIECE_NS = 20_000
@@ -220,10 +223,15 @@ class Chunks:
         self.outlet: list[Any] = [NOTHING]
 
     def table_key(self) -> int:
-        if len(self.chunk.pickled) <= MOST_TABLED:
+        if len(self.chunk.pickled) > MOST_TABLED:
+            return functions.WHOLE
+        data = values.dumps(self.chunk, self.chunk.__qualname__)
+        tabled = self.node.tabled
+        key = tabled.get(data, functions.WHOLE)
+        if not key and len(tabled) < MOST_FUNCTIONS and sum(builtins.map(len, tabled)) + len(data) <= MOST_TABLED_IN_ALL:
             with contextlib.suppress(MemoryError):  # the table is full
-                return self.node.view.intern(values.dumps(self.chunk, self.chunk.__qualname__))
-        return functions.WHOLE
+                key = tabled[data] = self.node.view.intern(data)
+        return key
 
     def chain(self) -> Iterator[Any]:
         """In zip(self) there is no method __iter__ in Python for the chain to call, in which an interrupt would end it."""

@@ -67,6 +67,7 @@ class Node:
     def __init__(self, view: View) -> None:
         self.view = view
         self.encoder = closure.Encoder(view)
+        self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
         self.sleepers = 0
         self.spawned = 0

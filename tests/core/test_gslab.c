@@ -46,7 +46,7 @@ int main(void) {
         for (int i = 0; i < N; i++) CHECK(won[i] == 1);
     }
     /* the owner cancels while others claim: each ends once, by one of them, and a cancelled one with an empty result */
-    for (int round = 0; round < 5; round++) {
+    for (int round = 0; round < 50; round++) {
         pthread_t t[MS];
         int cancelled = 0, empty = 0;
         for (int i = 0; i < N; i++) words[i] = spawn(&owner), won[i] = 0;

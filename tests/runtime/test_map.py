@@ -469,6 +469,15 @@ def test_a_dropped_iterator_drops_what_has_not_begun(rt, tmp_path, ordered):
     assert not os.listdir(folder) and source.count == pulled
 
 
+def test_functions_of_maps_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(boot, "HEAP", 64 << 20)
+    with dgmp.Runtime(procs=1) as rt:
+        for i in range(200):
+            captured = os.urandom(400_000)
+            assert list(rt.map(lambda x, c=captured: len(c) + x, [i])) == [400_000 + i]
+        assert rt.go(len, bytes(20_000_000)).result() == 20_000_000
+
+
 def test_a_chunk_that_was_never_sent_drops_nothing(rt, tmp_path):
     release = hold_the_ms(rt, tmp_path)
     futures = [rt.go(helpers.identity, i) for i in range(100)]  # one of them is the first G of slot 0: word 0, but for a bit
