@@ -25,8 +25,9 @@ from ..ship import sources
 
 YOUNG_NS = 1_000_000_000  # clocks of file systems are coarse: a few ms
 SHORT_NS = PAUSE_NS = 1_000_000_000
-SWEEP_PAUSES = 3  # files are compared after pauses of at least so many times what that takes
+OFTEN, RARE = 3, 1000  # stamps are compared after pauses of at least so many times what that takes: without and with inotify
 SHORTEST_PAUSE_NS = 10_000
+MANY_FILES = 300
 MOST_FILES, MOST_FOLDERS = 10_000, 1000
 MOST_EDITS = 256
 ANY = "*"  # stands for every file, when there were more edits than that
@@ -64,7 +65,7 @@ class Edits:
         self.sweep_ns = 0  # what that took
         self.patient = True  # inotify has not been tried
         self.find_folders()
-        if self.young:
+        if self.young or len(self.stamps) > MANY_FILES:
             self.start_inotify()
         self.tell_when_to_look()
 
@@ -74,11 +75,12 @@ class Edits:
         places = len(self.places)
         now = time.monotonic_ns()
         found = self.read_events() if self.fd >= 0 else set()
-        if self.fd < 0 or now - self.swept > PAUSE_NS:
+        if self.fd < 0 or now - self.swept > self.pause():
             found |= self.sweep()
         self.find_folders()
         if self.patient and (found or self.young or now - self.started > SHORT_NS):
-            found |= self.start_inotify()
+            self.start_inotify()
+            found |= self.look_anew()
         self.tell_when_to_look()
         self.since_boot.update(dict.fromkeys(found, self.looks))
         if len(self.since_boot) > MOST_EDITS:
@@ -86,7 +88,13 @@ class Edits:
         return bool(found) or len(self.places) > places
 
     def tell_when_to_look(self) -> None:
-        self.view.world_files(self.fd, PAUSE_NS if self.fd >= 0 else max(SHORTEST_PAUSE_NS, SWEEP_PAUSES * self.sweep_ns))
+        self.view.world_files(self.fd, self.pause())
+
+    def pause(self) -> int:
+        """After how many ns without a G stamps are compared."""
+        if self.fd >= 0:
+            return max(PAUSE_NS, RARE * self.sweep_ns)
+        return max(SHORTEST_PAUSE_NS, OFTEN * self.sweep_ns)
 
     def close(self) -> None:
         if self.fd >= 0:
@@ -151,16 +159,15 @@ class Edits:
         return {path for path in changed if path.endswith(SOURCE)}
 
     # ------------------------------------------------------------------ by inotify
-    def start_inotify(self) -> set[str]:
-        """From now on by events.  The files that were edited until then."""
+    def start_inotify(self) -> None:
+        """From now on by events."""
         self.patient = False
         try:
             self.fd = inotify()
         except OSError:  # as many as this user may have
-            return set()
+            return
         for folder in list(self.folders):
             self.watch(folder)
-        return self.look_anew()
 
     def watch(self, folder: str) -> None:
         try:
@@ -190,6 +197,10 @@ class Edits:
             try:
                 data = os.read(self.fd, 1 << 16)
             except BlockingIOError:
+                return
+            except OSError:  # closed by the program, with all others that it knew nothing of
+                self.fd = -1
+                yield -1, OVERFLOW, ""
                 return
             at = 0
             while at < len(data):

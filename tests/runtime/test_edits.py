@@ -10,7 +10,7 @@ import pytest
 
 import dgmp
 from dgmp.api import edits
-from tests.helpers import PYTHON
+from tests.helpers import PYTHON, eventually
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def way(request, monkeypatch):
     """How edits are noticed."""
     if request.param == "stamps":
         monkeypatch.setattr(edits, "inotify", refuse)
-        monkeypatch.setattr(edits, "SWEEP_PAUSES", 0)
+        monkeypatch.setattr(edits, "OFTEN", 0)
     return request.param
 
 
@@ -289,6 +289,26 @@ def test_no_more_watches(folder, name, monkeypatch):
         assert rt.go(module.f).result(20) == 0
         write(folder, name, "edited")
         assert rt.go(module.f).result(20) == "edited"
+
+
+def test_a_descriptor_that_the_program_has_closed(folder, name, rt):
+    write(folder, name, 0)
+    module = importlib.import_module(name)
+    assert rt.go(module.f).result(20) == 0
+    os.close(rt._teller.edits.fd)
+    for i in range(1, 3):
+        write(folder, name, f"edited {i}")
+        assert eventually(lambda i=i: rt.go(module.f).result(20) == f"edited {i}")
+
+
+def test_many_files(folder, name, monkeypatch):
+    """With stamps alone it would cost too much to look."""
+    monkeypatch.setattr(edits, "YOUNG_NS", -1 << 60)
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt._teller.edits.fd < 0
+    monkeypatch.setattr(edits, "MANY_FILES", 1)
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt._teller.edits.fd >= 0
 
 
 PROGRAM = """
