@@ -44,7 +44,8 @@ setup(
             sources=sorted(glob("dgmp/_core/*.c")),
             depends=sorted(glob("dgmp/_core/*.h")),
             define_macros=[("Py_LIMITED_API", "0x030b0000")],
-            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-fvisibility=hidden", "-pthread"],
+            extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror=implicit-function-declaration",
+                                "-fvisibility=hidden", "-pthread"],
             extra_link_args=["-pthread"],
             py_limited_api=True,
         )

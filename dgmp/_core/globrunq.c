@@ -5,10 +5,22 @@
  */
 #include "core.h"
 
+/* Under the lock.  Words of Gs that were cancelled meanwhile leave the ring.  The others move up, the last one first: who dies
+ * here leaves some twice, which is harmless. */
+static void drop_stale(struct view *v, struct lring *r) {
+    uint64_t h = load_rlx(&r->head), to = load_rlx(&r->tail);
+    for (uint64_t i = to; i-- > h;) {
+        uint64_t w = load_rlx(lring_cell(v, r, i)), s = load_acq(&v->allgs[gword_index(w)].state);
+        if (w & GWORD_TOKEN || (GSTATUS(s) == G_RUNNABLE && GGEN(s) == gword_gen(w))) store_rel(lring_cell(v, r, --to), w);
+    }
+    store_rel(&r->head, to);
+}
+
 void globrunqputbatch(struct view *v, const uint64_t *gs, uint32_t n) {
     struct lring *r = &v->seg->globrunq;
     lock(v, &r->lock);
     uint64_t t = load_rlx(&r->tail);
+    if (t - load_rlx(&r->head) + n > r->cap) drop_stale(v, r);
     if (t - load_rlx(&r->head) + n > r->cap) throw(v, "the global queue overflowed");
     for (uint32_t i = 0; i < n; i++) store_rlx(lring_cell(v, r, t + i), gs[i]);
     store_rel(&r->tail, t + n);

@@ -54,6 +54,7 @@ typedef struct View {
     int woke;                         /* our last spawn had to wake an M, or ask for one */
     struct world world;
     struct watched seen, told;        /* NULLs where nobody tells Gs of changes */
+    PyObject *tell;                   /* is called with what has changed */
     uint64_t blocks_out, bytes_out;   /* shared blocks that are arguments of Gs of ours which have not been collected */
     PyObject *blocks;                 /* of the shared blocks we read: offset -> address of its Block, not a reference */
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
@@ -350,6 +351,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->watched);
     Py_XDECREF(self->mark);
     Py_XDECREF(self->act);
+    Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
@@ -368,6 +370,7 @@ static PyObject *View_close(View *self, PyObject *error) {
     }
     self->closed = 1;
     Py_CLEAR(self->act);
+    Py_CLEAR(self->tell);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -481,20 +484,39 @@ static int list_changed(PyObject *const where[2], const struct items *was) {
     return 0;
 }
 
-/* world_changed() -> None; "state": environment, directory, path or filters are not as they were when our Gs were last told;
- * "files": it is time to look at files */
-static PyObject *View_world_changed(View *self, PyObject *none) {
-    (void)none;
-    CHECK(self);
-    if (!self->told.path.list) Py_RETURN_NONE;
+/* "state": environment, directory, path or filters are not as they were when our Gs were last told; "files": it is time to
+ * look at files; NULL: nothing. */
+static const char *changed(View *self) {
+    if (!self->told.path.list) return NULL;
     int what = list_changed(sys_path, &self->told.path) ? WORLD_STATE : WORLD_QUIET;
     if (what == WORLD_QUIET && !world_busy(&self->world)) {
         what = world_changed(&self->world);
         if (what != WORLD_STATE && list_changed(warnings_filters, &self->told.filters)) what = WORLD_STATE;
         if (what == WORLD_QUIET && PyDict_Size(sys_modules) != self->told.modules) what = WORLD_FILES;
     }
-    if (what == WORLD_QUIET) Py_RETURN_NONE;
-    return PyUnicode_FromString(what == WORLD_STATE ? "state" : "files");
+    return what == WORLD_STATE ? "state" : what == WORLD_FILES ? "files" : NULL;
+}
+
+/* tell_changes(tell): look_for_changes calls tell(what), where what is as above. */
+static PyObject *View_tell_changes(View *self, PyObject *tell) {
+    CHECK(self);
+    PyObject *old = self->tell;
+    self->tell = Py_NewRef(tell);
+    Py_XDECREF(old);
+    Py_RETURN_NONE;
+}
+
+/* look_for_changes(): before a spawn, as soon after the one before as can be (world_busy). */
+static PyObject *View_look_for_changes(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    const char *what = self->tell ? changed(self) : NULL;
+    if (!what) Py_RETURN_NONE;
+    PyObject *tell = Py_NewRef(self->tell), *text = PyUnicode_FromString(what);
+    PyObject *done = text ? PyObject_CallFunctionObjArgs(tell, text, NULL) : NULL;
+    Py_DECREF(tell);
+    Py_XDECREF(text);
+    return done;
 }
 
 /* world_look(): what is now is what the next world_told() has told of. */
@@ -1407,7 +1429,7 @@ static PyObject *View_get(View *self, void *what) {
 #define ARGS(name) {#name, (PyCFunction)View_##name, METH_VARARGS, NULL}
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))View_##name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
-    NOARGS(world_changed), NOARGS(world_look), ONE(world_told), ONE(world_entered), ONE(world_of), ARGS(world_files),
+    ONE(tell_changes), NOARGS(look_for_changes), NOARGS(world_look), ONE(world_told), ONE(world_entered), ONE(world_of), ARGS(world_files),
     ONE(close), FAST(spawn), ONE(cancel), FAST(drain), NOARGS(sent), ONE(shown), ARGS(watch), ONE(publish_levels), NOARGS(new_levels),
     NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait), NOARGS(kick), ONE(intern), ONE(function), ARGS(pack),
     NOARGS(trim), NOARGS(large),

@@ -420,7 +420,9 @@ class Chunks:
 def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], chunksize: int | None, buffersize: int | None,
           depth: int, *, starred: bool = False, ordered: bool = True) -> Iterator[T]:
     """The iterator over fn's results; depth: of the user's frame, as seen from here."""
-    node.catch_changes()
+    if node.gone is not None:
+        raise node.gone
+    node.look_for_changes()
     if not callable(fn):
         raise TypeError(f"map needs a function, not {fn!r}")
     if not iterables:

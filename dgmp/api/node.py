@@ -74,8 +74,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
-        self.world: Teller | None = None  # None where Gs inherit it
-        self.world_changed = view.world_changed
+        self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
 
@@ -83,7 +82,9 @@ class Node:
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
-        self.catch_changes()
+        if self.gone is not None:
+            raise self.gone
+        self.look_for_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         future: Future[Any] = Future(self, fn, name)
@@ -117,13 +118,6 @@ class Node:
         if not self.spawned & 63:
             self.throttle()
         return future
-
-    def catch_changes(self) -> None:
-        """What the program has changed around itself since its last G, the next ones see (ship.world)."""
-        if self.world is not None and (what := self.world_changed()):
-            self.world.tell(what)
-        if self.gone is not None:
-            raise self.gone
 
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
@@ -308,11 +302,10 @@ class Member(Node):
 
     def tell_of_changes(self) -> None:
         """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
-        teller = self.world = Teller(self.view, self.m.worlds)
+        Teller(self.view, self.m.worlds)
 
         def world() -> int:
-            if what := self.view.world_changed():
-                teller.tell(what)
+            self.view.look_for_changes()
             return self.m.worlds.current
 
         self.m.world = world

@@ -76,6 +76,7 @@ class Runtime:
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
+        self._teller: Teller | None = None
         with contextlib.ExitStack() as undo, stdio_taken():
             self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             undo.callback(os.close, self._event)
@@ -110,8 +111,8 @@ class Runtime:
 
     def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        self.node.world = Teller(self.node.view)
-        message = boot_message(self.node.world.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
+        self._teller = Teller(self.node.view)
+        message = boot_message(self._teller.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
                                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -124,7 +125,7 @@ class Runtime:
                 self.node.output.start()
         finally:
             os.close(message)
-        self.node.world.watch_files()
+        self._teller.watch_files()
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
@@ -135,8 +136,8 @@ class Runtime:
     def _close_descriptors(self) -> None:
         os.close(self._event)
         os.close(self._alarm)
-        if self.node.world is not None:
-            self.node.world.close()
+        if self._teller is not None:
+            self._teller.close()
 
     def _alive(self) -> bool:
         """Whether the coordinator is there; a fatal message of its raises."""

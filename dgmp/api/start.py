@@ -19,7 +19,7 @@ import marshal, sys
 try:
     with open(14, "rb") as file:
         boot = marshal.load(file)
-    sys.path[:0] = boot["import"]
+    sys.path[:] = boot["import"] + sys.path[not sys.flags.safe_path:]
 except (OSError, EOFError, LookupError, TypeError, ValueError):
     sys.exit(1)
 from dgmp.coordinator.server import main
@@ -58,12 +58,11 @@ def boot_message(now: world.World, options: dict[str, Any]) -> int:
     It is no message on the socket, as it need not fit into the socket's buffer; and it is marshalled, as its reader knows
     only then where to import anything else from.  Any string survives that.
     """
-    path = now["path"]
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     message = {
-        "client": os.getpid(), "pgrp": os.getpgrp(), "path": path, "filters": now["filters"],
+        "client": os.getpid(), "pgrp": os.getpgrp(), "path": now["path"], "filters": now["filters"],
         "argv": world.strings(getattr(sys, "argv", [])),
-        "import": path if here in path else [*path, here], "cores": sorted(os.sched_getaffinity(0)),
+        "import": import_path(now, here), "cores": sorted(os.sched_getaffinity(0)),
     } | world.start_up() | options
     fd = os.memfd_create("dgmp-boot")
     try:
@@ -74,6 +73,14 @@ def boot_message(now: world.World, options: dict[str, Any]) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def import_path(now: world.World, here: str) -> list[str]:
+    """Where the coordinator finds `dgmp`, which lies here, and what that needs: sys.path, but without "", which stands for a
+    directory that may have been removed."""
+    directory = now["cwd"][0] if now["cwd"] is not None else ""
+    path = [x or directory for x in now["path"] if x or directory]
+    return path if here in path else [*path, here]
 
 
 def start_coordinator(executable: str, descriptors: list[int]) -> int:

@@ -1,8 +1,8 @@
 """Telling Gs of a program what it looks like: sys.path, the working directory, the environment, warnings filters, and which
 source files have been edited.
 
-Whoever spawns first asks the core whether something has changed (_core/world.c), and if so has it told here.  Called by
-node.
+Before it spawns, a node has the core look whether something has changed (_core/world.c), and if so it is told here.  Made by
+runtime.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Teller:
         view.world_look()
         self.base = world.capture()  # what the boot message says
         view.world_told(0)
+        view.tell_changes(self.tell)
 
     def watch_files(self) -> None:
         """From now on edits of source files are noticed."""
@@ -40,7 +41,7 @@ class Teller:
             self.tell("state")
 
     def tell(self, what: str) -> None:
-        """`what` has changed (View.world_changed), or may have."""
+        """`what` has changed, or may have: View.look_for_changes calls this."""
         with self.lock:
             if self.edits is None:
                 return self.watch_files()

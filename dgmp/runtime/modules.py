@@ -14,7 +14,6 @@ for one.  An M finds these where the world says that they are.
 from __future__ import annotations
 
 import importlib
-import importlib.abc
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -31,7 +30,7 @@ class Modules:
     """Takes an M from one state of the user's source files to another."""
 
     def __init__(self) -> None:
-        self.of_dgmp = set(sys.modules)  # at boot there are no others
+        self.of_dgmp = set(sys.modules)  # at boot there are no others; more of its own may come
         self.edits: Edits = {}
         self.aside: list[tuple[Edits, dict[str, ModuleType]]] = []
         self.places: dict[str, str] = {}  # files of modules that sys.path does not lead to
@@ -67,7 +66,7 @@ class Modules:
 
     def loaded(self) -> dict[str, ModuleType]:
         return {name: module for name, module in list(sys.modules.items()) if name not in self.of_dgmp
-                and name != "__main__" and isinstance(module, ModuleType)
+                and name.partition(".")[0] not in ("dgmp", "__main__") and isinstance(module, ModuleType)
                 and (sources.file_of(module) is not None or sources.is_namespace(module))}
 
     @staticmethod
@@ -76,7 +75,7 @@ class Modules:
         return path is not None and any(old.get(x) != new.get(x) for x in (*sources.names_of(path), ANY))
 
 
-class Finder(importlib.abc.MetaPathFinder):
+class Finder:
     """Lets others find modules, but for those with a place, and has edited ones compiled from their source."""
 
     def __init__(self, modules: Modules) -> None:

@@ -3,7 +3,7 @@
 A function that is importable, or that has been encoded and is provably the same, stands in the segment's function table,
 and a G carries the table's key and its pickled arguments (functions).  Everything else travels whole inside the G, encoded
 anew for every call, so that nothing can be stale.  Calls with keywords, or with futures among their arguments, are always
-one pickle, in which a function may be the table's.
+one pickle, in which the key may stand for the function.
 
 Called by api (Encoder, decode_result) and by runtime in an M (Decoder, encode_result).
 """
@@ -37,18 +37,6 @@ class Dependency:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dependency, (self.i, self.name)
-
-
-class Entry:
-    """Stands for the function of that key."""
-
-    __slots__ = ("key",)
-
-    def __init__(self, key: int) -> None:
-        self.key = key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Entry, (self.key,)
 
 
 class DependencyFailed(Exception):
@@ -142,7 +130,7 @@ class Encoder:
         if key is None:
             key = self.functions.key_of(fn)
         if key != WHOLE:
-            return encode_call((Entry(key), args, kwargs), fn, args, kwargs)
+            return encode_call((key, args, kwargs), fn, args, kwargs)
         data = encode_call((fn, args, kwargs), fn, args, kwargs)
         self.weights.note(fn, len(data) if isinstance(data, bytes) else data.size)
         return data
@@ -193,8 +181,9 @@ class Decoder:
                     fn = self.function(key)
                 return fn, loads(data), {}
             fn, args, kwargs = loads(data)
-            if type(fn) is Entry:
-                fn = self.function(fn.key)
+            if type(fn) is int:
+                key, fn = fn, None
+                fn = self.function(key)
             if isinstance(fn, snapshot.Snapshot):
                 fn = fn._fn
         except BaseException as e:  # code of the user's: __setstate__ and the like

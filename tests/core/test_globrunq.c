@@ -24,7 +24,35 @@ static void *taker(void *arg) {
     return NULL;
 }
 
+/* Words of Gs that were cancelled make room for others; what can still be run stays, in its order, and tokens too. */
+static void full_of_stale_words(void) {
+    int fd = new_segment_of(1, 1, 64);
+    struct view v;
+    attach(&v, fd, 0, KIND_M);
+    struct p *p = with_p(&v);
+    uint32_t index, n;
+    struct lring *r = &v.seg->globrunq;
+    for (int i = 0; i < 70; i++) {                              /* not from the first cell on */
+        globrunqput(&v, gword(1, 7));
+        CHECK(globrunqget(&v, p, 1, &n) == gword(1, 7));
+    }
+    struct g *g = gfget(&v, &index);
+    uint64_t w = gword(index, GGEN(load_rlx(&g->state)));
+    atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, gword_gen(w)));
+    globrunqput(&v, gword(1, 7)), globrunqput(&v, w), globrunqput(&v, token(0));
+    while (globrunqsize(&v) < r->cap) globrunqput(&v, gword(index, gword_gen(w) + 1));
+    globrunqput(&v, gword(2, 7));
+    CHECK(globrunqsize(&v) == 3 && globrunqget(&v, p, 1, &n) == w && globrunqget(&v, p, 1, &n) == token(0));
+    CHECK(globrunqget(&v, p, 1, &n) == gword(2, 7) && globrunqsize(&v) == 0);
+    /* without room for a batch */
+    while (globrunqsize(&v) < r->cap - 1) globrunqput(&v, gword(2, 7));
+    globrunqputbatch(&v, (uint64_t[]){w, w}, 2);
+    CHECK(globrunqsize(&v) == 2 && globrunqget(&v, p, 1, &n) == w && globrunqget(&v, p, 1, &n) == w);
+    CHECK(load_rlx(&v.allm[0].popping) == w && load_rlx(&g->state) == GSTATE(G_RUNNABLE, NO_M, 0, gword_gen(w)));
+}
+
 int main(void) {
+    full_of_stale_words();
     int fd = new_segment(TAKERS + 1, 8), inherit;
     uint32_t n;
     for (uint32_t i = 0; i <= TAKERS; i++) attach(&views[i], fd, i, KIND_M), ps[i] = with_p(&views[i]);

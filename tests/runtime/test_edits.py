@@ -31,7 +31,7 @@ def name():
 
 @pytest.fixture
 def rt():
-    with dgmp.Runtime(procs=1) as runtime:  # one P, so all Gs are on one M, which has loaded what was
+    with dgmp.Runtime(procs=1, max_ms=1) as runtime:  # all Gs are on one M, which has loaded what was
         yield runtime
 
 
@@ -201,6 +201,19 @@ def test_other_modules_come_anew_and_installed_ones_stay(folder, name, rt):
 
 def ids(names):
     return [id(importlib.import_module(name)) for name in names]
+
+
+def test_dgmp_stays_even_if_not_installed(folder, name, rt):
+    """What it imports late are none of the user's modules, wherever they lie."""
+    class Local:
+        pass
+
+    write(folder, name, 0)
+    module = importlib.import_module(name)
+    for i in range(1, 3):
+        assert type(rt.go(lambda: (Local(), module.f())[0]).result(20)) is Local
+        write(folder, name, i)
+        assert rt.go(module.f).result(20) == i
 
 
 def test_a_started_g_keeps_its_code(folder, name, rt):

@@ -15,6 +15,7 @@ import pytest
 
 import dgmp
 from dgmp.api.pace import MOST_CHUNKS
+from dgmp.runtime import boot
 from tests import helpers
 from tests.helpers import eventually
 
@@ -466,6 +467,19 @@ def test_a_dropped_iterator_drops_what_has_not_begun(rt, tmp_path, ordered):
     assert rt.go(abs, -1).result() == 1
     assert eventually(lambda: dgmp_is_idle(rt))
     assert not os.listdir(folder) and source.count == pulled
+
+
+def test_words_of_dropped_chunks_do_not_fill_the_queue(tmp_path, monkeypatch):
+    monkeypatch.setattr(boot, "NSLOTS", 256)
+    with dgmp.Runtime(procs=2) as rt:
+        release = hold_the_ms(rt, tmp_path)
+        for _ in range(1000):
+            rt.map(square, range(10))
+            rt.node.collect()
+        kept = rt.map(square, range(5))
+        release()
+        assert list(kept) == [0, 1, 4, 9, 16]
+        assert eventually(lambda: dgmp_is_idle(rt))
 
 
 def dgmp_is_idle(rt):

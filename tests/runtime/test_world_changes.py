@@ -1,6 +1,7 @@
 """What the program changes after boot is what Gs spawned after that see, and no others."""
 
 import os
+import subprocess
 import sys
 import threading
 import warnings
@@ -100,7 +101,7 @@ def wait_for_child():
 
 
 def test_a_parked_g_gets_its_world_back(restored, monkeypatch):
-    with dgmp.Runtime(procs=1) as rt:  # one P: all Gs on one M
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:  # all Gs are on one M
         parked = []
         for i in range(4):
             folder = restored / str(i)
@@ -162,10 +163,13 @@ def test_a_program_whose_directory_is_removed(restored):
             del os.environ["DGMP_TEST"]
 
 
+@pytest.mark.skipif(sys.version_info[:3] == (3, 13, 0), reason="there `import socket` itself fails in such a directory")
 def test_boot_in_a_directory_that_is_removed(restored):
     os.mkdir(restored / "gone")
     os.chdir(restored / "gone")
     os.rmdir(restored / "gone")
+    if subprocess.run([helpers.PYTHON, "-c", "import socket"], capture_output=True).returncode:
+        pytest.skip("this version of Python cannot import socket there")
     with dgmp.Runtime(procs=1) as rt:
         assert isinstance(rt.go(os.getcwd).exception(20), FileNotFoundError)
         os.chdir(restored)

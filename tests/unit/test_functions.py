@@ -784,3 +784,13 @@ def test_proofs_hold_no_function(coder):
     gc.collect()
     assert [ref() for ref in refs] == [None, None]
     assert proof.prove(lambda: 1) and proof.prove(3) is None
+
+
+def test_calls_with_keywords_carry_the_key_too(coder):
+    fn = Notebook("def fn(x, *, y): return x, y")["fn"]
+    for i in range(3):
+        data = coder.encoder.encode_whole(fn, (i,), {"y": fn})
+        got, args, kwargs = coder.decoder.decode_call(closure.WHOLE, data, None)
+        assert got(*args, y=0) == (i, 0) and kwargs["y"].__name__ == "fn"
+    small = coder.encoder.encode_whole(fn, (1,), {"y": 2})
+    assert len(small) < 50 and coder.decoder.decode_call(closure.WHOLE, small, None)[1:] == ((1,), {"y": 2})
