@@ -638,6 +638,7 @@ class Interrupts:
         signal.signal(signal.SIGINT, self.before)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # some strike in a finalizer
 @pytest.mark.parametrize("options", [{}, {"chunksize": 1}, {"chunksize": 7, "buffersize": 50}])
 def test_interrupts_at_any_instruction_lose_nothing(rt, options):
     begun, rounds = time.monotonic(), 0
