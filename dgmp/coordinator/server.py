@@ -255,8 +255,8 @@ class Server:
                 self.client.send(msgpack.packb({"fatal": self.exit_text}))
         self.view.closing(1)
         if self.zygote is not None:
+            kill(self.zygote_pid)  # first: it would say that the connection was reset if it has just sent something
             self.zygote.close()
-            kill(self.zygote_pid)
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)
