@@ -55,6 +55,7 @@ class Server:
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
+        self.has_shower = boot["foreground"]
         self.exit_text: str | None = None
         self.done = False
 
@@ -208,6 +209,8 @@ class Server:
                 self.act([("m_died", m, pid, f"could not be watched: {e.strerror}")])
                 return
             self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
+            if m == 0:
+                self.give_shower()
         elif kind == "zygote":
             self.new_zygote()
         elif kind == "print":
@@ -222,6 +225,12 @@ class Server:
         elif kind == "exit":
             self.exit_text = action[1]
             self.done = True
+
+    def give_shower(self) -> None:
+        """m0 has it: once that closes it, no M waits for somebody to read."""
+        if self.has_shower:
+            self.has_shower = False
+            os.close(SHOWER_FD)
 
     def new_zygote(self) -> None:
         """Forked from this process's main thread, which has no others: a clean parent for every M."""
