@@ -15,9 +15,11 @@ from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
-from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD
+from dgmp.api.output import Output as Shower
+from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
+from dgmp.runtime import script
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
@@ -90,6 +92,16 @@ def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
     when_imported("logging", logging_imported)
 
 
+def be_the_client(member: Member) -> None:
+    """m0 of `dgmp run`, where the program runs: others join it."""
+    ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in (SHOWER_FD, OUTPUT_FD))
+    output = Shower((ours, theirs))
+    output.start()
+    script.show_output = output.show
+    member.be_the_client(output)
+    member.tell_of_changes()
+
+
 def forget_source() -> None:
     """3.13 remembers the lines of `python -c`, here of what started the coordinator: tracebacks showed them as the user's."""
     if "linecache" in sys.modules:
@@ -121,11 +133,11 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         worker = M(view, Worlds(view, boot["filters"]), affinity)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
-        if not boot["foreground"]:
-            join_client(worker, signals, boot)
         member = Member(view, worker, signals)
         if m == 0 and boot["foreground"]:
-            member.tell_of_changes()
+            be_the_client(member)
+        else:
+            join_client(worker, signals, boot)
         api.become_member(member)
         booting.mstart_trace(m)
         worker.mstart()

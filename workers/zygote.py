@@ -16,6 +16,8 @@ from typing import Any
 
 import msgpack
 
+from dgmp.coordinator.server import SHOWER_FD
+
 from . import m as worker
 
 READY = -1
@@ -58,6 +60,8 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
         if middle is None:
             continue
         os.waitpid(middle, 0)
+        if m == 0 and boot["foreground"]:
+            os.close(SHOWER_FD)  # as the coordinator does
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
             import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
 

@@ -300,6 +300,21 @@ class Member(Node):
         self.pending, self.run_handlers = m.pending, signals.run
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
+        self.output: Output | None = None
+        self.shown = 0
+
+    def be_the_client(self, output: Output) -> None:
+        """This is the M of a program's main G (`dgmp run`): the other Ms print and log here."""
+        from .levels import Levels
+
+        self.output = output
+        Levels(self.view)
+
+    def show(self) -> None:
+        """What Gs have printed is written, before anybody here has their results."""
+        outputs = self.view.outputs
+        if self.output is not None and outputs != self.shown and self.output.show():
+            self.shown = outputs
 
     def tell_of_changes(self) -> None:
         """This is the M of a program's main G (`dgmp run`): what that changes is told as a client's changes are."""
@@ -327,10 +342,12 @@ class Member(Node):
         if gp is None or not m.in_g():
             if threading.get_ident() == m.thread:
                 raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait for a G")
-            return super().wait(future, timeout)
+            super().wait(future, timeout)
+            return self.show()
         try:
             self.park_until(future, timeout)
         finally:
+            self.show()
             if self.pending:
                 self.run_handlers()
 
@@ -351,10 +368,12 @@ class Member(Node):
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
+            self.show()
             if self.pending:
                 self.run_handlers()
         else:
             super().collect(ours)
+            self.show()
 
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE

@@ -1,5 +1,5 @@
 """What Gs print and log, in the client: it is written to whatever sys.stdout and sys.stderr are at that moment, and handled
-by the loggers of the program.
+by the loggers of the program; under `dgmp run`, in m0, which runs the program.
 
 Ms send it over one socket (ship.packets).  It is read and written by whoever collects results, before these are given out,
 and by a thread, so that it appears while the program does something else.  One writes at a time.  A handler or a stream's
@@ -31,10 +31,14 @@ BUFFER = 1 << 19  # bytes that may lie in the channel, as the kernel counts them
 
 
 class Output:
-    """The client's end of the channel."""
+    """The client's end of the channel.
 
-    def __init__(self) -> None:
-        self.ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    Args:
+        ends: that, and the Ms'; None: a new channel.
+    """
+
+    def __init__(self, ends: tuple[socket.socket, socket.socket] | None = None) -> None:
+        self.ours, self.theirs = ends or socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         self.joiner = Joiner()
         self.packets: list[bytes] = []
@@ -53,6 +57,11 @@ class Output:
             self.thread = _thread.start_new_thread(self.show_for_ever, ())
         except RuntimeError:  # there is no room for another: then what is printed appears with the next result
             self.ended.release()
+
+    def give_away(self) -> None:
+        """The coordinator has both ends: m0 of `dgmp run` is the one that writes."""
+        self.ours.close()
+        self.theirs.close()
 
     def show_for_ever(self) -> None:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgpack
 
@@ -28,6 +28,9 @@ from .map import start
 from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 from .world import Teller
+
+if TYPE_CHECKING:
+    from .output import Output
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
@@ -87,15 +90,14 @@ class Runtime:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 from .output import Output, streams  # what only clients need: Ms start sooner without
 
-                output = Output() if main is None else None
-                if output is not None:
-                    undo.callback(output.close)
-                self.node = Client(view, self._alive, output)
+                output = Output()
+                undo.callback(output.close)
+                self.node = Client(view, self._alive, output if main is None else None)
                 self._procs = view.nprocs
                 self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
                 options = {"foreground": main is not None, "streams": streams()} | ({"path": path} if path else {})
-                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options)
+                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options, output)
             finally:
                 os.close(segment)
             _runtimes.add(self)
@@ -109,7 +111,7 @@ class Runtime:
         boot.trace(f"newproc: main G ({fn.__module__}.{fn.__name__})")
         return future
 
-    def _mstart(self, segment: int, binding: str, options: dict[str, Any]) -> None:
+    def _mstart(self, segment: int, binding: str, options: dict[str, Any], output: Output) -> None:
         """Starts the coordinator, whose zygote makes m0, which runs mstart."""
         self._teller = Teller(self.node.view)
         message = boot_message(self._teller.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
@@ -117,12 +119,14 @@ class Runtime:
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
-            channel = [] if self.node.output is None else [self.node.output.theirs.fileno()]
+            channel = [output.theirs.fileno(), *([output.ours.fileno()] if options["foreground"] else [])]
             with theirs, interrupts_held():
                 descriptors = [segment, self._event, theirs.fileno(), self._alarm, message, *channel]
                 self._pid = start_coordinator(self._executable, descriptors)
-            if self.node.output is not None:
-                self.node.output.start()
+            if options["foreground"]:
+                output.give_away()
+            else:
+                output.start()
         finally:
             os.close(message)
         self._teller.watch_files()

@@ -26,7 +26,7 @@ from dgmp.coordinator.server import main
 main(boot)
 """
 FIRST_FD = 10  # the coordinator's descriptors are this one and those after it: see coordinator.server
-ABOVE = 16  # ours are moved here first, lest the two ranges overlap
+ABOVE = 17  # ours are moved here first, lest the two ranges overlap
 
 
 @contextlib.contextmanager

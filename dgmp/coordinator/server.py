@@ -1,10 +1,10 @@
 """The coordinator's process: its I/O, around the state machine in state.py.
 
-Started by the client (api.start) with five descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
-sysmon's alarm, and a memfd with the boot message, a marshalled dict; and, but for `dgmp run`, the end of the output channel
-that it keeps for its Ms (api.output).  On the socket go msgpack messages: {"signal":
-number}, which is for m0, and {"close": true}; back: {"fatal": text}; end of file means the other is gone.  It watches the
-client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.
+Started by the client (api.start) with six descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
+sysmon's alarm, a memfd with the boot message, a marshalled dict, and the end of the output channel that it keeps for its Ms
+(api.output); for `dgmp run` also the other end, which is m0's.  On the socket go msgpack messages: {"signal": number}, which
+is for m0, and {"close": true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that
+socket and a pidfd, its Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
 die: these it reaps, and ends with the node unless they have made a session of their own.
 """
@@ -25,7 +25,8 @@ from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .state import Action, Coordinator
 
-SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD = 10, 11, 12, 13, 15  # where the client puts them; 14 has been read
+# Where the client puts them; 14 has been read.
+SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -40,7 +41,7 @@ class Server:
     def __init__(self, boot: dict[str, Any]) -> None:
         self.client = socket.socket(fileno=CLIENT_FD)
         self.boot = boot
-        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, *(() if boot["foreground"] else (OUTPUT_FD,))):
+        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, *((SHOWER_FD,) if boot["foreground"] else ())):
             os.set_inheritable(fd, False)  # nothing that Gs start has them
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
@@ -54,6 +55,7 @@ class Server:
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
+        self.has_shower = boot["foreground"]
         self.exit_text: str | None = None
         self.done = False
 
@@ -207,6 +209,8 @@ class Server:
                 self.act([("m_died", m, pid, f"could not be watched: {e.strerror}")])
                 return
             self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
+            if m == 0:
+                self.give_shower()
         elif kind == "zygote":
             self.new_zygote()
         elif kind == "print":
@@ -221,6 +225,12 @@ class Server:
         elif kind == "exit":
             self.exit_text = action[1]
             self.done = True
+
+    def give_shower(self) -> None:
+        """m0 has it: once that closes it, no M waits for somebody to read."""
+        if self.has_shower:
+            self.has_shower = False
+            os.close(SHOWER_FD)
 
     def new_zygote(self) -> None:
         """Forked from this process's main thread, which has no others: a clean parent for every M."""
@@ -254,8 +264,8 @@ class Server:
                 self.client.send(msgpack.packb({"fatal": self.exit_text}))
         self.view.closing(1)
         if self.zygote is not None:
+            kill(self.zygote_pid)  # first: it would say that the connection was reset if it has just sent something
             self.zygote.close()
-            kill(self.zygote_pid)
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)

@@ -14,10 +14,12 @@ import signal
 import sys
 import threading
 import types
+from collections.abc import Callable
 from typing import Any
 
 from . import boot, report
 
+show_output: Callable[[], Any] = int  # writes what Gs have printed; workers.m sets it
 LOST_OUTPUT = 120  # the interpreter's exit code when standard output could not be flushed
 
 
@@ -131,6 +133,7 @@ def end() -> bool:
     except BaseException as e:
         report.unraisable(e, threading)
     atexit._run_exitfuncs()
+    show_output()
     kept = flush_output()
     drop_main()
     return flush_output() and kept

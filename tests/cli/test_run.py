@@ -45,6 +45,54 @@ def test_gs_on_every_m_import_what_lies_beside_the_script(tmp_path):
     assert (done.stdout, done.stderr) == ("3\n", "")
 
 
+def test_gs_on_every_m_print_and_log_as_the_script_says(tmp_path):
+    done = run(tmp_path, """
+        import logging, sys, time, dgmp
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
+        def say(i):
+            time.sleep(0.05)
+            print(f"print {i}")
+            logging.getLogger("there").info("log %d", i)
+            return dgmp.current()["m"]
+        ms = set()
+        for i in range(4):
+            for at, m in enumerate(dgmp.gather(*[dgmp.go(say, at) for at in range(4)])):
+                ms.add(m)
+        print("gathered", len(ms))
+        logging.getLogger("there").setLevel(logging.WARNING)
+        print(len(list(dgmp.map(say, range(4)))))
+        """, options=("--procs", "2"))
+    lines = done.stdout.splitlines()
+    said = sorted(4 * [f"print {i}" for i in range(4)] + 4 * [f"there: log {i}" for i in range(4)])
+    assert (sorted(lines[:32]), lines[32], done.stderr) == (said, "gathered 2", "")
+    assert (sorted(lines[33:-1]), lines[-1]) == ([f"print {i}" for i in range(4)], "4")
+
+
+def test_long_lines_of_gs_stay_whole(tmp_path):
+    done = run(tmp_path, """
+        import sys, dgmp
+        def say(i):
+            sys.stdout.write(str(i) * 200_000 + "\\n")
+        list(dgmp.map(say, [i % 8 for i in range(64)], chunksize=1))
+        """, options=("--procs", "3"))
+    assert sorted(done.stdout.split()) == sorted(8 * [str(i) * 200_000 for i in range(8)])
+
+
+def test_nobody_waits_for_a_reader_that_has_gone(tmp_path):
+    """The script has closed the descriptor to which others send what they print."""
+    done = run(tmp_path, """
+        import os, dgmp
+        from dgmp.runtime import script
+        def say(i):
+            for _ in range(5000):
+                print(i, "x" * 100)
+            return dgmp.current()["m"]
+        os.close(script.show_output.__self__.ours.fileno())
+        print(len(dgmp.gather(*[dgmp.go(say, i) for i in range(8)])))
+        """, options=("--procs", "2"))
+    assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, "8", "")
+
+
 def test_module(tmp_path):
     (tmp_path / "mod.py").write_text("import dgmp, helper\nprint(__name__, dgmp.go(helper.f, 2).result())\n")
     (tmp_path / "helper.py").write_text("def f(x):\n    return x + 1\n")

@@ -1,10 +1,12 @@
 """The coordinator's state machine: events in, actions out, no process."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
+from dgmp.coordinator import server
 from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, TRIM_NS, Coordinator
 from dgmp.ship import death
 
@@ -270,6 +272,18 @@ def test_client_gone_ends_the_node(node):
     _, _, c = node
     assert c.handle(("client_gone",)) == [("exit", None)]
     assert c.handle(("wake",)) == []
+
+
+def test_the_zygote_hears_nothing_of_the_end(monkeypatch):
+    """It is killed before its connection ends: it would report that as an error."""
+    done = []
+    monkeypatch.setattr(server, "kill", lambda pid: done.append(pid))
+    monkeypatch.setattr(server, "children", list)
+    never = 1 << 30  # no process has that pid
+    node = SimpleNamespace(exit_text=None, zygote=SimpleNamespace(close=lambda: done.append("closed")), zygote_pid=never,
+                           view=SimpleNamespace(closing=int, pids=list), state=SimpleNamespace(ms={}))
+    server.Server.end(node)
+    assert done == [never, "closed"]
 
 
 def test_schedtrace_line_on_the_tick(node):
