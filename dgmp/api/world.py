@@ -8,11 +8,14 @@ runtime.
 from __future__ import annotations
 
 import threading
+import warnings
 
 from .._core import View
 from ..runtime.world import Worlds
 from ..ship import world
 from .edits import Edits
+
+MOST_WORLDS = 16_384  # of the function table's 65,536 entries
 
 
 class Teller:
@@ -29,6 +32,8 @@ class Teller:
         self.worlds = worlds
         self.lock = threading.RLock()
         self.edits: Edits | None = None
+        self.indices: dict[bytes, int] = {}  # in the function table, of the worlds that have been
+        self.last = 0
         view.world_look()
         self.base = world.capture()  # what the boot message says
         view.world_told(0)
@@ -55,7 +60,18 @@ class Teller:
 
     def index_of(self, changes: world.World, edits: dict[str, int], places: dict[str, str]) -> int:
         whole = changes | {name: value for name, value in (("edits", edits), ("places", places)) if value}
-        return self.view.intern(world.encode(whole)) if whole else 0
+        if not whole:
+            return 0
+        data = world.encode(whole)
+        index = self.indices.get(data)
+        if index is None and len(self.indices) < MOST_WORLDS:
+            index = self.indices[data] = self.view.intern(data)
+        if index is None:  # the table keeps what it has got for ever
+            warnings.warn(f"environment, working directory or sys.path have had {MOST_WORLDS} different states: Gs see no more "
+                          f"changes of them", RuntimeWarning, stacklevel=4)
+            index = self.last
+        self.last = index
+        return index
 
     def close(self) -> None:
         if self.edits is not None:

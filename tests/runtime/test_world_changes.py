@@ -9,6 +9,7 @@ import warnings
 import pytest
 
 import dgmp
+from dgmp.api import world
 from tests import helpers
 
 
@@ -220,3 +221,16 @@ def test_a_map_sees_them_too(rt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DGMP_TEST_MAP", "seen")
     assert list(rt.map(lambda i: (os.getcwd(), os.environ.get("DGMP_TEST_MAP")), range(3))) == [(str(tmp_path), "seen")] * 3
+
+
+def test_too_many_worlds(rt, monkeypatch):
+    """The function table is not filled with them."""
+    monkeypatch.setattr(world, "MOST_WORLDS", 3)
+    for i in range(3):
+        monkeypatch.setenv("DGMP_TEST", str(i))
+        assert rt.go(os.getenv, "DGMP_TEST").result() == str(i)
+    monkeypatch.setenv("DGMP_TEST", "3")
+    with pytest.warns(RuntimeWarning, match="no more changes"):
+        assert rt.go(os.getenv, "DGMP_TEST").result() == "2"
+    monkeypatch.setenv("DGMP_TEST", "1")
+    assert rt.go(os.getenv, "DGMP_TEST").result() == "1"
