@@ -281,7 +281,7 @@ class Chunks:
                 self.stop(self.node.gone)
             if self.source.slow_ns and self.running() and self.wait(self.source.slow_ns / 4e9):
                 continue  # what was about to come has not been delayed by the next item
-            if self.send() or self.notice(len(self.unnoticed)):
+            if self.send() or self.any_will_do() and self.notice(len(self.unnoticed)):
                 continue
             if self.sent:
                 self.wait(None)
@@ -312,12 +312,14 @@ class Chunks:
         if chunk.exception() is None:
             self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
 
+    def any_will_do(self) -> bool:
+        """Whether any chunk that finishes is of use: to be given out, or to tell how large the next one to send should be."""
+        return not self.ordered or self.making is not None or self.pace.waits()
+
     def wait(self, timeout: float | None) -> bool:
-        """For the next chunk to give out; for any, if that is as good or tells how large the next one to send should be.
-        False: the time is up."""
-        any_will_do = not self.ordered or self.making is not None or self.pace.waits()
+        """For the next chunk to give out, or for any.  False: the time is up."""
         try:
-            self.node.wait(self.any if any_will_do else self.sent[0], timeout)
+            self.node.wait(self.any if self.any_will_do() else self.sent[0], timeout)
         except TimeoutError:
             return False
         return True
@@ -346,9 +348,11 @@ class Chunks:
         """Sends one more chunk, if there are items and room; whether it did."""
         if self.node.gone is not None:
             return False
+        if self.making is None and (self.pace.is_full() or self.source.ended() or self.pace.waits()):
+            return False
         n = self.pace.size()
         if self.making is None:
-            if self.source.ended() or self.pace.waits() or not self.pace.has_room(n):
+            if not self.pace.has_room(n):
                 return False
             self.making = Sent(self.node, self.chunk.__qualname__, self.place, self.any._then)
         chunk = self.making

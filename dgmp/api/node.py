@@ -32,6 +32,7 @@ GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
+FEW = 4  # that end in so long: a wake-up for each that is awaited costs less than one for each millisecond
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
@@ -70,6 +71,8 @@ class Node:
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
         self.sleepers = 0
+        self.few = False  # Gs had ended when we last woke up
+        self.looked = 0  # when, whether the runtime is still there
         self.spawned = 0
         self.quota = view.nslots - view.nslots // 4
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
@@ -269,15 +272,19 @@ class Node:
                     if left <= 0:
                         raise TimeoutError(f"{future.name} has not finished within {timeout} s")
                 outstanding = self.view.outstanding
-                if outstanding > MANY:
+                if outstanding > MANY and not self.few:
                     self.view.wait(seq, 0, MANY, 0, min(left, BATCH_NS))
+                elif outstanding > MANY:
+                    self.view.wait(seq, future.word, MANY, 0, left)
                 else:
                     # Spin for one task on an M that spins.  One that had to be woken is better off with our core: with
                     # us spinning on it a cold round trip took 210 us, with us asleep 90 (measured).
                     spin = SPIN_NS if outstanding < 2 and not self.view.woke else 0
                     self.view.wait(seq, future.word, NEVER, spin, left)
                 self.collect(1)
-                if future._state == PENDING:
+                self.few = outstanding - self.view.outstanding < FEW
+                if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
+                    self.looked = time.monotonic_ns()
                     self.look()
         finally:
             self.sleepers -= 1

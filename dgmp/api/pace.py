@@ -146,6 +146,10 @@ class Pace:
     def least(self) -> int:
         return min(self.for_target() * LEAST_NS // TARGET_NS, self.measured // 32)
 
+    def is_full(self) -> bool:
+        """Whether there is no room whatever the next chunk's size."""
+        return self.chunks >= MOST_CHUNKS and self.buffersize is None and self.chunks >= 2 * self.procs
+
     def has_room(self, n: int) -> bool:
         """Whether n items more may be on their way."""
         if self.buffersize is not None:

@@ -371,6 +371,7 @@ class M:
         key, _, data, flags = gp.fn
         args: Any = None
         kwargs: Any = None
+        result: bytes | Large
         out: bytes | Block
         gp.fn = None
         try:
@@ -379,7 +380,8 @@ class M:
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
-            kind, out = self.pack(*closure.encode_result(value, gp.fn, gp.goid))
+            kind, result = closure.encode_result(value, gp.fn, gp.goid)
+            kind, out = (kind, result) if isinstance(result, bytes) else self.pack(kind, result)
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
@@ -387,6 +389,7 @@ class M:
                 kind, out = failure.encode_error(e)
             except BaseException as again:  # recursion at its limit, memory: say at least what it was
                 kind, out = RESULT_ERROR, failure.plain_error(e, again)
+        result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
         if output is not None:
@@ -405,10 +408,8 @@ class M:
                 os._exit(0)
             raise
 
-    def pack(self, kind: int, result: bytes | Large) -> tuple[int, bytes | Block]:
-        """What goes into the slot: of a large result a copy in the segment."""
-        if isinstance(result, bytes):
-            return kind, result
+    def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
+        """A copy of it in the segment."""
         try:
             return kind, self.view.pack(result.stream, result.buffers)
         except MemoryError:
