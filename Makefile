@@ -61,7 +61,8 @@ bench: $(VENV)/.ready
 	@$(BIN)/pip install -q --disable-pip-version-check -r benchmarks/requirements.txt
 	@mkdir -p benchmarks/results
 	@cd benchmarks && ../$(BIN)/python -m bench --systems dgmp,mp_pool,ppe,loky,pebble,ray \
-	    --workloads startup,latency,noop_submit,fine,skewed_submit,nested,crash,idle --out results/heart.json
+	    --workloads startup,latency,noop_submit,fine,skewed_submit,nested,crash,idle,noop_map,skewed_map,closures,payload_in,payload_in_reused,payload_out \
+	    --out results/all.json
 
 # A million spawn/park cycles with random pauses; and kills; minutes.
 soak: $(VENV)/.ready-test
