@@ -24,7 +24,6 @@ from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from . import interpreter
 from .future import Future
-from .map import start
 from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 from .world import Teller
@@ -170,16 +169,22 @@ class Runtime:
     def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
             buffersize: int | None = None) -> Iterator[T]:
         """As `dgmp.map`, on this runtime."""
+        from .map import start
+
         return start(self.node, fn, iterables, chunksize, buffersize, 2)
 
     def starmap(self, fn: Callable[..., T], iterable: Iterable[Iterable[Any]], /, chunksize: int | None = None,
                 buffersize: int | None = None) -> Iterator[T]:
         """As `dgmp.starmap`, on this runtime."""
+        from .map import start
+
         return start(self.node, fn, (iterable,), chunksize, buffersize, 2, starred=True)
 
     def map_unordered(self, fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
                       buffersize: int | None = None) -> Iterator[T]:
         """As `dgmp.map_unordered`, on this runtime."""
+        from .map import start
+
         return start(self.node, fn, iterables, chunksize, buffersize, 2, ordered=False)
 
     def stats(self) -> dict[str, Any]:
@@ -433,6 +438,8 @@ def map(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | Non
         >>> next(squares), next(squares)
         (1, 4)
     """
+    from .map import start
+
     return start(node(), fn, iterables, chunksize, buffersize, 2)
 
 
@@ -453,6 +460,8 @@ def starmap(fn: Callable[..., T], iterable: Iterable[Iterable[Any]], /, chunksiz
         >>> list(dgmp.starmap(divmod, [(7, 2), (9, 4)]))
         [(3, 1), (2, 1)]
     """
+    from .map import start
+
     return start(node(), fn, (iterable,), chunksize, buffersize, 2, starred=True)
 
 
@@ -471,6 +480,8 @@ def map_unordered(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize:
         >>> sorted(dgmp.map_unordered(abs, [-3, 1, -2]))
         [1, 2, 3]
     """
+    from .map import start
+
     return start(node(), fn, iterables, chunksize, buffersize, 2, ordered=False)
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import threading
 import warnings
+from typing import TYPE_CHECKING
 
 from .._core import View
 from ..runtime.world import Worlds
 from ..ship import world
-from .edits import Edits
+
+if TYPE_CHECKING:
+    from .edits import Edits
 
 MOST_WORLDS = 16_384  # of the function table's 65,536 entries
 
@@ -42,6 +45,8 @@ class Teller:
     def watch_files(self) -> None:
         """From now on edits of source files are noticed."""
         with self.lock:
+            from .edits import Edits
+
             self.edits = Edits(self.view)
             self.tell("state")
 
