@@ -25,7 +25,6 @@ from .values import LARGE, SMALL_TYPES, Large, describe, loads
 from .weight import Weights
 
 _dumps = pickle.dumps
-_loads = pickle.loads
 
 
 class Dependency:
@@ -180,7 +179,7 @@ class Decoder:
                 fn = self.functions.get(key)
                 if fn is None:
                     fn = self.function(key)
-                return fn, _loads(data) if isinstance(data, bytes) else loads(data), {}
+                return fn, pickle.loads(data) if isinstance(data, bytes) else loads(data), {}
             fn, args, kwargs = loads(data)
             if type(fn) is int:
                 key, fn = fn, None
@@ -236,7 +235,7 @@ def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseExc
         return None, None
     try:
         if kind == RESULT_VALUE:
-            return _loads(data) if isinstance(data, bytes) else loads(data), None
+            return pickle.loads(data) if isinstance(data, bytes) else loads(data), None
         if kind == RESULT_ERROR:
             return None, decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
