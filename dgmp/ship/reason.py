@@ -18,7 +18,6 @@ import time
 import types
 from collections import deque
 from collections.abc import Iterator
-from opcode import opmap
 from typing import Any
 
 from .values import describe, pickled
@@ -30,7 +29,6 @@ LONGEST, MOST_REMARKS = 200, 6  # characters of a path, and how often it may beg
 ATOMS = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
 MADE = (tuple, list, dict, types.CellType)
 USER_ERRORS = (Exception, SystemExit, GeneratorExit)  # what code of the user's may raise; for KeyboardInterrupt see is_callers
-RAISE = opmap["RAISE_VARARGS"]
 
 MAKE = "create it inside the G, or pass what it is made from", "return plain values instead"
 OPEN = "open it inside the G, or pass its path or what is in it", "return its path or what is in it"
@@ -163,6 +161,8 @@ def is_ctrl_c(error: KeyboardInterrupt) -> bool:
     code = getattr(handler, "__code__", None)
     if code is None and callable(handler) and handler is not signal.default_int_handler:
         return True  # an object: in doubt
+    from opcode import opmap  # only for those who need it
+
     instruction = -1
     tb = error.__traceback__
     while tb is not None:
@@ -170,7 +170,7 @@ def is_ctrl_c(error: KeyboardInterrupt) -> bool:
             return True
         instruction = tb.tb_frame.f_code.co_code[tb.tb_lasti]
         tb = tb.tb_next
-    return instruction != RAISE
+    return instruction != opmap["RAISE_VARARGS"]
 
 
 # ---------------------------------------------------------------------- finding it
