@@ -17,7 +17,7 @@ import msgpack
 import pytest
 
 import dgmp
-from dgmp._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, View, create
+from dgmp._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED
 from dgmp.ship import closure, death, failure, values
 from tests import helpers
 
@@ -90,14 +90,6 @@ def guard(monkeypatch):
     resource.setrlimit(resource.RLIMIT_AS, (used + SPARE_BYTES, hard))
     yield
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-
-
-@pytest.fixture
-def coder():
-    fd = create(1, 1, 2, 4096, 1 << 20)
-    view = View(fd, 1)
-    yield closure.Encoder(view), closure.Decoder(view)
-    os.close(fd)
 
 
 def hostile(valid, seed):

@@ -2,7 +2,6 @@
 
 import functools
 import operator
-import os
 import pickle
 import threading
 
@@ -10,17 +9,8 @@ import msgpack
 import pytest
 
 import dgmp
-from dgmp._core import View, create
 from dgmp.ship import closure, death
 from tests import helpers
-
-
-@pytest.fixture
-def coder():
-    fd = create(1, 1, 2, 4096, 1 << 20)
-    view = View(fd, 1)
-    yield closure.Encoder(view), closure.Decoder(view)
-    os.close(fd)
 
 
 def call(coder, fn, *args):
