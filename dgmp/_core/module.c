@@ -712,7 +712,7 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
         PyObject *data = NULL;
         int ours = slot && slot->future && !slot->drained && gdone(v, w);
-        if (ours && !(data = result_of(self, g))) return NULL;                                     /* the word is still there */
+        if (ours && !(data = result_of(self, g))) return NULL;  /* the word is still there */
         ours = ours && gcollect(v, w);
         inbox_drop(v, v->self);
         if (!ours) {                                          /* told twice */

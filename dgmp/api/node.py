@@ -1,8 +1,8 @@
 """A process's access to a runtime: spawning, waiting, collecting.  `Client` for users' programs, `Member` inside an M.
 
 Waiting without a thread: whoever waits drains the inbox itself and finishes whatever has come, for all threads.  It
-publishes what it awaits, so that only that completion wakes it; with many outstanding it asks for the sooner of 64
-completions and 1 ms, because a wake-up for each would cost more than the tasks.
+publishes what it awaits, so that only that completion wakes it; with many outstanding, of which many end, it asks for the
+sooner of 64 completions and 1 ms, because a wake-up for each would cost more than the tasks.
 """
 
 from __future__ import annotations
