@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_ERROR, RESULT_NO_MEMORY, Block, View
+from .._core import RESULT_NO_MEMORY, Block, View
 from ..ship import closure, failure, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -385,10 +385,7 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
-            try:
-                kind, out = failure.encode_error(e)
-            except BaseException as again:  # recursion at its limit, memory: say at least what it was
-                kind, out = RESULT_ERROR, failure.plain_error(e, again)
+            kind, out = failure.encode_error(e)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output

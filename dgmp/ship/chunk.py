@@ -34,10 +34,7 @@ class Failed:
 
 
 def failed(error: BaseException) -> Failed:
-    try:
-        return Failed(failure.encode_error(error)[1])
-    except BaseException as again:  # recursion at its limit, memory, user code: say at least what it was
-        return Failed(failure.plain_error(error, again))
+    return Failed(failure.encode_error(error)[1])
 
 
 class Chunk:

@@ -17,7 +17,7 @@ So its type's name, message, notes and traceback arrive in any case.  Everything
 what cannot travel is left out step by step: an attribute, the arguments, the class.  In pickles the exceptions stand as
 persistent ids, their numbers, so that cycles are no matter.
 
-Called by closure, runtime in an M (encode_error, plain_error) and api (copy_with_note).
+Called by closure, runtime in an M (encode_error) and api (copy_with_note).
 """
 
 from __future__ import annotations
@@ -57,8 +57,11 @@ def argument_note(dependent: str, name: str) -> str:
 
 # ---------------------------------------------------------------------- to bytes
 def encode_error(error: BaseException) -> tuple[int, bytes]:
-    """As (kind, bytes)."""
-    return RESULT_ERROR, pack(traceback_text(error), Writer().write(error), [])
+    """As (kind, bytes), whatever it takes."""
+    try:
+        return RESULT_ERROR, pack(traceback_text(error), Writer().write(error), [])
+    except BaseException as again:  # recursion at its limit, memory, user code: say at least what it was
+        return RESULT_ERROR, plain_error(error, again)
 
 
 def pack(text: str, errors: list[Any], notes: list[str]) -> bytes:
