@@ -1,6 +1,7 @@
 """dgmp: Go's GMP scheduler for Python, with operating-system processes for Ms."""
 
-from .api.future import Future
+from typing import TYPE_CHECKING, Any
+
 from .api.runtime import (
     Runtime,
     current,
@@ -16,7 +17,6 @@ from .api.runtime import (
     starmap,
     stats,
 )
-from .api.task import Task, task
 from .errors import (
     CoordinatorDied,
     DgmpError,
@@ -28,6 +28,10 @@ from .errors import (
     WorkerDied,
 )
 
+if TYPE_CHECKING:
+    from .api.future import Future
+    from .api.task import Task, task
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -35,3 +39,18 @@ __all__ = [
     "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
     "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
 ]
+
+_later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _later:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    globals()[name] = value = getattr(import_module(f".api.{_later[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_later})

@@ -14,9 +14,7 @@ import signal
 import socket
 from typing import Any
 
-import msgpack
-
-from dgmp.coordinator.server import SHOWER_FD
+from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
 
 from . import m as worker
 
@@ -28,7 +26,7 @@ def fork(control: socket.socket, m: int) -> int | None:
     try:
         return os.fork()
     except OSError as e:
-        control.send(msgpack.packb((m, -(e.errno or 1))))
+        control.send(FROM_ZYGOTE.pack(m, -(e.errno or 1)))
         return None
 
 
@@ -39,19 +37,19 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
-    control.send(msgpack.packb((READY, 0)))
+    control.send(FROM_ZYGOTE.pack(READY, 0))
     warm = False
     while True:
         data = control.recv(4096)
         if not data:
             os._exit(0)
-        m = msgpack.unpackb(data)
+        (m,) = TO_ZYGOTE.unpack(data)
         middle = fork(control, m)
         if middle == 0:
             try:
                 pid = fork(control, m)
                 if pid:
-                    control.send(msgpack.packb((m, pid)))
+                    control.send(FROM_ZYGOTE.pack(m, pid))
                 elif pid == 0:
                     control.close()
                     worker.m_main(m, coordinator, stdio, boot)
@@ -64,6 +62,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             os.close(SHOWER_FD)  # as the coordinator does
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
             import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
+            import dgmp.ship.failure  # noqa: F401
 
             warm = True
             gc.collect()

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._core import RESULT_WORKER_DIED
+from .._core import RESULT_WORKER_DIED, Block
 from ..errors import EncodingError, WorkerDied
-from ..ship import closure, death, reason, values
+from ..ship import closure, values
 
 if TYPE_CHECKING:
     from .node import Node
@@ -52,6 +52,7 @@ class AnyOf:
     __slots__ = ("futures", "_then")
 
     word = ANY_WORD
+    in_chunks = False
     name = "any of several Gs"
 
     def __init__(self, futures: Collection[Any]) -> None:
@@ -81,19 +82,21 @@ class Future(Generic[T]):
     __slots__ = ("_node", "_state", "_kind", "_data", "_value", "_error", "_then", "word", "_name", "_fn", "_code", "_lasti",
                  "__weakref__")
 
-    def __init__(self, node: Node, fn: Any, name: str | None) -> None:
+    in_chunks = False  # whether who waits for it may as well wait for a few
+    word: int  # of its slot; the core sets it as it spawns the G
+    _kind: int  # of the result, in _data; the core sets both, and _state after them
+    _data: bytes | Block
+    _value: Any  # when it is DECODED
+    _error: BaseException | None
+
+    def __init__(self, node: Node, fn: Any, name: str | None, code: Any = None, lasti: int = 0) -> None:
         self._node = node
         self._state = PENDING
         self._then: list[Any] | None = None  # callbacks, and words of Gs that are parked until it has finished
         self._fn = fn
         self._name = name
-        self._code: Any = None
-        self._lasti = 0
-        self._kind = 0
-        self._data = b""
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self.word = 0
+        self._code = code
+        self._lasti = lasti
 
     @property
     def name(self) -> str:
@@ -114,7 +117,7 @@ class Future(Generic[T]):
     def fail(self, error: BaseException) -> None:
         """Ends it here: the runtime is gone."""
         if self._state == PENDING:
-            self._value, self._error = None, error
+            self._value, self._error, self._data = None, error, b""
             self._state = DECODED
             self._node.tell(self)
 
@@ -130,6 +133,8 @@ class Future(Generic[T]):
         try:
             callback(self)
         except BaseException as e:
+            from ..ship import reason
+
             if isinstance(e, KeyboardInterrupt) and reason.is_ctrl_c(e):
                 raise
             import logging
@@ -143,7 +148,7 @@ class Future(Generic[T]):
             return
         if self._kind == RESULT_WORKER_DIED:
             value: Any = None
-            error: BaseException | None = self._worker_died(data)
+            error: BaseException | None = self._worker_died(bytes(data))
         else:
             value, error = closure.decode_result(self._kind, data, self)
         if isinstance(error, EncodingError):
@@ -156,6 +161,8 @@ class Future(Generic[T]):
             self._node.run_handlers()
 
     def _worker_died(self, data: bytes) -> WorkerDied:
+        from ..ship import death
+
         text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
         error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again if it may run twice.")
         error.pid, error.exitcode = death.process(data)

@@ -88,10 +88,12 @@ class Sent(Future[Any]):
 
     __slots__ = ("items", "count", "size", "call", "came", "known")
 
+    in_chunks = True
+
     def __init__(self, node: Node, name: str, place: tuple[Any, int], then: list[Any]) -> None:
-        super().__init__(node, None, name)
-        self._code, self._lasti = place
+        super().__init__(node, None, name, *place)
         self._then = then
+        self.word = 0  # not sent yet
         self.items: list[Any] = []
         self.count = 0  # of items; 0: not encoded yet
         self.size = 0  # in bytes, encoded
@@ -416,6 +418,8 @@ class Chunks:
             call = self.chunk, call, {}
         if len(items) > 1:
             return values.pickled(call)
+        if type(items[0]) in values.SMALL_TYPES and self.key != functions.WHOLE:
+            return values.small(call)
         return closure.encode_call(call, self.fn, self.source.arguments(items[0]), {})
 
     # ------------------------------------------------------------------ the end

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..ship import closure, failure, functions
-from ..ship.values import Large
+from ..ship import closure, functions
+from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, deadline_of
 from .world import Teller
 
@@ -33,6 +33,7 @@ NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
 FEW = 4  # that end in so long: a wake-up for each that is awaited costs less than one for each millisecond
+NAP, NAP_NS = 16, 8_000_000  # where results need not be given out one by one, the sooner of so many and so long
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
@@ -91,16 +92,17 @@ class Node:
         self.look_for_changes()
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
-        future: Future[Any] = Future(self, fn, name)
         frame = sys._getframe(depth)
-        future._code, future._lasti = frame.f_code, frame.f_lasti
-        plain = not kwargs
+        future: Future[Any] = Future(self, fn, name, frame.f_code, frame.f_lasti)
+        small = plain = not kwargs
         for x in args:
-            if type(x) is Future:
-                plain = False
+            if type(x) not in SMALL_TYPES:
+                small = False
+                if type(x) is Future:
+                    plain = False
         try:
             if plain:
-                key, data = self.encoder.encode(fn, args)
+                key, data = self.encoder.encode(fn, args, small)
                 deps = None
             else:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
@@ -115,6 +117,8 @@ class Node:
                     key, data, deps = self.encode_with_futures(fn, args, kwargs)
                     call = data if isinstance(data, bytes) else self.pack(data)
         except ArgumentFailed as e:
+            from ..ship import failure
+
             note = failure.argument_note(f"{future.name}, spawned at {future.spawned_at}", e.name)
             future.fail(failure.copy_with_note(e.error, note))
             return future
@@ -261,6 +265,7 @@ class Node:
         if future._state != PENDING:
             return
         self.sleepers += 1
+        nap = future.in_chunks
         try:
             while True:
                 seq = self.view.inbox_seq()  # before the state: another thread may drain between
@@ -274,6 +279,9 @@ class Node:
                 outstanding = self.view.outstanding
                 if outstanding > MANY and not self.few:
                     self.view.wait(seq, 0, MANY, 0, min(left, BATCH_NS))
+                elif outstanding > MANY and nap:
+                    self.view.wait(seq, 0, NAP, 0, min(left, NAP_NS))
+                    nap = False
                 elif outstanding > MANY:
                     self.view.wait(seq, future.word, MANY, 0, left)
                 else:

@@ -17,19 +17,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgpack
-
-from .._core import alarm
+from .._core import View, alarm
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
 from ..runtime import boot
 from . import interpreter
-from .future import Future
-from .node import MAIN_G, Client, Member, Node
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
-from .world import Teller
 
 if TYPE_CHECKING:
+    from .future import Future
+    from .node import Client, Member, Node
     from .output import Output
+    from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
@@ -87,34 +85,32 @@ class Runtime:
             segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
-                from .output import Output, streams  # what only clients need: Ms start sooner without
-
-                output = Output()
-                undo.callback(output.close)
-                self.node = Client(view, self._alive, output if main is None else None)
-                self._procs = view.nprocs
-                self.main = self._newproc(main)
                 undo.callback(self._stop_coordinator)
-                options = {"foreground": main is not None, "streams": streams()} | ({"path": path} if path else {})
-                self._mstart(segment, boot.binding(pin, ncpu, view.nprocs), options, output)
+                options = {"foreground": main is not None, "max_ms": view.max_ms,
+                           "binding": boot.binding(pin, ncpu, view.nprocs),
+                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | ({"path": path} if path else {})
+                output = self._start_processes(view, segment, options)
             finally:
                 os.close(segment)
+            undo.callback(output.close)
+            from .node import Client  # what takes long to import is imported while the others start, too
+
+            self.node: Client = Client(view, self._alive, output if main is None else None)
+            self._procs = view.nprocs
+            self.main = self._newproc(main)
+            self._mstart(view)
             _runtimes.add(self)
             undo.pop_all()
 
     # ------------------------------------------------------------------ boot
-    def _newproc(self, main: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Future[Any]:
-        """The main G: on the queue before anything runs, so m0 runs it first."""
-        fn, args = main or (boot.main, ())
-        future = self.node.go(fn, args, {}, "main", 2, MAIN_G)
-        boot.trace(f"newproc: main G ({fn.__module__}.{fn.__name__})")
-        return future
+    def _start_processes(self, view: View, segment: int, options: dict[str, Any]) -> Output:
+        """Starts the coordinator, which makes the zygote.  Returns our end of what the Ms will print."""
+        from .output import Output, streams  # what only clients need: Ms start sooner without
+        from .world import Teller
 
-    def _mstart(self, segment: int, binding: str, options: dict[str, Any], output: Output) -> None:
-        """Starts the coordinator, whose zygote makes m0, which runs mstart."""
-        self._teller = Teller(self.node.view)
-        message = boot_message(self._teller.base, options | {"max_ms": self.node.view.max_ms, "binding": binding,
-                                          "schedtrace_ns": boot.schedtrace_ms() * 1_000_000})
+        self._teller = Teller(view)
+        output = Output()
+        message = boot_message(self._teller.base, options | {"streams": streams()})
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
@@ -126,13 +122,33 @@ class Runtime:
                 output.give_away()
             else:
                 output.start()
+        except BaseException:
+            output.close()
+            raise
         finally:
             os.close(message)
         self._teller.watch_files()
+        return output
+
+    def _newproc(self, main: tuple[Callable[..., Any], tuple[Any, ...]] | None) -> Future[Any]:
+        """The main G: on the queue before anything runs, so m0 runs it first."""
+        from .node import MAIN_G
+
+        fn, args = main or (boot.main, ())
+        future = self.node.go(fn, args, {}, "main", 2, MAIN_G)
+        boot.trace(f"newproc: main G ({fn.__module__}.{fn.__name__})")
+        return future
+
+    @staticmethod
+    def _mstart(view: View) -> None:
+        """Has the coordinator start m0 with allp[0]."""
+        view.start_m0()
 
     def _send(self, message: dict[str, Any]) -> None:
         """To the coordinator, if it is there."""
         if self._socket is not None:
+            import msgpack
+
             with contextlib.suppress(OSError):
                 self._socket.send(msgpack.packb(message))
 
@@ -153,6 +169,8 @@ class Runtime:
         except OSError:
             return False
         if data:
+            import msgpack
+
             self.node.end(CoordinatorDied(msgpack.unpackb(data)["fatal"]))
         return False
 
@@ -493,6 +511,8 @@ def gather(*futures: Future[Any]) -> list[Any]:
         >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
         [0, 1, 2]
     """
+    from .future import Future
+
     for future in futures:
         if not isinstance(future, Future):
             raise TypeError(f"gather(*futures) takes futures as its arguments, not {type(future).__name__}")

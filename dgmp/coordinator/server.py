@@ -16,10 +16,9 @@ import os
 import select
 import signal
 import socket
+import struct
 import time
 from typing import Any
-
-import msgpack
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
@@ -27,6 +26,7 @@ from .state import Action, Coordinator
 
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
+TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; and pid or -errno
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
@@ -96,8 +96,8 @@ class Server:
         except ProcessLookupError:
             return
         self.new_zygote()
-        if not self.done:
-            self.act([("wake",)])
+        import msgpack  # noqa: F401  # for later: now, as the zygote starts, nobody waits for it
+
         while not self.done:
             tick = self.state.next_tick(time.monotonic_ns())
             ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
@@ -121,6 +121,8 @@ class Server:
             return
         except OSError:
             data = b""
+        import msgpack
+
         message = msgpack.unpackb(data) if data else {}
         self.act([("signal", message["signal"]) if "signal" in message else ("close",) if message else ("client_gone",)])
 
@@ -169,7 +171,7 @@ class Server:
                 break
             if not data:
                 break
-            m, pid = msgpack.unpackb(data)
+            m, pid = FROM_ZYGOTE.unpack(data)
             self.act([("m_started", m, pid) if m >= 0 else ("zygote_ready",)])
         self.unwatch(self.zygote.fileno())
         self.zygote.close()
@@ -195,7 +197,7 @@ class Server:
         if kind == "newm":
             assert self.zygote is not None
             with contextlib.suppress(OSError):  # it has died: its socket tells, and what it was asked for comes again
-                self.zygote.send(msgpack.packb(action[1]))
+                self.zygote.send(TO_ZYGOTE.pack(action[1]))
         elif kind == "watch":
             _, m, pid = action
             try:
@@ -260,6 +262,8 @@ class Server:
     def end(self) -> None:
         """Everything of the node ends, and is gone when we are."""
         if self.exit_text is not None:
+            import msgpack
+
             with contextlib.suppress(OSError):
                 self.client.send(msgpack.packb({"fatal": self.exit_text}))
         self.view.closing(1)

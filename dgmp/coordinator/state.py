@@ -22,8 +22,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import msgpack
-
 from .._core import View
 from ..observe.schedtrace import schedtrace_line
 
@@ -133,6 +131,8 @@ class Coordinator:
             if exitcode == NO_ROOM:
                 how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
             return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
+        import msgpack
+
         self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how,
                                            "exitcode": exitcode}))
         self.dead.add(m)

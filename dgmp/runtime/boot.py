@@ -108,7 +108,7 @@ def default_procs(ncpu: int) -> int:
 
 
 def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int, sysmon_fd: int) -> tuple[int, View]:
-    """Makes the segment with all Ps idle, and reserves m0 with allp[0].  Returns the memfd and the client's view."""
+    """Makes the segment with all Ps idle.  Returns the memfd and the client's view."""
     if procs is None:
         procs = default_procs(ncpu)
     if not 1 <= procs <= MAX_PROCS:
@@ -120,8 +120,7 @@ def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: 
     fd = create(procs, max_ms, 2, NSLOTS, HEAP)
     view = View(fd, max_ms, coordinator_fd, sysmon_fd)
     view.attach(KIND_CLIENT, os.getpid())
-    view.start_m0()
-    trace(f"schedinit: gomaxprocs={procs}, maxmcount={max_ms}, m0 with allp[0], g0")
+    trace(f"schedinit: gomaxprocs={procs}, maxmcount={max_ms}")
     return fd, view
 
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_NO_MEMORY, Block, View
-from ..ship import closure, failure, values
+from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -385,6 +385,8 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
+            from ..ship import failure  # with what it needs, 3 ms
+
             kind, out = failure.encode_error(e)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait

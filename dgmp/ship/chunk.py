@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import failure, values
+from . import values
 from .snapshot import Snapshot
 
 
@@ -34,6 +34,8 @@ class Failed:
 
 
 def failed(error: BaseException) -> Failed:
+    from . import failure
+
     return Failed(failure.encode_error(error)[1])
 
 

@@ -17,9 +17,8 @@ from typing import Any
 
 from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
 from ..errors import EncodingError
-from . import death, modules, proof, snapshot, values
+from . import modules, proof, snapshot, values
 from .chunk import Chunk
-from .failure import argument_note, decode_error, with_argument_note
 from .functions import WHOLE, FunctionKeys
 from .values import LARGE, SMALL_TYPES, Large, describe, loads
 from .weight import Weights
@@ -55,9 +54,14 @@ class DependencyFailed(Exception):
     def result(self, goid: int) -> tuple[int, bytes]:
         """What the dependent ends with, as (kind, bytes)."""
         if self.kind == RESULT_WORKER_DIED:
+            from . import death
+
             return self.kind, death.of_dependent(goid, self.name, self.data)
         if self.kind == RESULT_ERROR:
-            return self.kind, with_argument_note(self.data, argument_note(f"G {goid} ({self.dependent})", self.name))
+            from . import failure
+
+            note = failure.argument_note(f"G {goid} ({self.dependent})", self.name)
+            return self.kind, failure.with_argument_note(self.data, note)
         return self.kind, self.data
 
 
@@ -105,22 +109,19 @@ class Encoder:
         self.keys = self.functions.keys
         self.weights = Weights()
 
-    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Large]:
-        """The hot path: a positional call without futures."""
-        known = False
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...], small: bool = False) -> tuple[int, bytes | Large]:
+        """The hot path: a positional call without futures.  small: all arguments are of SMALL_TYPES."""
         try:
-            if fn in self.keys:
-                key, namespace, name = self.keys[fn]
-                known = namespace[name] is fn
-        except Exception:  # unhashable, or no longer in its module
-            pass
+            key, namespace, name = self.keys[fn]
+            known = namespace[name] is fn
+        except Exception:  # unhashable, not met yet, or no longer in its module
+            known = False
         if not known:
             key = self.functions.key_of(fn)
             if key == WHOLE:
                 return WHOLE, self.encode_whole(fn, args, {}, WHOLE)
-        for x in args:
-            if type(x) not in SMALL_TYPES:
-                return key, encode_call(args, fn, args, {})
+        if not small:
+            return key, encode_call(args, fn, args, {})
         data = _dumps(args, 5)
         return key, data if len(data) < LARGE else Large([data], [])
 
@@ -237,7 +238,9 @@ def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseExc
         if kind == RESULT_VALUE:
             return pickle.loads(data) if isinstance(data, bytes) else loads(data), None
         if kind == RESULT_ERROR:
-            return None, decode_error(bytes(data))
+            from . import failure
+
+            return None, failure.decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
             size = f"of {bytes(data).decode()} bytes" if data else "now"
             return None, MemoryError(f"the runtime's shared memory has no room for the result {size}")

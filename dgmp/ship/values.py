@@ -44,6 +44,12 @@ class Pieces(list[Any]):
     write = list.append
 
 
+def small(obj: Any) -> bytes | Large:
+    """`obj`, which is made of SMALL_TYPES and needs no reason why it cannot be pickled, as bytes; as a Large if it is long."""
+    data = pickle.dumps(obj, 5)
+    return data if len(data) < LARGE else Large([data], [])
+
+
 def encode(obj: Any, what: str) -> bytes | Large:
     """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
     return or_reason(lambda: pickled(obj, True), obj, what)

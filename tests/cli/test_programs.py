@@ -241,7 +241,7 @@ def test_they_are_back():
                                      ["-p", "no:faulthandler"]])
 @pytest.mark.parametrize("packages", [False, True])
 def test_pytest(tmp_path, options, packages):
-    folder = tmp_path / "tests"
+    folder = tmp_path / "checks"  # `tests` may be ours: an editable install has it on sys.path
     folder.mkdir()
     if packages:
         (folder / "__init__.py").write_text("")
