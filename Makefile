@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CC ?= cc
-CORE := $(filter-out dgmp/_core/module.c,$(wildcard dgmp/_core/*.c))
+CORE := $(filter-out dgmp/_core/module.c $(wildcard dgmp/_core/bind_*.c),$(wildcard dgmp/_core/*.c))
 SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core

@@ -1,5 +1,5 @@
 /* world.c: whether the process that spawns still is what its Gs were last told: its environment and working directory,
- * and whether it is time to look at files (what else belongs to a world is Python's: module.c).
+ * and whether it is time to look at files (what else belongs to a world is Python's: bind_world.c).
  *
  * `told` is what was seen before the world's description was made, `seen` what is being looked at: whoever tells looks
  * first, describes then, and says last that it was told; so a change that comes meanwhile is a change after it.

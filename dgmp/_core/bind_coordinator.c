@@ -1,0 +1,268 @@
+/* bind_coordinator.c: the coordinator's side, and attaching. */
+#include "binding.h"
+
+#include <stdlib.h>
+
+/* attach(kind, pid) -> False if another process has this slot, or nobody wants this M any more. */
+static PyObject *View_attach(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int kind, pid;
+    if (!PyArg_ParseTuple(args, "II", &kind, &pid)) return NULL;
+    struct m *m = self_m(&self->v);
+    uint32_t was = 0;
+    if (!atomic_compare_exchange_strong(&m->pid, &was, pid) && was != pid) Py_RETURN_FALSE;
+    if (kind == KIND_M && MSTATE(atomic_load(&m->note)) != M_HANDED) {
+        atomic_compare_exchange_strong(&m->pid, &pid, 0);     /* pid first, then the look; startm_failed does it reversed */
+        Py_RETURN_FALSE;
+    }
+    store_rlx(&m->kind, kind);
+    if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
+    Py_RETURN_TRUE;
+}
+
+/* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
+static PyObject *View_sysmon_sleep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(sysmon_sleep(&self->v));
+}
+
+/* rescue(looks) -> looks: so many in a row have found work beside an idle P */
+static PyObject *View_rescue(View *self, PyObject *arg) {
+    CHECK(self);
+    long looks = PyLong_AsLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromLong(rescue(&self->v, (int)looks));
+}
+
+/* unfinished() -> how many Gs of all owners have not finished; looks at every slot */
+static PyObject *View_unfinished(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyLong_FromUnsignedLongLong(gunfinished(&self->v));
+}
+
+/* trim() -> bytes of free memory given back to the system; 0: all of it has been */
+static PyObject *View_trim(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    uint64_t n;
+    Py_BEGIN_ALLOW_THREADS
+    n = heap_trim(&self->v);
+    Py_END_ALLOW_THREADS
+    return PyLong_FromUnsignedLongLong(n);
+}
+
+/* large() -> (how many large payloads there are, the bytes they take); looks at every block */
+static PyObject *View_large(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    uint64_t bytes;
+    uint32_t n = heap_shared(&self->v, &bytes);
+    return Py_BuildValue("(IK)", n, (unsigned long long)bytes);
+}
+
+/* unmap(): closed, and its address space given back; in a forked child too.  Only where no other thread can sleep in it. */
+static PyObject *View_unmap(View *self, PyObject *none) {
+    (void)none;
+    self->closed = 1;
+    drop_futures(self);
+    segment_unmap(&self->v);
+    Py_RETURN_NONE;
+}
+
+/* unstart(m): the process of reserved M m cannot be made. */
+static PyObject *View_unstart(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m < self->v.seg->max_ms) startm_failed(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
+/* holders() -> list of (m, pid, p, bound) of the Ms that hold a P; bound: as p, -1 to none */
+static PyObject *View_holders(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        struct m *m = &self->v.allm[i];
+        uint32_t p = load_acq(&m->p), pid = load_acq(&m->pid);
+        if (!p || !pid) continue;
+        PyObject *x = Py_BuildValue("(IIii)", i, pid, (int)p - 1, (int)load_acq(&m->bound) - 1);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* set_bound(m, p) -> False if m does not hold p; p -1: to none */
+static PyObject *View_set_bound(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m;
+    int p;
+    if (!PyArg_ParseTuple(args, "Ii", &m, &p)) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    atomic_store(&self->v.allm[m].bound, (uint32_t)(p + 1));
+    return PyBool_FromLong(p < 0 || load_acq(&self->v.allm[m].p) == (uint32_t)p + 1);
+}
+
+/* executed(m) -> how many Gs the Ms of that slot have begun */
+static PyObject *View_executed(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    return PyLong_FromUnsignedLongLong(load_acq(&self->v.allm[m].n_executed));
+}
+
+/* starting() -> the Ms that were reserved and have no process yet */
+static PyObject *View_starting(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        struct m *m = &self->v.allm[i];
+        if (MSTATE(atomic_load(&m->note)) != M_HANDED || load_acq(&m->pid)) continue;
+        PyObject *x = PyLong_FromUnsignedLong(i);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* m_started(m, pid): a process was made for it. */
+static PyObject *View_m_started(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m, pid;
+    if (!PyArg_ParseTuple(args, "II", &m, &pid)) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    uint32_t was = 0;
+    int ours = atomic_compare_exchange_strong(&self->v.allm[m].pid, &was, pid) || was == pid;
+    if (ours) atomic_fetch_add(&self->v.seg->ms_made, 1);
+    return PyBool_FromLong(ours);
+}
+
+/* pids() -> list of (m, pid) of every M that has a process */
+static PyObject *View_pids(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
+        uint32_t pid = load_acq(&self->v.allm[i].pid), state = MSTATE(atomic_load(&self->v.allm[i].note));
+        if (!pid || state == M_FREE || state == M_DEAD) continue;
+        PyObject *x = Py_BuildValue("(II)", i, pid);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* start_m0() -> 0: m0 with allp[0], as schedinit leaves them */
+static PyObject *View_start_m0(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    struct p *p = pidleget(v);
+    if (!p || p != v->allp) throw(v, "schedinit: P 0 is not idle");
+    return PyBool_FromLong(startm(v, p, 0));
+}
+
+/* repair(m, how) -> how many Gs ended with it */
+static PyObject *View_repair(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m;
+    PyObject *how;
+    char *data;
+    Py_ssize_t len;
+    if (!PyArg_ParseTuple(args, "IO", &m, &how) || PyBytes_AsStringAndSize(how, &data, &len)) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
+    return PyLong_FromUnsignedLong(repair(&self->v, m, data, (uint64_t)len));
+}
+
+/* adopt(m) -> slots of the dead m that are still in use; 0: its own slot is free again */
+static PyObject *View_adopt(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t live = adopt(&self->v, (uint32_t)m);
+    if (!live) mfree(&self->v, (uint32_t)m);
+    return PyLong_FromUnsignedLong(live);
+}
+
+/* running(m) -> (goid, word) of the G it runs, for messages; None */
+static PyObject *View_running(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint64_t w = load_acq(&self->v.allm[m].curg);
+    if (!w) Py_RETURN_NONE;
+    return PyLong_FromUnsignedLongLong(self->v.allgs[gword_index(w)].goid);
+}
+
+static PyObject *View_closing(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct sched *s = &self->v.seg->sched;
+    if (n) {
+        unsigned long to = PyLong_AsUnsignedLong(a[0]);
+        if (PyErr_Occurred()) return NULL;
+        atomic_store(&s->closing, (uint32_t)to);
+        for (uint32_t i = 0; i < self->v.seg->nms; i++) inbox_kick(&self->v, i);
+    }
+    return PyLong_FromUnsignedLong(atomic_load(&s->closing));
+}
+
+static int put(PyObject *d, const char *key, unsigned long long x) {
+    PyObject *o = PyLong_FromUnsignedLongLong(x);
+    int e = o ? PyDict_SetItemString(d, key, o) : -1;
+    Py_XDECREF(o);
+    return e;
+}
+
+/* stats() -> dict of counters, summed over Ms, and the queues' lengths */
+static PyObject *View_stats(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long long gs = 0, steals = 0, stolen = 0, parks = 0, global = 0, spawned = 0, collected = 0, ms = 0;
+    for (uint32_t i = 0; i < v->seg->nms; i++) {
+        struct m *m = &v->allm[i];
+        gs += load_rlx(&m->n_executed), steals += load_rlx(&m->n_steals), stolen += load_rlx(&m->n_stolen);
+        parks += load_rlx(&m->n_parks), global += load_rlx(&m->n_global);
+        spawned += load_rlx(&m->n_spawned), collected += load_rlx(&m->n_collected);
+        uint32_t state = MSTATE(load_rlx(&m->note));
+        ms += i < v->seg->max_ms && state != M_FREE && state != M_DEAD;
+    }
+    PyObject *d = PyDict_New();
+    PyObject *q = PyList_New(0);
+    if (!d || !q || put(d, "gs", gs) || put(d, "steals", steals) || put(d, "stolen", stolen) ||
+        put(d, "parks", parks) || put(d, "globals", global) || put(d, "num_g", spawned - collected) ||
+        put(d, "gomaxprocs", v->seg->nprocs) || put(d, "idleprocs", npidle(v)) || put(d, "threads", ms) ||
+        put(d, "spinningthreads", nmspinning(v)) || put(d, "idlethreads", nmidle(v)) ||
+        put(d, "needspinning", atomic_load(&v->seg->sched.needspinning)) || put(d, "runqueue", globrunqsize(v)) ||
+        put(d, "throws", atomic_load(&v->seg->sched.throws)) ||
+        put(d, "rescues", atomic_load(&v->seg->sched.rescues)) ||
+        put(d, "spawned", spawned) || put(d, "ms_made", atomic_load(&v->seg->ms_made))) {
+        Py_XDECREF(d);
+        Py_XDECREF(q);
+        return NULL;
+    }
+    for (uint32_t i = 0; i < v->seg->nprocs; i++) {
+        PyObject *x = PyLong_FromUnsignedLong(runqsize(&v->allp[i]));
+        if (!x || PyList_Append(q, x)) {
+            Py_XDECREF(x);
+            Py_DECREF(d);
+            Py_DECREF(q);
+            return NULL;
+        }
+        Py_DECREF(x);
+    }
+    PyDict_SetItemString(d, "runq", q);
+    Py_DECREF(q);
+    return d;
+}
+
+PyMethodDef coordinator_methods[] = {
+    ARGS(attach), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
+    NOARGS(start_m0), ARGS(repair), ONE(adopt), ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -1,0 +1,311 @@
+/* bind_sched.c: the M's side: queues, claiming and completing Gs, Ps. */
+#include "binding.h"
+
+/* runqget() -> (word, inherit_time) or None */
+static PyObject *View_runqget(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    int inherit = 0;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    uint64_t w = runqget(&self->v, p, &inherit);
+    if (!w) Py_RETURN_NONE;
+    return Py_BuildValue("(KO)", (unsigned long long)w, inherit ? Py_True : Py_False);
+}
+
+/* runqget_ring() -> the ring's next word, past runnext, or None */
+static PyObject *View_runqget_ring(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = own_p(self);
+    return p ? word_or_none(runqget_ring(&self->v, p)) : NULL;
+}
+
+static PyObject *View_runqput(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned long long w;
+    int next;
+    if (!PyArg_ParseTuple(args, "Kp", &w, &next)) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    runqput(&self->v, p, w, next);
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_globrunqget(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long max = PyLong_AsUnsignedLong(arg);
+    uint32_t n;
+    if (PyErr_Occurred()) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    uint64_t w = globrunqget(&self->v, p, (uint32_t)max, &n);
+    struct m *m = self_m(&self->v);
+    store_rlx(&m->n_global, load_rlx(&m->n_global) + n);
+    return word_or_none(w);
+}
+
+static PyObject *View_globrunqput(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    globrunqput(&self->v, w);
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_globrunqsize(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyLong_FromUnsignedLongLong(globrunqsize(&self->v));
+}
+
+/* runqsteal(victim, steal_runnext, max) -> word or None; max 0: no bound */
+static PyObject *View_runqsteal(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int victim, max;
+    int next;
+    uint32_t n;
+    if (!PyArg_ParseTuple(args, "IpI", &victim, &next, &max)) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    if (victim >= self->v.seg->nps) return PyErr_Format(PyExc_IndexError, "no P %u", victim);
+    uint64_t w = runqsteal(&self->v, p, &self->v.allp[victim], next, max, &n);
+    if (w) {
+        struct m *m = self_m(&self->v);
+        store_rlx(&m->n_steals, load_rlx(&m->n_steals) + 1);
+        store_rlx(&m->n_stolen, load_rlx(&m->n_stolen) + n);
+    }
+    return word_or_none(w);
+}
+
+/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
+ * there are new logging levels, 4 its world is not the one we are in. */
+static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
+    if (PyErr_Occurred()) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+    struct g *g = &self->v.allgs[gword_index(w)];
+    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
+    if (g->world != self->world.entered) flags |= 4;
+    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
+                         args_of(self, g), flags);
+}
+
+static PyObject *View_schedtick(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = own_p(self);
+    return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
+}
+
+/* complete(word, kind, data) -> True if this completion won; data: bytes or a Block */
+static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    char *data;
+    Py_ssize_t len;
+    uint64_t off, size;
+    if (n != 3) return PyErr_Format(PyExc_TypeError, "complete takes 3 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
+    unsigned long kind = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred()) return NULL;
+    if ((off = take_block(self, a[2], &size)) != 0) {
+        int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        if (!won) heap_free(&self->v, off);
+        return PyBool_FromLong(won);
+    }
+    if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+}
+
+static PyObject *change_status(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
+    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    if (to == G_WAITING) {
+        struct m *m = self_m(&self->v);
+        store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
+    }
+    Py_RETURN_NONE;
+}
+static PyObject *View_gpark(View *self, PyObject *arg) { return change_status(self, arg, G_RUNNING, G_WAITING); }
+static PyObject *View_gresume(View *self, PyObject *arg) { return change_status(self, arg, G_WAITING, G_RUNNING); }
+
+/* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
+static PyObject *View_dep_results(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint64_t off = load_acq(&self->v.allgs[gword_index(w)].deps);
+    PyObject *out = PyList_New(0);
+    if (!out || !off) return out;
+    struct deps *deps = at(&self->v, off);
+    for (uint64_t i = 0; i < deps->n; i++) {
+        struct g *on = &self->v.allgs[deps->dep[i].on];
+        PyObject *item = Py_BuildValue("(IN)", on->result_kind, result_of(self, on));
+        if (!item || PyList_Append(out, item)) Py_CLEAR(out);
+        Py_XDECREF(item);
+        if (!out) break;
+    }
+    return out;
+}
+
+/* ---------------------------------------------------------------- Ps and Ms */
+
+/* mstart() -> whether our maker had left us a P: how an M begins */
+static PyObject *View_mstart(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(mtake(&self->v) != NULL);
+}
+
+static PyObject *View_releasep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    pidleput(&self->v, releasep(&self->v));
+    Py_RETURN_NONE;
+}
+
+static PyObject *View_pidleget(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct p *p = pidleget(&self->v);
+    if (p) acquirep(&self->v, p);
+    return PyBool_FromLong(p != NULL);
+}
+
+/* handoffp(m): our P goes to parked M m, or (m < 0) to any M if there is work, else to the idle list. */
+static PyObject *View_handoffp(View *self, PyObject *arg) {
+    CHECK(self);
+    long m = PyLong_AsLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct view *v = &self->v;
+    struct p *p = releasep(v);
+    if (m >= 0) {
+        if (startm_on(v, p, (uint32_t)m)) Py_RETURN_TRUE;
+        acquirep(v, p);
+        Py_RETURN_FALSE;
+    }
+    if (!runqempty(p) || globrunqsize(v)) return PyBool_FromLong(startm(v, p, 0));
+    if (nmspinning(v) + npidle(v) == 0) return PyBool_FromLong(startm(v, p, 1));
+    pidleput(v, p);
+    fence_sc(&v->seg->sched.pidle[0]);
+    if (work_anywhere(v)) wakep(v);
+    Py_RETURN_TRUE;
+}
+
+/* take_token(word) -> m, whose token it is and which may be queued again from now on */
+static PyObject *View_take_token(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t m = (uint32_t)(w & 0xffffu);
+    atomic_store(&self->v.allm[m].token_queued, 0);
+    return PyLong_FromUnsignedLong(m);
+}
+
+static PyObject *View_wakep(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(wakep(&self->v));
+}
+
+static PyObject *View_become_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(become_spinning(&self->v));
+}
+static PyObject *View_set_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    set_spinning(&self->v);
+    Py_RETURN_NONE;
+}
+static PyObject *View_reset_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    reset_spinning(&self->v);
+    Py_RETURN_NONE;
+}
+static PyObject *View_is_spinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(is_spinning(&self->v));
+}
+static PyObject *View_needspinning(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong((long)atomic_load(&self->v.seg->sched.needspinning));
+}
+static PyObject *View_work_anywhere(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(work_anywhere(&self->v));
+}
+
+/* spin(ns): looks at every queue and our inbox without taking anything; True as soon as there is something. */
+static PyObject *View_spin(View *self, PyObject *arg) {
+    CHECK(self);
+    long long ns = PyLong_AsLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    int found = 0;
+    Py_BEGIN_ALLOW_THREADS
+    for (int64_t end = nanotime() + ns; !found && nanotime() < end;)
+        for (int i = 0; i < 32 && !found; i++) {
+            found = work_anywhere(&self->v) || !inbox_empty(&self->v, self->v.self) ||
+                    atomic_load(&self->v.seg->sched.closing);
+            procyield();
+        }
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(found);
+}
+
+/* stopm(ready, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
+ * something, the time is up or a signal came: it runs again, without a P.  ready: its started Gs that are ready; looked at
+ * after it is known to be parked, as another of its threads may add one until then. */
+static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "stopm takes 2 arguments");
+    struct view *v = &self->v;
+    long long timeout = PyLong_AsLongLong(a[1]);
+    int woken = 0;
+    if (PyErr_Occurred()) return NULL;
+    mput(v);
+    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
+    if (inbox_empty(v, v->self)) {
+        Py_BEGIN_ALLOW_THREADS
+        woken = notesleep(v, timeout);
+        Py_END_ALLOW_THREADS
+    }
+    if (!woken && munput(v)) {
+        if (PyErr_CheckSignals()) return NULL;
+        Py_RETURN_FALSE;
+    }
+    if (!woken) {                                             /* a waker chose us: its hand-over comes */
+        Py_BEGIN_ALLOW_THREADS
+        while (!notesleep(v, -1)) continue;
+        Py_END_ALLOW_THREADS
+    }
+    return PyBool_FromLong(mtake(v) != NULL);
+}
+
+/* A thread of an M other than its main one has drained something the scheduler must see. */
+static PyObject *View_wake_self(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v, self->v.self);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef sched_methods[] = {
+    NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results),
+    NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
+    NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
+    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};
