@@ -122,20 +122,44 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
 }
 
-static PyObject *change_status(View *self, PyObject *arg, uint32_t from, uint32_t to) {
+static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
+    if (PyErr_Occurred()) return 0;
+    if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
+    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    return 1;
+}
+
+/* gpark(word, reason): our running G waits from here on; reason: see WHY_NONE. */
+static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
+    uint64_t w = PyLong_AsUnsignedLongLong(a[0]);
+    unsigned long reason = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
+    struct m *m = self_m(&self->v);
+    store_rlx(&g->wait_reason, (uint32_t)reason);
+    store_rlx(&g->wait_since, (uint64_t)nanotime());
+    if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
+    store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
+    Py_RETURN_NONE;
+}
+
+/* gresume(word): it runs again. */
+static PyObject *View_gresume(View *self, PyObject *arg) {
+    CHECK(self);
+    if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* gready(word): what that started G, on whichever M, waits for has come. */
+static PyObject *View_gready(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
-    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
-    if (to == G_WAITING) {
-        struct m *m = self_m(&self->v);
-        store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    }
+    gready(&self->v, w);
     Py_RETURN_NONE;
 }
-static PyObject *View_gpark(View *self, PyObject *arg) { return change_status(self, arg, G_RUNNING, G_WAITING); }
-static PyObject *View_gresume(View *self, PyObject *arg) { return change_status(self, arg, G_WAITING, G_RUNNING); }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
 static PyObject *View_dep_results(View *self, PyObject *arg) {
@@ -305,7 +329,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), ONE(gpark), ONE(gresume), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};

@@ -179,8 +179,16 @@ static uint64_t output_first(View *self, uint64_t written_to) {
     return tail > head ? tail : head + 1;                     /* a cell is filled before tail moves */
 }
 
-/* drain(tell, written_to) -> how many Gs of ours were finished.  Their results are set in their Futures, and such as have
- * something in _then are appended to the list `tell`; their slots are dead again.
+/* A started G of this M's is told that it may go on. */
+static int is_readied(struct view *v, uint64_t w) {
+    uint64_t s = load_acq(&v->allgs[gword_index(w)].state);
+    return !(w & GWORD_TOKEN) && GGEN(s) == gword_gen(w) && GM(s) == v->self &&
+           (GSTATUS(s) == G_WAITING || GSTATUS(s) == G_RUNNING);
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished, or readied.  Their results are set in their Futures, and such
+ * as have something in _then are appended to the list `tell`; their slots are dead again.  So are the words of started Gs of
+ * this M that can go on.
  * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
  * that number. */
 static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
@@ -202,6 +210,16 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         int ours = slot && slot->future && !slot->drained && gdone(v, w);
         if (ours && !(data = result_of(self, g))) return NULL;  /* the word is still there */
         ours = ours && gcollect(v, w);
+        if (is_m && !ours && is_readied(v, w)) {
+            PyObject *word = PyLong_FromUnsignedLongLong(w);
+            if (!word || PyList_Append(tell, word)) {         /* the word is still there */
+                Py_XDECREF(word);
+                Py_XDECREF(data);
+                return NULL;
+            }
+            Py_DECREF(word);
+            n++;
+        }
         inbox_drop(v, v->self);
         if (!ours) {                                          /* told twice */
             Py_XDECREF(data);

@@ -143,8 +143,8 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
-#define INLINE_ARGS 104
-#define INLINE_RESULT 80
+#define INLINE_ARGS 96
+#define INLINE_RESULT 72
 
 struct g {
     au64 state;
@@ -158,10 +158,16 @@ struct g {
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
+    au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
+    au64 wait_since;
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
 _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
+
+/* Why a G waits (Go: waitReason). */
+enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
+       WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE };
@@ -355,6 +361,7 @@ static inline au64 *lring_cell(struct view *v, struct lring *r, uint64_t i) {
 struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slots are taken */
 void gfput(struct view *v, uint32_t index);
 int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
+void gready(struct view *v, uint64_t w);                         /* a started G can go on: its home M learns of it */
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);

@@ -130,6 +130,13 @@ int gclaim(struct view *v, uint64_t w) {
     return won;
 }
 
+/* Whoever has done what G w waits for calls this, on any process, after it has published that.  A G that is about to park
+ * looks once more after it has said so; one call too many makes it look early. */
+void gready(struct view *v, uint64_t w) {
+    uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
+    if (GGEN(s) == gword_gen(w) && (GSTATUS(s) == G_RUNNING || GSTATUS(s) == G_WAITING)) inbox_push(v, GM(s), w);
+}
+
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = load_acq(&g->state);

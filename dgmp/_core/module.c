@@ -288,6 +288,15 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "RESULT_WORKER_DIED", RESULT_WORKER_DIED) ||
         PyModule_AddIntConstant(mod, "RESULT_NO_MEMORY", RESULT_NO_MEMORY) ||
         PyModule_AddIntConstant(mod, "RESULT_NONE", RESULT_NONE) ||
+        PyModule_AddIntConstant(mod, "WHY_NONE", WHY_NONE) || PyModule_AddIntConstant(mod, "WHY_GOSCHED", WHY_GOSCHED) ||
+        PyModule_AddIntConstant(mod, "WHY_FUTURE", WHY_FUTURE) ||
+        PyModule_AddIntConstant(mod, "WHY_CHAN_RECV", WHY_CHAN_RECV) ||
+        PyModule_AddIntConstant(mod, "WHY_CHAN_SEND", WHY_CHAN_SEND) ||
+        PyModule_AddIntConstant(mod, "WHY_SELECT", WHY_SELECT) || PyModule_AddIntConstant(mod, "WHY_SEMA", WHY_SEMA) ||
+        PyModule_AddIntConstant(mod, "WHY_SLEEP", WHY_SLEEP) || PyModule_AddIntConstant(mod, "WHY_IO", WHY_IO) ||
+        PyModule_AddIntConstant(mod, "WHY_LOCK", WHY_LOCK) ||
+        PyModule_AddIntConstant(mod, "WHY_PREEMPTED", WHY_PREEMPTED) ||
+        PyModule_AddIntConstant(mod, "WHY_OTHER", WHY_OTHER) ||
         PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
         Py_XDECREF(mod);
         return NULL;

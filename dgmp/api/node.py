@@ -228,11 +228,16 @@ class Node:
             with contextlib.suppress(ValueError):
                 self.untold.remove(future)
 
-    def tell(self, future: Future[Any]) -> None:
-        """future has ended: each callback is called once, whoever comes first."""
+    def tell(self, future: Future[Any] | int) -> None:
+        """future has ended: each callback is called once, whoever comes first.  A word: that G of this M has been readied."""
+        if isinstance(future, int):
+            return self.ready(future)
         while future._then:
             with contextlib.suppress(IndexError):
                 self.call(future, future._then.pop(0))
+
+    def ready(self, word: int) -> None:
+        """Only Ms have started Gs."""
 
     def call(self, future: Future[Any], then: Any) -> None:
         future.run_callback(then)
@@ -392,6 +397,9 @@ class Member(Node):
 
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
+
+    def ready(self, word: int) -> None:
+        self.m.goready(word)
 
     def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""

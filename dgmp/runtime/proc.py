@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_NO_MEMORY, Block, View
+from .._core import RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
 from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -430,15 +430,21 @@ class M:
 
     # A frame of a G that is near the recursion limit fails at its first call or not at all, as all its calls are equally
     # deep: so what parks a G stands in one frame each, its first call changes nothing if it fails, and nothing is undone.
-    def gopark(self, future: Any, deadline: int | None = None) -> None:
-        """The calling G waits until goready, which future's end causes, or the deadline (monotonic, ns); its M runs others
-        meanwhile.  It may come back early: the caller looks at what it waits for."""
+    def gopark(self, future: Any, deadline: int | None = None, reason: int = WHY_FUTURE) -> None:
+        """The calling G waits until goready, or the deadline (monotonic, ns); its M runs others meanwhile.  It may come back
+        early: the caller looks at what it waits for.
+
+        Args:
+            future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
+                a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
+            reason: a WHY_ constant of the core, for people.
+        """
         gp = self.curg
         assert gp is not None
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(word)
+        self.view.gpark(word, reason)
         self.curg = None
         gp.world = world
         self.parked[word] = gp
@@ -464,7 +470,7 @@ class M:
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(gp.word)
+        self.view.gpark(gp.word, WHY_GOSCHED)
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
