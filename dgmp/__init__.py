@@ -18,6 +18,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    ChanClosed,
     CoordinatorDied,
     DgmpError,
     EncodingError,
@@ -29,18 +30,20 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .api.chan import Chan, after, recv, select, send, tick
     from .api.future import Future
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "Chan", "ChanClosed", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
+    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "after", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
+    "map_unordered", "num_g", "recv", "select", "send", "spawn", "starmap", "stats", "task", "tick",
 ]
 
-_later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so
+_later = {"Chan": "chan", "Future": "future", "Task": "task", "after": "chan", "recv": "chan", "select": "chan", "send": "chan",
+          "task": "task", "tick": "chan"}  # imported when asked for: a runtime starts sooner so
 
 
 def __getattr__(name: str) -> Any:

@@ -116,10 +116,13 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if ((off = take_block(self, a[2], &size)) != 0) {
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
         if (!won) heap_free(&self->v, off);
+        else block_travels(self, off, size);
         return PyBool_FromLong(won);
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+    int won = gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    travels(self, data, (uint64_t)len);
+    return PyBool_FromLong(won);
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {

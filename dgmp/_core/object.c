@@ -230,11 +230,21 @@ static void add_edge(struct trace *t, uint32_t to) {
     t->edges[t->from] = ++t->nedges;
 }
 
+static uint64_t elem_objects(struct view *v, const struct elem *e, const char **at_words) {
+    if (!(e->kind & ELEM_OBJECTS)) return 0;
+    if (e->off) return block_objects(v, e->off, e->len, at_words);
+    return e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, at_words) : 0;
+}
+
+void elem_hold(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    for (uint64_t i = 0; i < n; i++) object_hold(v, word_of(at_words, i));
+}
+
 void elem_seen(struct view *v, void *to, const struct elem *e) {
     const char *at_words;
-    if (!(e->kind & ELEM_OBJECTS)) return;
-    uint64_t n = e->off ? block_objects(v, e->off, e->len, &at_words)
-                        : e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, &at_words) : 0;
+    uint64_t n = elem_objects(v, e, &at_words);
     if (n) object_seen(to, at_words, n);
 }
 

@@ -24,6 +24,7 @@ from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
+    from .chan import Chan
     from .future import Future
     from .node import Client, Member, Node
     from .output import Output
@@ -205,6 +206,12 @@ class Runtime:
 
         return start(self.node, fn, iterables, chunksize, buffersize, 2, ordered=False)
 
+    def chan(self, capacity: int = 0) -> Chan[Any]:
+        """A `dgmp.Chan` of this runtime."""
+        from .chan import Chan
+
+        return Chan(capacity, runtime=self)
+
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
 
@@ -375,6 +382,15 @@ def _boot_default() -> Runtime:
             raise RuntimeError("this process was forked from a dgmp process and is no member of its runtime; start one "
                                "of its own with dgmp.Runtime()")
     return runtime
+
+
+def node_of(runtime_id: int) -> Node | None:
+    """This process's access to the runtime of that id, if it is a member or a client of it."""
+    nodes: list[Node] = [_member] if _member is not None else [runtime.node for runtime in list(_runtimes)]
+    for at in nodes:
+        if at.gone is None and at.view.runtime_id == runtime_id:
+            return at
+    return None
 
 
 def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
-from ..ship import closure, values
+from ..ship import closure, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -112,6 +112,7 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
+        view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
@@ -373,6 +374,7 @@ class M:
         kwargs: Any = None
         result: bytes | Large
         out: bytes | Block
+        objects: Any = None  # in the result: kept until that does it
         gp.fn = None
         try:
             deps = self.before(gp, flags) if flags else None
@@ -388,6 +390,8 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
+        if travel.latest:
+            objects = travel.hold(self.view)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -402,6 +406,7 @@ class M:
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None
+            objects = None  # noqa: F841
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
@@ -436,7 +441,8 @@ class M:
 
         Args:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
-                a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
+                a list _then, into which its word is put, or None if who waits is known otherwise.  Whoever makes it come
+                calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
         """
         gp = self.curg
@@ -448,7 +454,7 @@ class M:
         self.curg = None
         gp.world = world
         self.parked[word] = gp
-        if word not in future._then:  # it may have come back early
+        if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
         timer = None
         if deadline is not None:
