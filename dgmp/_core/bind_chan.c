@@ -317,25 +317,18 @@ static PyObject *failed(int how) {
     return PyErr_Format(PyExc_MemoryError, "the runtime has no room for one more that waits at a channel");
 }
 
-/* The objects in what is to be sent have been put in their place. */
-static void cases_travel(View *self, struct scase *cases, uint32_t n) {
-    for (uint32_t i = 0; i < n; i++) {
-        struct elem *e = &cases[i].elem;
-        if (!cases[i].send || !(e->kind & ELEM_OBJECTS)) continue;
-        if (e->off) block_travels(self, e->off, e->len);
-        else travels(self, e->bytes, e->len);
-    }
-}
-
 static void drop_sends(View *self, struct scase *cases, uint32_t n) {
     for (uint32_t i = 0; i < n; i++)
         if (cases[i].send) drop(self, &cases[i].elem);
 }
 
+/* Before operations that may wake somebody. */
+void on_thread(View *self) { self->v.on_main = self->main_thread == PyThread_get_thread_ident(); }
+
 /* Who waits: the G that runs, if this is the M's main thread, else (0) the thread. */
-static uint64_t waiter(View *self) {
-    if (self->main_thread != PyThread_get_thread_ident()) return 0;
-    return load_rlx(&self_m(&self->v)->curg);
+uint64_t waiter_here(View *self) {
+    on_thread(self);
+    return self->v.on_main ? load_rlx(&self_m(&self->v)->curg) : 0;
 }
 
 static void Wait_dealloc(Wait *w) {
@@ -384,7 +377,6 @@ static Wait *Wait_make(View *self, uint32_t n, int as) {
 static PyObject *begin(View *self, Wait *w) {
     uint32_t which = 0;
     int how = chan_select(&self->v, w->cases, w->n, w->waiter, w->is, &which, &w->until);
-    if (how == SELECT_DONE || how == SELECT_WAITS) cases_travel(self, w->cases, w->n);
     if (how == SELECT_WAITS) {
         w->queued = 1;
         return (PyObject *)w;
@@ -401,6 +393,7 @@ static PyObject *Wait_end(Wait *w, PyObject *give_up) {
     CHECK(self);
     uint32_t which = 0;
     if (!w->queued) Py_RETURN_NONE;
+    on_thread(self);
     int late = w->until != NO_TIME && nanotime() >= w->until;
     int how = chan_wait_end(&self->v, w->cases, w->n, w->is, give_up == Py_True || late, &which);
     if (how == SELECT_WAITS) return Py_NewRef((PyObject *)w);
@@ -410,7 +403,6 @@ static PyObject *Wait_end(Wait *w, PyObject *give_up) {
     if (give_up == Py_True) w->waiter = NO_WAITER;            /* one last try */
     how = chan_select(&self->v, w->cases, w->n, w->waiter, w->is, &which, &w->until);
     w->waiter = who;
-    if (how == SELECT_DONE || how == SELECT_WAITS) cases_travel(self, w->cases, w->n);
     if (how == SELECT_BLOCKS) Py_RETURN_NONE;
     if (how == SELECT_NO_ROOM || how == SELECT_TIMER) return failed(how);
     if (how != SELECT_WAITS) return outcome(self, w->cases, which, how, w->as);
@@ -495,8 +487,8 @@ static PyObject *one(Handle *h, uint64_t who, PyObject *value, int as, int *how)
     int64_t until;
     *how = SELECT_NO_ROOM;
     if (!c || (value && !encode(self, value, &k.elem))) return NULL;
+    on_thread(self);
     *how = chan_select(&self->v, &k, 1, NO_WAITER, NULL, &which, &until);
-    if (*how == SELECT_DONE && value) cases_travel(self, &k, 1);
     if (*how == SELECT_BLOCKS && who != NO_WAITER) {
         Wait *w = Wait_make(self, 1, as);
         if (w) {
@@ -513,17 +505,17 @@ static PyObject *one(Handle *h, uint64_t who, PyObject *value, int as, int *how)
 /* send(value) -> None, or a Wait; recv() -> the value, or a Wait; recv_ok() -> (value, ok), or a Wait */
 static PyObject *Handle_send(Handle *h, PyObject *value) {
     int how;
-    return one(h, waiter(h->view), value, AS_VALUE, &how);
+    return one(h, waiter_here(h->view), value, AS_VALUE, &how);
 }
 static PyObject *Handle_recv(Handle *h, PyObject *none) {
     (void)none;
     int how;
-    return one(h, waiter(h->view), NULL, AS_VALUE, &how);
+    return one(h, waiter_here(h->view), NULL, AS_VALUE, &how);
 }
 static PyObject *Handle_recv_ok(Handle *h, PyObject *none) {
     (void)none;
     int how;
-    return one(h, waiter(h->view), NULL, AS_PAIR, &how);
+    return one(h, waiter_here(h->view), NULL, AS_PAIR, &how);
 }
 
 /* try_send(value) -> whether it went; try_recv() -> (value, whether there was one) */
@@ -545,6 +537,7 @@ static PyObject *Handle_close(Handle *h, PyObject *none) {
     (void)none;
     struct chan *c = chan_of(h);
     if (!c) return NULL;
+    on_thread(h->view);
     int closed = chan_close(&h->view->v, c);
     if (closed < 0) return failed(SELECT_TIMER);
     if (!closed) return closed_error(h->view, "close of a closed channel");
@@ -553,6 +546,7 @@ static PyObject *Handle_close(Handle *h, PyObject *none) {
 
 static PyObject *Handle_closed(Handle *h, PyObject *none) {
     (void)none;
+    on_thread(h->view);
     struct chan *c = chan_of(h);
     return c ? PyBool_FromLong(chan_closed(&h->view->v, c)) : NULL;
 }
@@ -598,11 +592,10 @@ static PyObject *View_select(View *self, PyObject *const *a, Py_ssize_t nargs) {
         if (!c->send) Py_CLEAR(w);
     }
     if (!w) return NULL;
-    w->waiter = waiter(self);
+    w->waiter = waiter_here(self);
     if (a[1] == Py_True) return begin(self, w);
     uint32_t which = 0;
     int how = chan_select(&self->v, w->cases, w->n, NO_WAITER, w->is, &which, &w->until);
-    if (how == SELECT_DONE) cases_travel(self, w->cases, w->n);
     PyObject *x = how == SELECT_BLOCKS ? Py_NewRef(Py_None) :
                   how == SELECT_DONE || how == SELECT_CLOSED ? outcome(self, w->cases, which, how, AS_CASE) : failed(how);
     Py_DECREF((PyObject *)w);

@@ -132,7 +132,20 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason): our running G waits from here on; reason: see WHY_NONE. */
+PyObject *take_readied(View *self) {
+    struct view *v = &self->v;
+    PyObject *out = v->nreadied ? PyList_New(0) : Py_NewRef(Py_None);
+    for (uint32_t i = 0; out && i < v->nreadied; i++) {
+        PyObject *word = PyLong_FromUnsignedLongLong(v->readied[i]);
+        if (!word || PyList_Append(out, word)) Py_CLEAR(out);
+        Py_XDECREF(word);
+    }
+    if (out) v->nreadied = 0;
+    return out;
+}
+
+/* gpark(word, reason) -> words of other Gs of this M that can go on, or None.  Our running G waits from here on; reason: see
+ * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -145,7 +158,12 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    Py_RETURN_NONE;
+    PyObject *readied = take_readied(self);
+    if (!readied) {                                           /* no memory: they stay where they are */
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return readied;
 }
 
 /* gresume(word): it runs again. */
@@ -304,7 +322,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     int woken = 0;
     if (PyErr_Occurred()) return NULL;
     mput(v);
-    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || v->nreadied) want_p(v, v->self);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);

@@ -202,6 +202,14 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
     if (PyErr_Occurred()) return NULL;
+    if (v->nreadied && PyThread_get_thread_ident() == self->main_thread) {
+        PyObject *readied = take_readied(self);
+        Py_ssize_t more = readied ? PyList_Size(readied) : -1, end = readied ? PyList_Size(tell) : 0;
+        int e = !readied || PyList_SetSlice(tell, end, end, readied);
+        Py_XDECREF(readied);
+        if (e) return NULL;
+        n = (long)more;
+    }
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
         if (!is_m && (first = output_first(self, written_to)) != 0)
             return PyLong_FromLongLong(n ? n : -(long long)first);

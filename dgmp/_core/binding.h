@@ -100,11 +100,14 @@ extern PyMethodDef spawn_methods[];
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
 
-/* bind_chan.c */
+/* bind_chan.c; first, those before any operation that may wake or wait */
 extern PyMethodDef chan_methods[];
 extern PyType_Spec handle_spec, wait_spec;
 extern PyObject *Handle_type, *Wait_type;
 PyObject *handle_of(View *self, uint64_t word, int held);
+void on_thread(View *self);
+uint64_t waiter_here(View *self);
+PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
 void travels(View *self, const char *data, uint64_t len);     /* a payload has been put in its place */
 void block_travels(View *self, uint64_t off, uint64_t len);
 PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */

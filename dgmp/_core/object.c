@@ -197,7 +197,7 @@ static uint64_t word_of(const char *at_words, uint64_t i) {
 }
 
 void objects_travel(struct view *v, const char *at_words, uint64_t n) {
-    uint64_t trace = atomic_load(&v->seg->trace);
+    uint64_t trace = atomic_fetch_add(&v->seg->trace, 0);     /* a fence too: who counts a trace after this finds the payload */
     for (uint64_t i = 0; i < n; i++) {
         uint64_t w = word_of(at_words, i);
         if (gword_index(w) < in_use(v)) atomic_store(&entry(v, gword_index(w))->touched, trace);
@@ -240,6 +240,12 @@ void elem_hold(struct view *v, const struct elem *e) {
     const char *at_words;
     uint64_t n = elem_objects(v, e, &at_words);
     for (uint64_t i = 0; i < n; i++) object_hold(v, word_of(at_words, i));
+}
+
+void elem_travels(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    if (n) objects_travel(v, at_words, n);
 }
 
 void elem_seen(struct view *v, void *to, const struct elem *e) {

@@ -127,14 +127,22 @@ void waitq_rebuild(struct view *v, struct waitq *q, uint32_t queue, struct body 
 
 void wait_finish(struct view *v, struct sudog *s, uint32_t how) { atomic_store(&leader_of(v, s)->done, how); }
 
+/* A G of our own M, readied by another of its Gs, need not go through the inbox. */
+static int readied_here(struct view *v, uint64_t w) {
+    uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
+    if (!v->on_main || v->nreadied == READIED_KEPT || GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
+    v->readied[v->nreadied++] = w;
+    return 1;
+}
+
 /* A thread of an M that wakes a G of the same M: the M's main thread may be parked. */
 void wait_wake(struct view *v, uint32_t leader, uint64_t waiter) {
     if (!waiter) {
         futex_wake(&sudog_at(v, leader)->done, 1 << 30);
-        return;
+    } else if (!readied_here(v, waiter)) {
+        gready(v, waiter);
+        if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
     }
-    gready(v, waiter);
-    if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
 }
 
 void elem_drop(struct view *v, struct elem *e) {

@@ -56,6 +56,7 @@ void waitq_rebuild(struct view *v, struct waitq *q, uint32_t queue, struct body 
 void wait_finish(struct view *v, struct sudog *s, uint32_t how);  /* all is written: `done` */
 void wait_wake(struct view *v, uint32_t leader, uint64_t waiter);  /* after that, best without the lock */
 void elem_hold(struct view *v, const struct elem *e);           /* we hold the objects in it: it is about to leave its place */
+void elem_travels(struct view *v, const struct elem *e);        /* it has been put where others find it */
 void elem_drop(struct view *v, struct elem *e);                 /* its block, if it is in use, is freed */
 void elem_seen(struct view *v, void *to, const struct elem *e);   /* for object_type.contents */
 void sudogs_repair(struct view *v, uint32_t dead);              /* waits that it was ending go on; its own are no more */

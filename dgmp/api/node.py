@@ -199,7 +199,7 @@ class Node:
     def stats(self) -> dict[str, Any]:
         """See Runtime.stats."""
         blocks, size = self.view.large()
-        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size, "objects": self.view.objects()}
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:

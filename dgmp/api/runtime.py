@@ -217,7 +217,8 @@ class Runtime:
 
         gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
         ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq; large_blocks and
-        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more).
+        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more); objects
+        (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
             raise self.node.gone

@@ -450,9 +450,13 @@ class M:
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(word, reason)
+        readied = self.view.gpark(word, reason)
         self.curg = None
         gp.world = world
+        if readied is not None:
+            for other in readied:
+                if other in self.parked:
+                    self.ready.append(self.parked.pop(other))
         self.parked[word] = gp
         if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
@@ -463,7 +467,14 @@ class M:
             heappush(self.timers, timer)
         if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
-        self.g0.switch()
+        if (readied is not None and self.ready_run < READY_BOUND and self.ready
+                and self.ready[0].world == self.worlds.current and not self.pending):
+            self.ready_run += 1  # straight to the next one: most often the one that we have just readied
+            self.curg = following = self.ready.popleft()
+            self.view.gresume(following.word)
+            following.greenlet.switch()
+        else:
+            self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
         if timer is not None and timer in self.timers:

@@ -10,6 +10,7 @@ Called by values, dynamic, snapshot, chunk and failure; by api.chan, whose objec
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from threading import get_ident
 from typing import Any
@@ -61,7 +62,10 @@ def take() -> bytes:
 def hold(view: View) -> Any:
     """The objects of what this thread has encoded last: they stay as long as the caller keeps this."""
     data = latest.pop(get_ident(), None)
-    return [view.handle(word) for word in words(data)] if data is not None else None
+    if data is None:
+        return None
+    with contextlib.suppress(LookupError):  # of another runtime
+        return [view.handle(word) for word in words(data)]
 
 
 def carries(data: object) -> bool:

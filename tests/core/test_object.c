@@ -42,11 +42,7 @@ static int send(struct view *v, struct chan *c, struct elem *e) {
     uint32_t which;
     int64_t until;
     struct scase k = {c, 1, *e};
-    int how = chan_select(v, &k, 1, NO_WAITER, NULL, &which, &until);
-    const char *words;
-    uint64_t n = payload_objects(e->bytes, e->len, &words);
-    if (n) objects_travel(v, words, n);
-    return how;
+    return chan_select(v, &k, 1, NO_WAITER, NULL, &which, &until);
 }
 static int recv(struct view *v, struct chan *c, struct elem *e) {
     uint32_t which;
