@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -18,6 +19,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    Cancelled,
     CoordinatorDied,
     DgmpError,
     EncodingError,
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback",
+    "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "cancelled", "current", "gather", "go", "goid",
+    "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
 ]
 
 _later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so

@@ -154,7 +154,7 @@ struct g {
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
-    au32 flags;
+    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
@@ -169,8 +169,11 @@ _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
+/* g.flags: it has been asked to end, and has not been told yet. */
+enum { G_ASKED = 1, G_TO_RAISE = 2 };
+
 /* What the result bytes are. */
-enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE };
+enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
 
 /* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
  * whether all are, so a completer that dies half-way is finished by walking the same list again.  The records stay until
@@ -365,7 +368,8 @@ void gready(struct view *v, uint64_t w);                         /* a started G 
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
-int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE -> G_DONE, by its owner */
+int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
+int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */

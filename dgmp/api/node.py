@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import Block, View
-from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from .._core import WHY_FUTURE, WHY_OTHER, Block, View
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, deadline_of
@@ -146,6 +146,17 @@ class Node:
                 self.view.cancel(future.word)
             except Exception:  # closed, or in a forked child
                 return
+
+    def cancel_one(self, future: Future[Any]) -> bool:
+        """See Future.cancel."""
+        if future.done():
+            return future.cancelled()
+        try:
+            placed = self.view.cancel(future.word) or self.view.ask(future.word)
+        except (RuntimeClosed, CoordinatorDied):  # at this moment: future has ended with that
+            return False
+        self.collect()
+        return placed or future.cancelled()
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         int, bytes | Large, tuple[int, ...] | None
@@ -372,18 +383,52 @@ class Member(Node):
                 self.run_handlers()
 
     def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
-        m = self.m
-        m.collect()
+        self.m.collect()
         if future._state != PENDING:
             return
         future.listen()
-        deadline = deadline_of(timeout)
-        while future._state == PENDING:
+        if not self.park(future, deadline_of(timeout), WHY_FUTURE):
+            raise TimeoutError(f"{future.name} has not finished within {timeout} s")
+
+    def park(self, waits: Any, deadline: int | None = None, reason: int = WHY_OTHER,
+             give_up: Callable[[], bool] = lambda: True) -> bool:
+        """The calling G waits; what every blocking call in a G goes through.  Signal handlers of user code run meanwhile.
+
+        Args:
+            waits, deadline, reason: as for M.gopark, which says who readies the G.
+            give_up: withdraws what it waits for, called before the call ends without it.  False: it has come in this moment,
+                so that it does not end so.
+
+        Returns:
+            True: it has come.  False: the deadline has, and it has been given up.
+
+        Raises:
+            Cancelled: the G was asked to end, before or while it waited; once for each time that it was asked.
+            Whatever a signal handler raises: give_up has been called, and what it says is lost.
+        """
+        m, gp = self.m, self.m.curg
+        assert gp is not None
+        while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
-                raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            m.gopark(future, deadline)
-            if self.pending:
-                self.run_handlers()
+                return not give_up()
+            try:
+                m.gopark(waits, deadline, reason, True)
+                if self.pending:
+                    self.run_handlers()
+            except BaseException:
+                give_up()
+                raise
+            if gp.asked and not waits._state and give_up():
+                self.raise_cancelled()
+        return True
+
+    def raise_cancelled(self) -> None:
+        """The calling G is to raise Cancelled: it does."""
+        gp = self.m.curg
+        assert gp is not None
+        gp.asked = False
+        self.view.told(gp.word)
+        raise Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
