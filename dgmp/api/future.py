@@ -67,6 +67,30 @@ class AnyOf:
         return self._then
 
 
+class Listener:
+    """What stands in the `_then` of Futures to be told of the end of each, at once, by whoever collects: maybe the scheduler
+    of an M, so it is short and runs no user code.  One can wait for it, as for a Future."""
+
+    __slots__ = ("_then", "__weakref__")
+
+    word = ANY_WORD
+    in_chunks = False
+    name = "what several Gs are to do"
+
+    def __init__(self) -> None:
+        self._then: list[Any] = []
+
+    @property
+    def _state(self) -> int:
+        raise NotImplementedError
+
+    def listen(self) -> list[Any]:
+        return self._then
+
+    def ended(self, future: Future[Any]) -> None:
+        raise NotImplementedError
+
+
 class Future(Generic[T]):
     """The result of a G, when it has one.
 

@@ -13,14 +13,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -147,13 +147,22 @@ class Node:
             except Exception:  # closed, or in a forked child
                 return
 
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """Those that nobody has begun end, the others are asked to.  Nothing is collected."""
+        for future in futures:
+            try:
+                if future._state == PENDING and not self.view.cancel(future.word):
+                    self.view.ask(future.word)
+            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+                return
+
     def cancel_one(self, future: Future[Any]) -> bool:
         """See Future.cancel."""
         if future.done():
             return future.cancelled()
         try:
             placed = self.view.cancel(future.word) or self.view.ask(future.word)
-        except (RuntimeClosed, CoordinatorDied):  # at this moment: future has ended with that
+        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
             return False
         self.collect()
         return placed or future.cancelled()
@@ -251,7 +260,10 @@ class Node:
         """Only Ms have started Gs."""
 
     def call(self, future: Future[Any], then: Any) -> None:
-        future.run_callback(then)
+        if isinstance(then, Listener):
+            then.ended(future)
+        else:
+            future.run_callback(then)
 
     def need_collector(self) -> None:
         """A callback waits, so somebody must collect even when nobody asks."""
@@ -274,7 +286,7 @@ class Node:
         finally:
             self.sleepers -= 1
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
         deadline = deadline_of(timeout)
         self.collect()
@@ -367,7 +379,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
@@ -382,7 +394,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         self.m.collect()
         if future._state != PENDING:
             return
@@ -418,7 +430,7 @@ class Member(Node):
             except BaseException:
                 give_up()
                 raise
-            if gp.asked and not waits._state and give_up():
+            if (gp.asked or gp.stop) and not waits._state and give_up():
                 self.raise_cancelled()
         return True
 
@@ -426,9 +438,17 @@ class Member(Node):
         """The calling G is to raise Cancelled: it does."""
         gp = self.m.curg
         assert gp is not None
+        if gp.asked or not gp.stop:
+            error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+        else:
+            error = Cancelled("the Group was cancelled")
+            for group in gp.stop:
+                group.raised = error
+        if gp.stop:
+            gp.stop.clear()
         gp.asked = False
         self.view.told(gp.word)
-        raise Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+        raise error
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
@@ -450,6 +470,8 @@ class Member(Node):
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
+        elif isinstance(then, Listener):
+            then.ended(future)
         elif threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:

@@ -562,7 +562,7 @@ def gosched() -> None:
         _member.m.gosched()
         if _member.pending:
             _member.run_handlers()
-        if gp is not None and gp.asked:
+        if gp is not None and (gp.asked or gp.stop):
             _member.raise_cancelled()
     else:
         time.sleep(0)
@@ -589,4 +589,4 @@ def cancelled() -> bool:
         return False
     gp = _member.m.curg
     assert gp is not None
-    return _member.view.asked(gp.word)
+    return bool(gp.stop) or _member.view.asked(gp.word)

@@ -62,7 +62,7 @@ NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world", "asked")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "asked", "stop")
 
     def __init__(self) -> None:
         self.word = 0
@@ -71,6 +71,7 @@ class G:
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
         self.asked = False  # to raise Cancelled, as it went on
+        self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
 
     @property
     def name(self) -> str:
@@ -462,6 +463,7 @@ class M:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
+        to_raise = to_raise or bool(gp.stop) and cancellable
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
         self.g0.switch()
