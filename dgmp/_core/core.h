@@ -258,6 +258,14 @@ struct sched {
     char throw_text[160];
 };
 
+/* Records that processes take and give back; pool.c. */
+struct pool {
+    struct lring ring;                /* indices of what was given back */
+    au64 next;                        /* under the ring's lock: records never used start here */
+    uint64_t base;                    /* offset of the records; constant, as what follows */
+    uint32_t n, stride;
+};
+
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
 #define VERSION 1
 struct segment {
@@ -273,6 +281,9 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+    struct pool objects, sudogs;      /* object.c, sudog.c */
+    ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
+    au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
 };
 
 /* world.c: what a process looked like.  Process-local. */
@@ -297,6 +308,8 @@ struct world {
     struct world_seen told, seen;
 };
 
+#define SUDOGS_KEPT 128
+
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
 struct view {
     struct segment *seg;
@@ -308,8 +321,12 @@ struct view {
     uint32_t nfree, free_cap;         /* gFree of this process: indices of dead slots it owns */
     uint32_t *free;
     uint64_t goid_next, goid_end;     /* what is left of our batch of goids */
+    uint64_t seed;                    /* of random choices */
     uint32_t ncached[NCLASSES];       /* heap cache of this process */
     uint64_t cached[NCLASSES][16];
+    struct sudog *sudogs;
+    uint32_t nfree_sudogs;            /* sudogs of this process that are not in use */
+    uint32_t free_sudogs[SUDOGS_KEPT];
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
@@ -323,6 +340,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why);
 void segment_unmap(struct view *v);
 int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
+int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
@@ -414,6 +432,7 @@ int work_anywhere(struct view *v);
 void startm_failed(struct view *v, uint32_t m);                 /* no process could be made for reserved m */
 int stranded(struct view *v);                                   /* work beside an idle P */
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
+void sysmon_wake(struct view *v);                               /* there may be something for it to see to */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
 
