@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -18,6 +19,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    Cancelled,
     ChanClosed,
     CoordinatorDied,
     DgmpError,
@@ -32,18 +34,22 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.chan import Chan, after, recv, select, send, tick
     from .api.future import Future
+    from .api.group import Group
+    from .api.syscall import blocking
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Chan", "ChanClosed", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "after", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "recv", "select", "send", "spawn", "starmap", "stats", "task", "tick",
+    "Cancelled", "Chan", "ChanClosed", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group",
+    "LargeCaptureWarning", "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "after",
+    "blocking", "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g",
+    "recv", "select", "send", "spawn", "starmap", "stats", "task", "tick",
 ]
 
-_later = {"Chan": "chan", "Future": "future", "Task": "task", "after": "chan", "recv": "chan", "select": "chan", "send": "chan",
-          "task": "task", "tick": "chan"}  # imported when asked for: a runtime starts sooner so
+# Imported when asked for: a runtime starts sooner so.
+_later = {"Chan": "chan", "Future": "future", "Group": "group", "Task": "task", "after": "chan", "blocking": "syscall",
+          "recv": "chan", "select": "chan", "send": "chan", "task": "task", "tick": "chan"}
 
 
 def __getattr__(name: str) -> Any:

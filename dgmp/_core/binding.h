@@ -60,6 +60,7 @@ typedef struct View {
     PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
     PyObject *codec[NCODEC];          /* see codec() */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
 } View;
 
@@ -76,6 +77,7 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
 void drop_futures(View *self);
@@ -113,6 +115,12 @@ void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
 PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
 void free_handles(PyObject **handles, uint64_t n);
 PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
+
+/* bind_syscall.c */
+extern PyMethodDef syscall_methods[];
+
+/* bind_sysmon.c */
+extern PyMethodDef sysmon_methods[];
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

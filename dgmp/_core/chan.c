@@ -212,7 +212,7 @@ static void chan_contents(struct view *v, struct body *b, void *to) {
     for (uint64_t i = head(c); i != tail(c); i++) elem_seen(v, to, slot(c, i));
 }
 
-const struct object_type chan_type = {chan_fix, chan_end, chan_queue, chan_contents};
+const struct object_type chan_type = {.fix = chan_fix, .end = chan_end, .queue = chan_queue, .contents = chan_contents};
 
 /* ---------------------------------------------------------------- the operations */
 int chan_close(struct view *v, struct chan *c) {

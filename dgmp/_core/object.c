@@ -49,7 +49,7 @@ static int clear_holder(struct object *o, uint32_t m) {       /* 1: it was one *
     return (int)(atomic_fetch_and(&o->holders[m / 64], ~(1ull << (m % 64))) >> (m % 64) & 1);
 }
 
-static const struct object_type *types[NTYPES] = {[TYPE_CHAN] = &chan_type};
+static const struct object_type *types[NTYPES] = {[TYPE_CHAN] = &chan_type, [TYPE_SEMA] = &sema_type};
 
 const struct object_type *object_type_of(struct view *v, uint64_t word) {
     return types[OTYPE(load_acq(&entry(v, gword_index(word))->state))];
@@ -92,7 +92,7 @@ static void end(struct view *v, uint32_t i) {
     struct object *o = entry(v, i);
     uint64_t s = load_rlx(&o->state), off = o->off;
     if (off) {
-        if (OPHASE(s) == O_ENDING) types[OTYPE(s)]->end(v, body_at(v, off));
+        if (OPHASE(s) == O_ENDING && types[OTYPE(s)]->end) types[OTYPE(s)]->end(v, body_at(v, off));
         heap_hold(v, off);
         o->off = 0;
         heap_free(v, off);
@@ -405,7 +405,20 @@ static void forget(struct view *v, uint32_t i, uint32_t dead) {
     }
 }
 
+static void forget_in(struct view *v, uint32_t i, uint32_t dead) {
+    struct body *b = pin(v, i);
+    if (!b) return;
+    const struct object_type *type = object_type_of(v, b->word);
+    if (type->forget) {
+        object_lock(v, b);
+        type->forget(v, b, dead);
+        object_unlock(b);
+    }
+    unpin(v, i);
+}
+
 void objects_forget(struct view *v, uint32_t dead) {
+    for (uint32_t i = 0; i < in_use(v); i++) forget_in(v, i, dead);
     for (uint32_t i = 0; i < in_use(v); i++) forget(v, i, dead);
     pool_sweep(v, &v->seg->objects);
 }

@@ -32,10 +32,11 @@ struct waitq;
 struct object_type {
     void (*fix)(struct view *v, struct body *b);              /* somebody died who held the lock */
     void (*end)(struct view *v, struct body *b);              /* it is freed: blocks that it refers to go; may be repeated */
+    void (*forget)(struct view *v, struct body *b, uint32_t dead);  /* that process is dead, and waits for nothing any more */
     struct waitq *(*queue)(struct body *b, uint32_t queue);   /* its queue of that number */
     void (*contents)(struct view *v, struct body *b, void *to); /* object_seen(to, ...) for each payload in it */
 };
-extern const struct object_type chan_type;
+extern const struct object_type chan_type, sema_type;        /* all but fix and queue may be NULL */
 const struct object_type *object_type_of(struct view *v, uint64_t word);
 
 /* A body of that size, of which so much is zeroed, and the lock made.  NULL: no room. */
