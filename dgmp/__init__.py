@@ -13,12 +13,14 @@ from .api.runtime import (
     map,
     map_unordered,
     num_g,
+    snapshot,
     spawn,
     starmap,
     stats,
 )
 from .errors import (
     CoordinatorDied,
+    Deadlock,
     DgmpError,
     EncodingError,
     LargeCaptureWarning,
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback",
+    "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs",
+    "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats", "task",
 ]
 
 _later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so

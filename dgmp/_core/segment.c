@@ -4,6 +4,7 @@
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
  */
 #include "core.h"
+#include "place.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -51,6 +52,8 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->gfree.cells = place(&end, s->gfree.cap, 8);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
+    s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;
     s->heap.base = place(&end, 1, c->heap_size);
     s->size = (end + 4095) & ~4095ull;
@@ -70,6 +73,7 @@ static int try_create(const struct config *c, int fd) {
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
     if (!e) e = lock_init(&s->heap.lock);
+    if (!e) e = lock_init(&s->places.lock);
     atomic_store(&s->heap.bump, s->heap.base);
     atomic_store(&s->sched.sysmonwait, 1);
     if (getrandom(&s->runtime_id, sizeof s->runtime_id, 0) != sizeof s->runtime_id) e = e ? e : EIO;
