@@ -64,7 +64,7 @@ int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject
     if (label == Py_None) label = NULL;
     else if (!PyUnicode_Check(label)) return PyErr_Format(PyExc_TypeError, "a label must be a str"), -1;
     Py_hash_t hash = label ? PyObject_Hash(label) : (Py_hash_t)fn;
-    if (PyErr_Occurred()) return -1;
+    if ((lasti == -1 || hash == -1) && PyErr_Occurred()) return -1;
     if (!self->sites && !(self->sites = calloc(SITES, sizeof *self->sites))) return 0;
     uint64_t h = ((uint64_t)(uintptr_t)code >> 4 ^ (uint64_t)lasti << 20 ^ (uint64_t)hash << 32 ^ (uint64_t)hash) *
                  0x9e3779b97f4a7c15ull;

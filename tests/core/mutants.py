@@ -75,10 +75,6 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
      {"    if (load_rlx(&b->shared)) return reader_forget(v, b, m);": "    if (load_rlx(&b->shared)) return 0;"}),
     ("reading a G until it stands still", "test_checkdead", "checkdead.c",
      {"        if (load_acq(&g->state) == out->state && load_rlx(&g->wait_since) == out->wait_since) return;": "        return;"}),
-    ("the hash of a text last", "test_place", "place.c",
-     {"    store_rel(&t->hash, hash);\n    return 1;": "    return 1;",
-      "    memcpy((char *)at(v, p->bytes) + used, text, len);": "    store_rel(&t->hash, hash);\n"
-      "    if (used % 3 == 0) return 0;\n    memcpy((char *)at(v, p->bytes) + used, text, len);"}),
     ("the sweep of gFree", "test_kill", "repair.c", {"    gfree_sweep(v);\n": ""}),
 ]
 
