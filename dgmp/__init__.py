@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -19,6 +20,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    Cancelled,
     CoordinatorDied,
     Deadlock,
     DgmpError,
@@ -32,17 +34,19 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.group import Group
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback",
-    "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs",
-    "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats", "task",
+    "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "cancelled", "current", "gather", "go",
+    "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats", "task",
 ]
 
-_later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so
+# Imported when asked for: a runtime starts sooner so.
+_later = {"Future": "future", "Group": "group", "Task": "task", "task": "task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -184,7 +184,16 @@ static PyObject *View_ms(View *self, PyObject *none) {
     return out;
 }
 
-/* ps() -> (number, state P_*, M or -1, words in its ring, goid of runnext or 0, schedtick) of each P, those of clients too */
+static const char *p_state(uint32_t state) {
+    switch (state) {
+    case P_IDLE: return "idle";
+    case P_RUNNING: return "running";
+    case P_CLIENT: return "client";
+    default: return "unknown";
+    }
+}
+
+/* ps() -> (number, state, M or -1, words in its ring, goid of runnext or 0, schedtick) of each P; "client": of a client */
 static PyObject *View_ps(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
@@ -193,8 +202,9 @@ static PyObject *View_ps(View *self, PyObject *none) {
     for (uint32_t i = 0; out && i < v->seg->nps; i++) {
         struct p *p = &v->allp[i];
         uint64_t own = atomic_load(&p->own), next = load_acq(&p->runnext);
+        if (i >= v->seg->nprocs && OWN_STATE(own) != P_CLIENT) continue;
         uint64_t head = load_acq(&p->head), tail = load_acq(&p->tail);
-        PyObject *x = Py_BuildValue("(IIiKKK)", i, OWN_STATE(own), OWN_M(own) == NONE ? -1 : (int)OWN_M(own),
+        PyObject *x = Py_BuildValue("(IsiKKK)", i, p_state(OWN_STATE(own)), OWN_M(own) == NONE ? -1 : (int)OWN_M(own),
                                     (unsigned long long)(tail > head ? tail - head : 0), goid_of(v, next),
                                     (unsigned long long)load_rlx(&p->schedtick));
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);

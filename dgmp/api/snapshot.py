@@ -20,8 +20,6 @@ G_STATES = ("dead", "idle", "waiting", "runnable", "running", "waiting", "runnin
 REASONS = ("", "yield", "wait for result", "chan receive", "chan send", "select", "semacquire", "sleep", "IO wait", "lock",
            "preempted", "wait", "wait for arguments")
 M_STATES = ("free", "starting", "running", "idle", "idle", "waking", "dead")
-P_STATES = ("idle", "running")
-CLIENT_P = 2
 UNKNOWN = "an unknown place"
 
 
@@ -181,11 +179,10 @@ def take(view: View) -> Snapshot:
           for m, pid, state, p, g, bound, _ in view.ms()]
     ps, clientqueue = [], 0
     for p, state, m, size, runnext, schedtick in view.ps():
-        if state == CLIENT_P:
+        if state == "client":
             clientqueue += size + bool(runnext)
         else:
-            name = P_STATES[state] if state < len(P_STATES) else "syscall"
-            ps.append(PSnapshot(p, name, number(m), size, runnext or None, schedtick))
+            ps.append(PSnapshot(p, state, number(m), size, runnext or None, schedtick))
     return Snapshot(gs, ms, ps, view.globrunqsize(), clientqueue)
 
 
