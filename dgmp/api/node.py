@@ -324,19 +324,15 @@ class Node:
                 self.few = outstanding - self.view.outstanding < FEW
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
-                    self.look()
-                    if deadline is None:
-                        self.checkdead()
+                    self.look(deadline is None)
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
-    def look(self) -> None:
-        """Is the runtime still there?"""
-
-    def checkdead(self) -> None:
-        """Called now and then by a thread that waits without a limit: it raises Deadlock if nothing can ever wake it."""
+    def look(self, for_ever: bool = False) -> None:
+        """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
+        learns that."""
 
 
 class Member(Node):
@@ -567,15 +563,18 @@ class Client(Node):
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
 
-    def look(self) -> None:
+    def look(self, for_ever: bool = False) -> None:
         if self.output is not None and self.output.is_ours():
             self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
             raise self.gone
+        if for_ever:
+            self.checkdead()
 
     def checkdead(self) -> None:
+        self.collect()
         done = self.view.checkdead()
         if not done:
             self.asleep = None

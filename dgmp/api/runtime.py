@@ -268,7 +268,7 @@ class Runtime:
                     return
                 if time.monotonic_ns() - looked > LOOK_NS:
                     looked = time.monotonic_ns()
-                    self.node.checkdead()
+                    self.node.look(True)
             except Deadlock:
                 raise
             except DgmpError:  # closed by another thread, or its coordinator died
