@@ -3,7 +3,8 @@
 The thread of the program that sits in a wait without a limit wakes up four times a second anyway, to see whether the
 runtime is still there.  So it is the one that looks, and an idle runtime has nobody more who does.  The segment says
 whether all are asleep (_core/checkdead.c); what else could bring something is looked for here:
-  - another Python thread of the program, but for ours, or a handler that the program has installed for a signal;
+  - another Python thread of the program, but for ours unless they run its code (callbacks, streams, logging handlers), or a
+    handler that the program has installed for a signal;
   - a second thread of an M, which a G has left there;
 and all that twice, at least 100 ms apart, with nothing done between.  False alarms are worse than misses: a C library's
 thread in an M counts too (OpenBLAS makes some where OMP_NUM_THREADS says so), and what cannot be read counts as able to come.
@@ -62,7 +63,8 @@ def check(client: Client, done: int) -> None:
 
 
 def something_may_come(client: Client) -> bool:
-    return other_threads(client) or any(map(is_users, signal.valid_signals())) or ms_have_threads(client.view)
+    return (other_threads(client) or ours_run_user_code(client) or any(map(is_users, signal.valid_signals()))
+            or ms_have_threads(client.view))
 
 
 def other_threads(client: Client) -> bool:
@@ -73,6 +75,18 @@ def other_threads(client: Client) -> bool:
     if client.output is not None:
         ours.add(client.output.thread or 0)
     return not {*sys._current_frames(), *(thread.ident for thread in threading.enumerate())} <= ours
+
+
+def ours_run_user_code(client: Client) -> bool:
+    """Whether a callback is being called, or what Gs have printed or logged is being written."""
+    if client.untold:
+        return True
+    if client.output is None:
+        return False
+    if not client.output.lock.acquire(blocking=False):
+        return True
+    client.output.lock.release()
+    return False
 
 
 def is_users(number: int) -> bool:

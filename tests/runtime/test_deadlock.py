@@ -114,6 +114,24 @@ COMES = {
             threading.Timer(1.2, rt.go, [asleep.release]).start()
             print(f.result())
         """,
+    "a callback of the program": """
+        with dgmp.Runtime(procs=1) as rt:
+            f = rt.go(asleep.park)
+            rt.go(abs, 1).add_done_callback(lambda _: (time.sleep(1.2), rt.go(asleep.release)))
+            print(f.result())
+        """,
+    "a handler that logs what Gs log": """
+        import logging
+        class Handler(logging.Handler):
+            def emit(self, record):
+                time.sleep(1.2)
+                rt.go(asleep.release)
+        logging.getLogger().addHandler(Handler())
+        with dgmp.Runtime(procs=1) as rt:
+            f = rt.go(asleep.park)
+            rt.go(logging.warning, "later")
+            print(f.result())
+        """,
     "a signal handler of the program": """
         with dgmp.Runtime(procs=1) as rt:
             f = rt.go(asleep.park)
