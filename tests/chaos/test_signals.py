@@ -185,6 +185,23 @@ def test_ctrl_c_on_a_terminal(tmp_path):
     os.close(terminal)
 
 
+def test_ctrl_backslash_on_a_terminal(tmp_path):
+    """As with Ctrl-C both get it; all Gs are shown once."""
+    script = tmp_path / "script.py"
+    script.write_text("import dgmp\ninput('name? ')\n")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(PYTHON, [*DGMP, str(script)])
+    read_until(terminal, b"name? ")
+    family = descendants(pid)
+    os.write(terminal, b"\x1c")
+    said = read_until(terminal, None)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGQUIT
+    assert said.count(b"SIGQUIT: quit") == said.count(b"G 1 [running]: main, m0 pid ") == 1, said
+    assert gone(family)
+    os.close(terminal)
+
+
 def read_until(fd, text):
     """What comes, up to text, or (None) to the end."""
     got = b""

@@ -9,6 +9,8 @@ import textwrap
 
 import pytest
 
+import dgmp
+
 HEAD = """
 import os, signal, sys, threading, time
 import dgmp
@@ -91,6 +93,52 @@ def test_the_main_g_learns_it(tmp_path):
     assert done.stdout == "all goroutines are asleep - deadlock!\n"
     assert "dgmp.errors.Deadlock: all goroutines are asleep - deadlock!\n\nG 1 [wait for result]: main, m0 pid " in done.stderr
     assert done.returncode == 1
+
+
+CHANNELS = """
+def receive(c):
+    return c.recv()
+def exchange(a, b):
+    a.send(1)
+    return b.recv()
+a, b, c, d = (dgmp.Chan() for _ in range(4))
+for wait in (
+    a.recv,
+    lambda: a.send(1),
+    lambda: dgmp.select(dgmp.recv(a), dgmp.send(b, 1)),
+    lambda: dgmp.go(receive, c).result(),
+    lambda: dgmp.gather(dgmp.go(exchange, b, d), dgmp.go(exchange, d, b)),
+):
+    try:
+        wait()
+    except dgmp.Deadlock as e:
+        print("deadlock")
+        text = str(e)
+print(text.count("[chan receive]: __main__.receive, m"), text.count("[chan send]: __main__.exchange, m"))
+"""
+chan = pytest.mark.skipif(not hasattr(dgmp, "Chan"), reason="there are no channels yet")
+
+
+@chan
+def test_channels_that_nobody_uses_but_us():
+    done = program(CHANNELS)
+    assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
+
+
+@chan
+def test_channels_that_only_the_main_g_uses(tmp_path):
+    done = script(tmp_path, CHANNELS)
+    assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
+
+
+@chan
+def test_timers_are_waited_for():
+    done = program("""
+        def receive(c):
+            return c.recv_ok()[1]
+        print(dgmp.after(1.2).recv_ok()[1], dgmp.go(receive, dgmp.after(1.2)).result())
+        """)
+    assert (done.stdout, done.stderr) == ("True True\n", "")
 
 
 COMES = {

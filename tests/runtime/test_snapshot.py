@@ -28,7 +28,7 @@ def test_gs_say_what_they_do_and_where_they_come_from():
     with dgmp.Runtime(procs=1) as rt:
         waits = rt.go(asleep.park, time.monotonic_ns() + FOR_LONG)  # the one that waits
         assert eventually(lambda: rt.stats()["parks"] == 1)
-        runs = rt.spawn(helpers.nap, (60,), name="sleeper")
+        runs = rt.spawn(helpers.busy, (60,), name="busy")
         assert eventually(lambda: any(g.state == "running" for g in rt.snapshot().gs))
         queued = rt.go(helpers.identity, 1)
         shot = rt.snapshot()
@@ -38,7 +38,7 @@ def test_gs_say_what_they_do_and_where_they_come_from():
         assert (g.state, g.wait_reason, g.owner) == ("waiting", "chan receive", "client")
         assert (g.m, g.pid, g.started) == (m.m, m.pid, True)
         assert 0 < g.waited < 60 and g.spawned_at == f"{HERE}:{line_of('# the one that waits')}"
-        g = by_name["sleeper"]
+        g = by_name["busy"]
         assert (g.state, g.wait_reason, g.waited, g.m, g.started) == ("running", "", None, m.m, True)
         assert (m.state, m.p, m.g) == ("running", 0, g.goid)
         g = by_name["tests.helpers.identity"]
@@ -128,10 +128,10 @@ QUIT = """
 import sys
 sys.path.insert(0, ".")
 import signal, threading, time, dgmp
-from tests import asleep
+from tests import asleep, helpers
 def main():
     dgmp.go(asleep.park, time.monotonic_ns() + 60 * 10**9)
-    f = dgmp.spawn(time.sleep, (60,), name="sleeper")
+    f = dgmp.spawn(helpers.busy, (60,), name="busy")
     while not {"waiting", "running"} <= {g.state for g in dgmp.snapshot().gs if g.name != "main"}:
         time.sleep(0.005)
     %s
@@ -162,7 +162,7 @@ def test_sigquit_dumps_all_gs(tmp_path, command, wait):
     assert (code, said) == (-signal.SIGQUIT, "")
     assert err.startswith("SIGQUIT: quit\n\nG ")
     assert re.search(r"^G \d+ \[chan receive\]: tests\.asleep\.park, m\d+ pid \d+\n\tspawned at .*script.py:7$", err, re.M)
-    assert re.search(r"^G \d+ \[running\]: sleeper, m\d+ pid \d+\n\tspawned at .*script.py:8$", err, re.M)
+    assert re.search(r"^G \d+ \[running\]: busy, m\d+ pid \d+\n\tspawned at .*script.py:8$", err, re.M)
     assert re.search(r"^P0: ", err, re.M) and re.search(r"^M\d+: running pid=\d+ p=\d g=\d+", err, re.M)
 
 
