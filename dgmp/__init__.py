@@ -14,6 +14,7 @@ from .api.runtime import (
     map,
     map_unordered,
     num_g,
+    snapshot,
     spawn,
     starmap,
     stats,
@@ -21,6 +22,7 @@ from .api.runtime import (
 from .errors import (
     Cancelled,
     CoordinatorDied,
+    Deadlock,
     DgmpError,
     EncodingError,
     LargeCaptureWarning,
@@ -39,9 +41,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
+    "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
     "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
-    "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats",
+    "task",
 ]
 
 # Imported when asked for: a runtime starts sooner so.

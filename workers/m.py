@@ -13,6 +13,7 @@ from typing import Any
 
 from dgmp import _core
 from dgmp._core import KIND_M, View
+from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
@@ -132,6 +133,8 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             affinity.watch_process_starts()
         worker = M(view, Worlds(view, boot["filters"]), affinity)
         preempt.Preemption(worker).install()
+        if m == 0 and boot["foreground"]:
+            quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
         member = Member(view, worker, signals)

@@ -350,6 +350,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     long long timeout = PyLong_AsLongLong(a[1]);
     int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
     if (PyObject_Size(a[0]) > 0) want_p(v, v->self);

@@ -119,6 +119,8 @@ struct m {
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
+    au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
+    au32 own_threads;                 /* threads of ours beside the main one, which run no user code */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
@@ -166,6 +168,7 @@ struct g {
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
+    au32 place;                       /* its name and where it was spawned, see place.h; owner, at spawn.  For people */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -175,8 +178,9 @@ _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
-/* g.flags: it has been asked to end, and has not been told yet. */
-enum { G_ASKED = 1, G_TO_RAISE = 2 };
+/* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
+ * (checkdead.h). */
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_DEADLOCKED = 16 };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -215,6 +219,18 @@ struct lring {                        /* globrunq, and the global part of gFree 
 struct fn_entry {
     au64 hash;                        /* 0: free; written last, under the heap's lock */
     uint64_t off, len;                /* off without hash: whoever wrote it died */
+};
+
+/* place.c: texts by their number, for people. */
+struct text {
+    au64 hash;                        /* 0: free; written last, under the lock */
+    uint32_t off, len;                /* in the bytes of all texts */
+};
+struct places {
+    struct lock lock;
+    uint64_t texts, bytes;            /* offsets; constant */
+    au32 used;                        /* under lock: bytes, */
+    au32 n;                           /* and texts */
 };
 
 /* A block of the heap: this header, then the payload.  state = {owner:24, state:8}; the owner is that of a held block.
@@ -264,6 +280,7 @@ struct sched {
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
+    au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -289,6 +306,7 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+    struct places places;
     struct pool objects, sudogs;      /* object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */

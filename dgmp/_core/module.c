@@ -142,6 +142,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->act);
     Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
+    forget_sites(self);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -160,6 +161,7 @@ static PyObject *View_close(View *self, PyObject *error) {
     self->closed = 1;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    forget_sites(self);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -194,8 +196,8 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, syscall_methods,
-                             sysmon_methods, coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
+                             syscall_methods, sysmon_methods, observe_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;

@@ -4,6 +4,7 @@
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
  */
 #include "core.h"
+#include "place.h"
 #include "sudog.h"
 
 #include <errno.h>
@@ -60,6 +61,8 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
+    s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;
     s->heap.base = place(&end, 1, c->heap_size);
     s->size = (end + 4095) & ~4095ull;
@@ -79,6 +82,7 @@ static int try_create(const struct config *c, int fd) {
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
     if (!e) e = lock_init(&s->heap.lock);
+    if (!e) e = lock_init(&s->places.lock);
     if (!e) e = lock_init(&s->objects.ring.lock);
     if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);

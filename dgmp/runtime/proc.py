@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
-from ..errors import Cancelled
+from ..errors import Cancelled, Deadlock
 from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -101,6 +101,7 @@ class M:
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
         self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
         self.serial = 0
+        self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -459,6 +460,9 @@ class M:
                 a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
+
+        Raises:
+            Deadlock: it is the main G of `dgmp run`, and nothing will ever ready it.
         """
         gp = self.curg
         assert gp is not None
@@ -488,6 +492,8 @@ class M:
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
+        if self.deadlocks and word in self.deadlocks:
+            raise Deadlock(self.deadlocks.pop(word))
 
     def gosched(self) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
