@@ -15,6 +15,7 @@ import socket
 from typing import Any
 
 from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
+from dgmp.runtime import locks
 
 from . import m as worker
 
@@ -37,6 +38,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
+    locks.install()  # here, so that the modules which are imported below have them
     control.send(FROM_ZYGOTE.pack(READY, 0))
     warm = False
     while True:

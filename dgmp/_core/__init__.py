@@ -25,13 +25,17 @@ from .native import (
     WHY_SEMA,
     WHY_SLEEP,
     Block,
+    Lock,
+    RLock,
     View,
     alarm,
+    allocate_lock,
     become_subreaper,
     create,
     die_with_parent,
     inotify,
     inotify_watch,
+    lock_owner,
     receive,
 )
 
@@ -39,5 +43,6 @@ __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
-    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",
+    "Block", "Lock", "RLock", "View", "alarm", "allocate_lock", "become_subreaper", "create", "die_with_parent", "inotify",
+    "inotify_watch", "lock_owner", "receive",
 ]

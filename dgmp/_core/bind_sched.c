@@ -88,6 +88,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    running_g = w;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
@@ -115,17 +116,21 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if (PyErr_Occurred()) return NULL;
     if ((off = take_block(self, a[2], &size)) != 0) {
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        running_g = 0;
         if (!won) heap_free(&self->v, off);
         return PyBool_FromLong(won);
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+    int won = gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    running_g = 0;
+    return PyBool_FromLong(won);
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
-    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    running_g = to == G_RUNNING ? w : 0;
+    store_rel(&self_m(&self->v)->curg, running_g);
     return 1;
 }
 

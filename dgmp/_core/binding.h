@@ -98,4 +98,11 @@ extern PyMethodDef sched_methods[];
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
 
+/* bind_lock.c */
+extern PyMethodDef lock_view_methods[];
+extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
+PyObject *allocate_lock(PyObject *mod, PyObject *none);
+PyObject *lock_owner(PyObject *mod, PyObject *none);
+int add_lock_types(PyObject *mod);    /* -1: an exception */
+
 #endif

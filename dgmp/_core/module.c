@@ -178,7 +178,8 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, coordinator_methods,
+                             lock_view_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -260,7 +261,9 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
     return watch < 0 ? NULL : PyLong_FromLong(watch);
 }
 
-static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, NULL},
+                                  {"lock_owner", lock_owner, METH_NOARGS, NULL},
+                                  {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
@@ -281,7 +284,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);
-    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) ||
+    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||
         PyModule_AddIntConstant(mod, "RESULT_ERROR", RESULT_ERROR) ||
