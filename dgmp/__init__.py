@@ -30,6 +30,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.preempt import nopreempt
     from .api.task import Task, task
 
 __version__ = "0.1.0"
@@ -37,10 +38,11 @@ __version__ = "0.1.0"
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
     "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "map_unordered", "nopreempt", "num_g", "spawn", "starmap", "stats", "task",
 ]
 
-_later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so
+# Imported when asked for: a runtime starts sooner so.
+_later = {"Future": "future", "nopreempt": "preempt", "Task": "task", "task": "task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -37,6 +37,8 @@ from .native import (
     inotify_watch,
     lock_owner,
     receive,
+    send_self,
+    stack_address,
 )
 
 __all__ = [
@@ -44,5 +46,5 @@ __all__ = [
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
     "Block", "Lock", "RLock", "View", "alarm", "allocate_lock", "become_subreaper", "create", "die_with_parent", "inotify",
-    "inotify_watch", "lock_owner", "receive",
+    "inotify_watch", "lock_owner", "receive", "send_self", "stack_address",
 ]

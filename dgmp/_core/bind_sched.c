@@ -78,6 +78,33 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
+/* Those of our started Gs that can go on wait while another runs: sysmon may see to it that it gives way. */
+static void publish_ready(View *self) {
+    if (!self->ready) return;
+    uint32_t n = (uint32_t)(PyObject_Size(self->ready) + PyObject_Size(self->yielded));
+    struct m *m = self_m(&self->v);
+    if (n != load_rlx(&m->ready)) atomic_store(&m->ready, n);
+}
+
+/* watch_ready(ready, yielded): where this M keeps its started Gs that can go on */
+static PyObject *View_watch_ready(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *ready, *yielded;
+    if (!PyArg_ParseTuple(args, "OO", &ready, &yielded)) return NULL;
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
+    self->ready = Py_NewRef(ready), self->yielded = Py_NewRef(yielded);
+    Py_RETURN_NONE;
+}
+
+/* publish_ready(): there are more of them, while a G runs. */
+static PyObject *View_publish_ready(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    publish_ready(self);
+    Py_RETURN_NONE;
+}
+
 /* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
  * there are new logging levels, 4 its world is not the one we are in. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
@@ -89,6 +116,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     running_g = w;
+    publish_ready(self);
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
@@ -154,6 +182,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
     if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    publish_ready(self);
     Py_RETURN_NONE;
 }
 
@@ -337,4 +366,5 @@ PyMethodDef sched_methods[] = {
     ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
-    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};
+    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
+    ARGS(watch_ready), NOARGS(publish_ready), {NULL, NULL, 0, NULL}};

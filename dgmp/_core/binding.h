@@ -54,6 +54,7 @@ typedef struct View {
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
+    PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
     struct View *next;
 } View;
@@ -104,5 +105,9 @@ extern uint64_t running_g;            /* the word of the G that this process run
 PyObject *allocate_lock(PyObject *mod, PyObject *none);
 PyObject *lock_owner(PyObject *mod, PyObject *none);
 int add_lock_types(PyObject *mod);    /* -1: an exception */
+
+/* bind_stack.c */
+PyObject *stack_address(PyObject *mod, PyObject *none);
+PyObject *send_self(PyObject *mod, PyObject *number);
 
 #endif

@@ -117,7 +117,8 @@ struct m {
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     ALIGNED au64 popping;             /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
-    au64 curg;                        /* the word of the running G, 0 none; for people */
+    au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au32 ready;                       /* while that runs: how many of its other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
      * as only one state CAS can win. */

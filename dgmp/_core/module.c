@@ -122,6 +122,8 @@ static void View_dealloc(View *self) {
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
     Py_XDECREF(self->watched);
     Py_XDECREF(self->mark);
     Py_XDECREF(self->act);
@@ -263,6 +265,8 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
 
 static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, NULL},
                                   {"lock_owner", lock_owner, METH_NOARGS, NULL},
+                                  {"stack_address", stack_address, METH_NOARGS, NULL},
+                                  {"send_self", send_self, METH_O, NULL},
                                   {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
