@@ -31,18 +31,19 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.future import Future
     from .api.preempt import nopreempt
+    from .api.syscall import blocking
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "nopreempt", "num_g", "spawn", "starmap", "stats", "task",
+    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "current", "gather", "go", "goid", "gomaxprocs", "gosched",
+    "map", "map_unordered", "nopreempt", "num_g", "spawn", "starmap", "stats", "task",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "nopreempt": "preempt", "Task": "task", "task": "task"}
+_later = {"Future": "future", "Task": "task", "blocking": "syscall", "nopreempt": "preempt", "task": "task"}
 
 
 def __getattr__(name: str) -> Any:

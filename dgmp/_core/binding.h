@@ -56,6 +56,7 @@ typedef struct View {
     PyObject *watched, *mark, *act;   /* see watch() */
     PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
 } View;
 
@@ -72,6 +73,7 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
 void drop_futures(View *self);
@@ -95,6 +97,12 @@ extern PyMethodDef spawn_methods[];
 
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
+
+/* bind_syscall.c */
+extern PyMethodDef syscall_methods[];
+
+/* bind_sysmon.c */
+extern PyMethodDef sysmon_methods[];
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

@@ -60,6 +60,8 @@ class Preemption:
         """In the main thread, between any two bytecodes."""
         m = self.m
         if os.getpid() == m.pid and m.curg is not None and not in_policy(frame):
+            if m.view.exitsyscall():
+                m.pinned()
             self.preempt(frame)
         if callable(self.users):
             self.users(number, frame)
