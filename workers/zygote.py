@@ -8,6 +8,7 @@ Always fork, never raw clone: a robust mutex would not be recovered after a clon
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -63,8 +64,9 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
         if m == 0 and boot["foreground"]:
             os.close(SHOWER_FD)  # as the coordinator does
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
-            import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
-            import dgmp.ship.failure  # noqa: F401
+            with contextlib.suppress(Exception):  # a module of the user's may have the name of one that they need
+                import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
+                import dgmp.ship.failure  # noqa: F401
 
             warm = True
             gc.collect()

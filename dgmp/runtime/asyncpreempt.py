@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import _imp
 import signal
+import types
 from collections.abc import Callable
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent
@@ -32,6 +34,7 @@ from .signals import call
 if TYPE_CHECKING:
     from .proc import M
 
+OFTEN = 100
 EXACT = 16  # bytes: two distances that differ by less are the same
 EXECS = {script.run_source.__code__, script.run_module.__code__}
 
@@ -58,14 +61,22 @@ def call_with_stars() -> None:
     call(ask, (), {})
 
 
-def ask_in_map() -> None:
-    chunk.run(map(ask_of, [0]), 1, [], "")
+def ask_in_map(run: Callable[..., bool]) -> Callable[[], object]:
+    return lambda: run(map(ask_of, [0]), 1, [], "")
 
 
-def ask_in_starmap() -> None:
-    from itertools import starmap
+def ask_in_starmap(run: Callable[..., bool]) -> Callable[[], object]:
+    return lambda: run(starmap(ask_of, [(0,)]), 1, [], "")
 
-    chunk.run(starmap(ask_of, [(0,)]), 1, [], "")
+
+def as_new(fn: Callable[..., bool]) -> Callable[..., bool]:
+    """A copy that has never run: the interpreter makes its calls in another way than those of code that has run often."""
+    return types.FunctionType(fn.__code__.replace(), fn.__globals__)
+
+
+def run_often(fn: Callable[..., bool]) -> None:
+    for _ in range(OFTEN):
+        fn(iter([0]), 1, [], "")
 
 
 def ask_in_exec() -> None:
@@ -89,7 +100,7 @@ class AsyncPreempt:
     def __init__(self, m: M) -> None:
         self.m = m
         self.off = boot.debug("asyncpreemptoff") not in (None, "0")
-        self.probe: Callable[[], None] | None = None  # what is being measured
+        self.probe: Callable[[], object] | None = None  # what is being measured
         self.seen: int | None = None
         self.star_call = 0  # the opcode of f(*args)
         self.flat = 0  # distance from a runner's mark to the handler, in a plain function of a G; 0: not measured
@@ -150,14 +161,16 @@ class AsyncPreempt:
         """Once, in the first G that is to be preempted."""
         flat, deep, stars = self.distance(ask), self.distance(lambda: ask_deep(50)), self.distance(call_with_stars)
         slot, execs = self.distance(Asker()), self.distance(ask_in_exec)
-        maps = self.distance(ask_in_map), self.distance(ask_in_starmap)
+        often = as_new(chunk.run)
+        run_often(often)
+        maps = {self.distance(way(run)) for way in (ask_in_map, ask_in_starmap) for run in (as_new(chunk.run), often)}
         if flat and flat == deep and stars - flat >= 0:
             self.flat, self.stars, self.slot, self.exec = flat, stars - flat, slot - flat, execs - flat
             self.maps = tuple(x - flat for x in maps)
         else:
             self.off = True
 
-    def distance(self, probe: Callable[[], None]) -> int:
+    def distance(self, probe: Callable[[], object]) -> int:
         """From a runner's mark to the handler in what probe calls; 0: no signal comes."""
         self.probe, self.seen = probe, None
         try:
