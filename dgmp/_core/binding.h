@@ -57,6 +57,7 @@ typedef struct View {
     struct site *sites;               /* what this process has spawned where: bind_observe.c */
     uint32_t sites_met;
     int handlers;                     /* user code has installed a signal handler */
+    PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
@@ -114,5 +115,16 @@ void forget_sites(View *self);
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
+
+/* bind_lock.c */
+extern PyMethodDef lock_view_methods[];
+extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
+PyObject *allocate_lock(PyObject *mod, PyObject *none);
+PyObject *lock_owner(PyObject *mod, PyObject *none);
+int add_lock_types(PyObject *mod);    /* -1: an exception */
+
+/* bind_stack.c */
+PyObject *stack_address(PyObject *mod, PyObject *none);
+PyObject *send_self(PyObject *mod, PyObject *number);
 
 #endif

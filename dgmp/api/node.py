@@ -383,6 +383,8 @@ class Member(Node):
         finally:
             if self.pending:
                 self.run_handlers()
+            if self.m.overdue is not None:
+                self.m.settle_overdue()
 
     def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
