@@ -14,7 +14,7 @@ Called by node (Client.checkdead).
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import sys
 import threading
@@ -98,8 +98,15 @@ def is_users(number: int) -> bool:
 
 
 def ms_have_threads(view: View) -> bool:
-    """Whether an M has threads beside the main one and ours."""
+    """Whether an M has threads beside the main one and ours; or has died, and what it ran is still to be ended."""
+    return any(threads(pid) > 1 + own for _, pid, _, _, _, _, own in view.ms())
+
+
+def threads(pid: int) -> float:
+    """How many threads a process has; infinity if it has died, or cannot be looked at."""
     try:
-        return any(len(os.listdir(f"/proc/{pid}/task")) > 1 + own for _, pid, _, _, _, _, own in view.ms())
-    except OSError:  # one has just died
-        return True
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return math.inf if fields[0] in b"ZX" else int(fields[17])
+    except (OSError, IndexError, ValueError):
+        return math.inf
