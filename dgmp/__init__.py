@@ -35,18 +35,20 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.future import Future
     from .api.group import Group
+    from .api.syscall import blocking
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
-    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "cancelled", "current", "gather", "go",
-    "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats", "task",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
+    "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "snapshot", "spawn", "starmap", "stats",
+    "task",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Group": "group", "Task": "task", "task": "task"}
+_later = {"Future": "future", "Group": "group", "Task": "task", "blocking": "syscall", "task": "task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from dgmp.api.output import Output as Shower
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
-from dgmp.runtime import script
+from dgmp.runtime import preempt, script
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
@@ -135,6 +135,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         worker = M(view, Worlds(view, boot["filters"]), affinity)
         if m == 0 and boot["foreground"]:
             quit.install(view)
+        preempt.Preemption(worker).install()
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
         member = Member(view, worker, signals)

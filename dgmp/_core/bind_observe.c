@@ -188,6 +188,8 @@ static const char *p_state(uint32_t state) {
     switch (state) {
     case P_IDLE: return "idle";
     case P_RUNNING: return "running";
+    case P_SYSCALL: return "syscall";
+    case P_GCSTOP: return "gcstop";
     case P_CLIENT: return "client";
     default: return "unknown";
     }

@@ -1,5 +1,6 @@
 /* bind_spawn.c: spawning and collecting Gs, waiting for them, and the function table. */
 #include "binding.h"
+#include "retake.h"
 
 #include <errno.h>
 #include <string.h>
@@ -87,6 +88,20 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
     return g;
 }
 
+/* Into the ring of our P, a client's its own; in user code only if we can take that back.  0: there is none. */
+static int put_local(struct view *v, uint64_t w, int next) {
+    struct m *m = self_m(v);
+    if (load_rlx(&m->kind) == KIND_CLIENT) {
+        runqput(v, &v->allp[v->self - v->seg->max_ms + MAX_PS], w, next);
+        return 1;
+    }
+    int in_user_code = load_rlx(&m->syscall) != 0;
+    if (exitsyscallfast(v) != P_HELD) return 0;
+    runqput(v, &v->allp[load_rlx(&m->p) - 1], w, next);
+    if (in_user_code) entersyscall(v);
+    return 1;
+}
+
 /* spawn(future, fn, args, where, deps[, code, lasti, label]), args bytes or a Block -> True; None when every slot is taken;
  * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
@@ -128,10 +143,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     } else {
         atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
     }
-    struct m *m = self_m(v);
-    uint32_t p = load_rlx(&m->kind) == KIND_CLIENT ? v->self - v->seg->max_ms + v->seg->nprocs + 1 : load_rlx(&m->p);
-    if (where == 0 || where == 3 || !p) globrunqput(v, w);
-    else runqput(v, &v->allp[p - 1], w, where == 2);
+    if (where == 0 || where == 3 || !put_local(v, w, where == 2)) globrunqput(v, w);
     self->woke = where != 3 && wakep(v);
     if (self->told.path.list) world_spawned(&self->world);
     Py_RETURN_TRUE;

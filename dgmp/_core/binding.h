@@ -58,6 +58,7 @@ typedef struct View {
     uint32_t sites_met;
     int handlers;                     /* user code has installed a signal handler */
     int awaited;
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
 } View;
 
@@ -74,6 +75,7 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
 void drop_futures(View *self);
@@ -103,6 +105,11 @@ extern PyMethodDef observe_methods[];
 int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
              uint32_t *place);
 void forget_sites(View *self);
+/* bind_syscall.c */
+extern PyMethodDef syscall_methods[];
+
+/* bind_sysmon.c */
+extern PyMethodDef sysmon_methods[];
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

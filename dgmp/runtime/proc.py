@@ -6,7 +6,9 @@ and handing a G straight to an M (destroys locality).  The chosen rule: who subm
 P and nobody spins; a spinning M that finds work wakes the next before it runs it; an M that stops spinning looks at
 every queue once more after it has given its P away.  The barriers on both sides are in _core/idle.c.
 
-Every change of ownership is one call of the core (`view`); what stands here are decisions.  Two deviations from Go:
+Every change of ownership is one call of the core (`view`); what stands here are decisions.  User code is a syscall: it
+begins in View.claim and View.gresume, ends in View.complete and View.gpark, and the P may be gone then (_core/retake.c).
+Two deviations from Go:
 a *started* G has a Python stack (a greenlet) and stays on its home M, so it is readied through that M's inbox, never a
 queue; and a fresh G is bytes, so any M may take it.  g0 is the M's main greenlet.  A runner greenlet takes fresh G after
 fresh G until one parks; g0 then schedules on.
@@ -104,7 +106,8 @@ class M:
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
         self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
-        self.coprimes = steal_order(view.nps)
+        self.procs = 0  # for which the coprimes are
+        self.coprimes: list[int] = []
         self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
         self.last_other = time.monotonic_ns()
@@ -115,6 +118,7 @@ class M:
         self.shared_at = self.last_other
         self.shared_tick = 0
         self.spinning = False
+        self.lost = False  # our P was taken as user code ran
         self.thread = threading.get_ident()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
@@ -145,6 +149,8 @@ class M:
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
+        if self.lost:
+            self.exitsyscall0()
         while True:
             if self.pending:
                 self.run_orphans()
@@ -190,7 +196,7 @@ class M:
         return None
 
     def from_clients(self) -> int | None:
-        for p in range(self.view.nprocs, self.view.nps):
+        for p in range(self.view.max_ps, self.view.nps):
             word = self.view.runqsteal(p, True, 1)
             if word is not None:
                 return word
@@ -259,8 +265,11 @@ class M:
         view = self.view
         if not view.work_anywhere():  # one look in C before 4n calls
             return None
-        n = view.nps
-        own, clients = view.p, view.nprocs
+        procs, clients = view.nprocs, view.max_ps
+        n = procs + view.nps - clients
+        if procs != self.procs:
+            self.procs, self.coprimes = procs, steal_order(n)
+        own = view.p
         for round_ in range(STEAL_ROUNDS):
             # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
             self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
@@ -269,7 +278,8 @@ class M:
             for _ in range(n):
                 pos = (pos + step) % n
                 if pos != own:
-                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1, self.share_size if pos >= clients else 0)
+                    p, most = (pos, 0) if pos < procs else (pos - procs + clients, self.share_size)
+                    word = view.runqsteal(p, round_ == STEAL_ROUNDS - 1, most)
                     if word is not None:
                         gp = self.claim(word, False)
                         if gp is not None:
@@ -278,18 +288,22 @@ class M:
         return None
 
     def resetspinning(self) -> None:
-        """A spinning M has found work: if there is more, another looks on.
-
-        Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work
-        that was published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin.
-        """
+        """A spinning M has found a started G, or a token: if there is more work, another looks on.  For a fresh G View.claim
+        does that."""
         self.spinning = False
         self.view.reset_spinning()
         if self.view.work_anywhere():
             self.view.wakep()
 
+    def exitsyscall0(self) -> None:
+        """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
+        self.lost = False
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
+        self.stopm()
+
     def stopm(self) -> None:
-        """Parks this M until it is handed a P."""
+        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
         self.flush()
         while True:
             self.check_closing()
@@ -297,7 +311,7 @@ class M:
             if self.pending:
                 self.run_orphans()
             wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(self.ready, wait):
+            if self.view.stopm(self.ready, wait, False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -326,6 +340,7 @@ class M:
         claimed = self.view.claim(word, inherit_time)
         if claimed is None:
             return None
+        self.spinning = False
         gp = G()
         gp.word = word
         gp.fn = claimed
@@ -406,7 +421,7 @@ class M:
             if changed:
                 output.settle(gp)
         try:
-            self.view.complete(gp.word, kind, out)
+            self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
@@ -456,7 +471,8 @@ class M:
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        to_raise = self.view.gpark(word, reason) and cancellable
+        told = self.view.gpark(word, reason)
+        to_raise, self.lost = bool(told & 1) and cancellable, told > 1
         self.curg = None
         gp.world = world
         self.parked[word] = gp
@@ -485,7 +501,7 @@ class M:
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(gp.word, WHY_GOSCHED)
+        self.lost = self.view.gpark(gp.word, WHY_GOSCHED) > 1
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
