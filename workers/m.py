@@ -98,6 +98,7 @@ def be_the_client(member: Member) -> None:
     """m0 of `dgmp run`, where the program runs: others join it."""
     ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in (SHOWER_FD, OUTPUT_FD))
     output = Shower((ours, theirs))
+    output.waits = member.view.own_threads
     output.start()
     script.show_output = output.show
     member.be_the_client(output)

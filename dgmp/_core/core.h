@@ -120,7 +120,7 @@ struct m {
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
-    au32 own_threads;                 /* threads of ours beside the main one, which run no user code */
+    au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so

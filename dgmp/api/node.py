@@ -355,7 +355,6 @@ class Member(Node):
         from .levels import Levels
 
         self.output = output
-        self.view.own_threads(1 if output.thread else 0)
         Levels(self.view)
 
     def show(self) -> None:
