@@ -31,16 +31,19 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.future import Future
     from .api.task import Task, task
+    from .api.timers import Timer, after_func, sleep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map",
-    "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "current", "gather", "go", "goid", "gomaxprocs",
+    "gosched", "map", "map_unordered", "num_g", "sleep", "spawn", "starmap", "stats", "task",
 ]
 
-_later = {"Future": "future", "Task": "task", "task": "task"}  # imported when asked for: a runtime starts sooner so
+_later = {  # imported when asked for: a runtime starts sooner so
+    "Future": "future", "Task": "task", "Timer": "timers", "after_func": "timers", "sleep": "timers", "task": "task",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -142,13 +142,16 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
+    store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     Py_RETURN_NONE;
 }
 
 /* gresume(word): it runs again. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
+    struct m *m = self_m(&self->v);
     if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     Py_RETURN_NONE;
 }
 

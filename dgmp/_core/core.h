@@ -114,6 +114,7 @@ struct m {
     au32 pid;                         /* the coordinator, at start */
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
+    au32 parked;                      /* started Gs of its own that wait: others had better take the fresh ones */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     ALIGNED au64 popping;             /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */

@@ -16,8 +16,9 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import Block, View
+from .._core import WHY_FUTURE, WHY_SLEEP, Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..runtime.timers import PAUSE
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, deadline_of
@@ -135,6 +136,12 @@ class Node:
             return False
         self.spawned += 1
         return True
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Block]:
+        """What `send` takes, of a call without Futures among its arguments."""
+        self.look_for_changes()
+        key, data = self.encoder.encode(fn, args, False)
+        return key, data if isinstance(data, bytes) else self.pack(data)
 
     def behind(self) -> int:
         return LOCAL_TAIL
@@ -381,9 +388,18 @@ class Member(Node):
         while future._state == PENDING:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            m.gopark(future, deadline)
-            if self.pending:
-                self.run_handlers()
+            self.park(future, deadline, WHY_FUTURE)
+
+    def park(self, future: Any, deadline: int | None, reason: int) -> None:
+        """The calling G waits, as in M.gopark; then the handlers of signals run that have come for it."""
+        self.m.gopark(future, deadline, reason)
+        if self.pending:
+            self.run_handlers()
+
+    def sleep(self, deadline: int | None) -> None:
+        """The calling G sleeps until then."""
+        while deadline is None or time.monotonic_ns() < deadline:
+            self.park(PAUSE, deadline, WHY_SLEEP)
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:

@@ -23,7 +23,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+from .timers import Timers
 from .world import Worlds
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ STEAL_ROUNDS = 4
 # hundred 5 ms tasks would wait behind each other for a quarter of a second, out of order, beside an M without work.
 SHARE_NS = 1_000_000
 MOST_SHARE = 128
+# Pooled greenlets: an M that had a hundred thousand parked Gs gives their memory back.
+MOST_RUNNERS = 256
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
 
@@ -94,8 +96,7 @@ class M:
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
-        self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
-        self.serial = 0
+        self.timers = Timers()  # of parked Gs that wait no longer than until then
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -132,7 +133,11 @@ class M:
         else:
             self.stopm()
         while True:
-            self.execute(self.schedule())
+            gp = self.next
+            if gp is None:
+                gp = self.schedule()
+            self.next = None
+            self.execute(gp)
 
     def pinned(self) -> None:
         if self.affinity is not None:
@@ -292,8 +297,7 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
-            wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(self.ready, wait):
+            if self.view.stopm(self.ready, self.timers.wait(time.monotonic_ns())):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -339,7 +343,8 @@ class M:
         runner.switch()
 
     def run(self) -> None:
-        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool."""
+        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool, or, if that is full, g0
+        goes on with that one."""
         me = getcurrent()
         while True:
             gp = self.next
@@ -351,6 +356,9 @@ class M:
                 self.goexit(gp)
                 gp.greenlet = None
                 gp = self.schedule()
+            if len(self.runners) >= MOST_RUNNERS:
+                self.next = gp
+                return
             self.runners.append(me)
             self.resume(gp)
 
@@ -443,6 +451,7 @@ class M:
         assert gp is not None
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
+        timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         self.view.gpark(word, reason)
         self.curg = None
@@ -450,19 +459,13 @@ class M:
         self.parked[word] = gp
         if word not in future._then:  # it may have come back early
             future._then.append(word)
-        timer = None
-        if deadline is not None:
-            self.serial += 1
-            timer = [deadline, self.serial, word]
-            heappush(self.timers, timer)
         if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
             self.ready.append(gp)
         self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
-        if timer is not None and timer in self.timers:
-            self.timers.remove(timer)
-            heapify(self.timers)
+        if timer is not None:
+            self.timers.stop(timer)
 
     def gosched(self) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
@@ -503,7 +506,6 @@ class M:
         if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
-        if self.timers:
-            now = time.monotonic_ns()
-            while self.timers and self.timers[0][0] <= now:
-                self.goready(heappop(self.timers)[2])
+        if self.timers.heap:
+            for word in self.timers.expire(time.monotonic_ns()):
+                self.goready(word)
