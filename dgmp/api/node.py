@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from .._core import WHY_FUTURE, WHY_SLEEP, Block, View
+from .._core import Block, View
 from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..runtime.timers import PAUSE
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, deadline_of
@@ -388,18 +387,18 @@ class Member(Node):
         while future._state == PENDING:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            self.park(future, deadline, WHY_FUTURE)
+            m.gopark(future, deadline)
+            if self.pending:
+                self.run_handlers()
 
-    def park(self, future: Any, deadline: int | None, reason: int) -> None:
-        """The calling G waits, as in M.gopark; then the handlers of signals run that have come for it."""
-        self.m.gopark(future, deadline, reason)
-        if self.pending:
-            self.run_handlers()
-
-    def sleep(self, deadline: int | None) -> None:
-        """The calling G sleeps until then."""
-        while deadline is None or time.monotonic_ns() < deadline:
-            self.park(PAUSE, deadline, WHY_SLEEP)
+    def park_for(self, wait: Any, deadline: int | None, reason: int) -> None:
+        """The calling G waits until `wait` has a true _state, or the deadline; as park_until, whose frames it has."""
+        m = self.m
+        m.collect()
+        while not wait._state and (deadline is None or time.monotonic_ns() < deadline):
+            m.gopark(wait, deadline, reason)
+            if self.pending:
+                self.run_handlers()
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:

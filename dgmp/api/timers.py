@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .._core import WHY_SLEEP
 from ..errors import DgmpError
-from ..runtime.timers import Timers
+from ..runtime.timers import PAUSE, Timers
 from ..ship import values
 from . import runtime
 from .future import Future, deadline_of
@@ -56,7 +57,7 @@ def sleep(seconds: float) -> None:
     deadline = deadline_in(seconds, "sleep")
     member = runtime._member
     if member is not None and member.m.in_g():
-        member.sleep(deadline)
+        member.park_for(PAUSE, deadline, WHY_SLEEP)
         return
     while (left := LONGEST_NS if deadline is None else deadline - time.monotonic_ns()) > 0:
         time.sleep(min(left, LONGEST_NS) / 1e9)
