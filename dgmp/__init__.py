@@ -30,6 +30,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.netpoll import wait_readable, wait_writable
     from .api.task import Task, task
     from .api.timers import Timer, after_func, sleep
 
@@ -38,11 +39,13 @@ __version__ = "0.1.0"
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
     "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "current", "gather", "go", "goid", "gomaxprocs",
-    "gosched", "map", "map_unordered", "num_g", "sleep", "spawn", "starmap", "stats", "task",
+    "gosched", "map", "map_unordered", "num_g", "sleep", "spawn", "starmap", "stats", "task", "wait_readable",
+    "wait_writable",
 ]
 
 _later = {  # imported when asked for: a runtime starts sooner so
     "Future": "future", "Task": "task", "Timer": "timers", "after_func": "timers", "sleep": "timers", "task": "task",
+    "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

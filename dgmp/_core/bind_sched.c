@@ -326,7 +326,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_wake_self(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v, self->v.self);
+    wake_self(&self->v);
     Py_RETURN_NONE;
 }
 

@@ -12,6 +12,7 @@
 #include <Python.h>                   /* no '#' in formats: built with 3.13's headers they fail on 3.11 and 3.12 */
 
 #include "core.h"
+#include "netpoll.h"
 
 /* Headers from 3.12 on take these for immortal, which on 3.11 they are not. */
 #undef Py_RETURN_NONE
@@ -55,6 +56,7 @@ typedef struct View {
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
     int awaited;
+    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     struct View *next;
 } View;
 
@@ -94,6 +96,9 @@ extern PyMethodDef spawn_methods[];
 
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
+
+/* bind_netpoll.c */
+extern PyMethodDef netpoll_methods[];
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

@@ -115,6 +115,7 @@ struct m {
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au32 parked;                      /* started Gs of its own that wait: others had better take the fresh ones */
+    au32 polled;                      /* and of these, how many wait for a file descriptor */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     ALIGNED au64 popping;             /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
@@ -402,6 +403,7 @@ struct p *mtake(struct view *v);                                /* HANDED -> RUN
 int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
 void set_spinning(struct view *v);

@@ -212,6 +212,10 @@ void want_p(struct view *v, uint32_t m) {
     }
 }
 
+void wake_self(struct view *v) {
+    if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
+}
+
 static uint32_t held(struct view *v) {
     uint32_t p = load_rlx(&self_m(v)->p);
     if (!p) throw(v, "M %u spins without a P", v->self);

@@ -164,6 +164,7 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->p, 0);
     atomic_store(&m->curg, 0);
     atomic_store(&m->parked, 0);
+    atomic_store(&m->polled, 0);
     atomic_store(&m->token_queued, 0);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
     release_ps(v, dead);

@@ -400,6 +400,19 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
+    def wait_fd(self, fd: int, write: bool, deadline: int | None) -> bool:
+        """The calling G waits until fd is ready, or the deadline; whether it is."""
+        from ..runtime import netpoll
+
+        m = self.m
+        m.collect()
+        while not netpoll.park(m, fd, write, deadline):
+            if self.pending:
+                self.run_handlers()
+            if deadline is not None and time.monotonic_ns() >= deadline:
+                return False
+        return True
+
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()

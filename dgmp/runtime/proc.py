@@ -97,6 +97,7 @@ class M:
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
         self.timers = Timers()  # of parked Gs that wait no longer than until then
+        self.polled = 0  # how many of its Gs wait for descriptors
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -215,6 +216,8 @@ class M:
                 gp = self.claim(word, False)
                 if gp is not None:
                     return gp
+                continue
+            if self.polled and view.netpoll():
                 continue
             if view.become_spinning():
                 self.spinning = True
