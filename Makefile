@@ -29,14 +29,14 @@ test: $(VENV)/.ready-test ctest
 	@$(BIN)/python -m pytest
 
 # The C core without Python, each concept a program of its own.
-build/ctest/%: tests/core/%.c tests/core/check.h $(CORE) dgmp/_core/core.h
+build/ctest/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.h)
 	@mkdir -p $(@D)
 	@$(CC) $(CFLAGS_TEST) $< $(CORE) -o $@
 
 ctest: $(addprefix build/ctest/,$(CTESTS))
 	@for t in $^; do $$t || exit 1; done
 
-build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) dgmp/_core/core.h
+build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.h)
 	@mkdir -p $(@D)
 	@$(CC) $(CFLAGS_TEST) -fsanitize=thread $< $(CORE) -o $@
 

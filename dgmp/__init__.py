@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -18,6 +19,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    Cancelled,
     CoordinatorDied,
     DgmpError,
     EncodingError,
@@ -30,6 +32,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.group import Group
     from .api.netpoll import wait_readable, wait_writable
     from .api.task import Task, task
     from .api.timers import Timer, after_func, sleep
@@ -37,15 +40,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "current", "gather", "go", "goid", "gomaxprocs",
-    "gosched", "map", "map_unordered", "num_g", "sleep", "spawn", "starmap", "stats", "task", "wait_readable",
-    "wait_writable",
+    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "cancelled",
+    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "sleep", "spawn", "starmap",
+    "stats", "task", "wait_readable", "wait_writable",
 ]
 
-_later = {  # imported when asked for: a runtime starts sooner so
-    "Future": "future", "Task": "task", "Timer": "timers", "after_func": "timers", "sleep": "timers", "task": "task",
-    "wait_readable": "netpoll", "wait_writable": "netpoll",
+# Imported when asked for: a runtime starts sooner so.
+_later = {
+    "Future": "future", "Group": "group", "Task": "task", "Timer": "timers", "after_func": "timers", "sleep": "timers",
+    "task": "task", "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

@@ -60,7 +60,7 @@ void pidleput(struct view *v, struct p *p) {
 }
 
 /* Not woken at once: on a cold path every microsecond on a core counts. */
-static void sysmon_wake(struct view *v) {
+void sysmon_wake(struct view *v) {
     uint32_t asleep = 1;
     struct itimerspec alarm = {{0, 0}, {0, ALARM_NS}};
     fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep */

@@ -43,6 +43,7 @@ def wait_readable(fd: Any, timeout: float | None = None) -> None:
     Raises:
         TimeoutError: the time is up.
         OSError: fd is not open; or it is closed while the G waits, which is noticed within some seconds.
+        Cancelled: the G was asked to end.
         TypeError, ValueError: fd is no descriptor, or timeout no number.
 
     Example:

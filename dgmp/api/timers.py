@@ -45,6 +45,7 @@ def sleep(seconds: float) -> None:
 
     Raises:
         TypeError, ValueError: seconds is no number, or NaN.
+        Cancelled: the G was asked to end.
 
     Example:
         >>> import dgmp, time
@@ -57,7 +58,7 @@ def sleep(seconds: float) -> None:
     deadline = deadline_in(seconds, "sleep")
     member = runtime._member
     if member is not None and member.m.in_g():
-        member.park_for(PAUSE, deadline, WHY_SLEEP)
+        member.park(PAUSE, deadline, WHY_SLEEP)
         return
     while (left := LONGEST_NS if deadline is None else deadline - time.monotonic_ns()) > 0:
         time.sleep(min(left, LONGEST_NS) / 1e9)

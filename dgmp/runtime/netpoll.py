@@ -9,55 +9,47 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from .._core import POLL_GONE, POLL_READY, WHY_IO
+from .._core import POLL_GONE, POLL_READY
 
 if TYPE_CHECKING:
     from .proc import M
 
 
 class Wait:
-    """What a G is parked on that waits for a descriptor."""
+    """What the calling G is parked on that waits for a descriptor.  Whoever makes one ends it.
 
-    __slots__ = ("view", "number")
+    Args:
+        m: its M.
+        fd, write: what for.
 
-    def __init__(self, m: M, number: int) -> None:
-        self.view, self.number = m.view, number
+    Raises:
+        OSError: fd is not open.
+    """
+
+    __slots__ = ("m", "number")
+
+    def __init__(self, m: M, fd: int, write: bool) -> None:
+        gp = m.curg
+        assert gp is not None
+        self.m = m
+        self.number = m.view.poll_add(fd, write, gp.word)  # None: it is always ready
+        if self.number is not None:
+            m.polled += 1
 
     @property
     def _state(self) -> int:
-        return self.view.poll_state(self.number)
-
-    def ready(self) -> int:
-        """As deep as what gopark calls: near the recursion limit this fails, not that."""
-        return self._state
+        return POLL_READY if self.number is None else self.m.view.poll_state(self.number)
 
     @property
     def _then(self) -> list[Any]:  # the core knows the word
         return []
 
-
-def park(m: M, fd: int, write: bool, deadline: int | None) -> bool:
-    """The calling G of m waits until fd is ready, or the deadline, or it comes back early as from every park.
-
-    Returns:
-        Whether fd is ready.
-
-    Raises:
-        OSError: fd is not open, or was closed meanwhile.
-    """
-    gp = m.curg
-    assert gp is not None
-    number = m.view.poll_add(fd, write, gp.word)
-    if number is None:
-        return True
-    m.polled += 1
-    wait = Wait(m, number)
-    try:
-        if not wait.ready():
-            m.gopark(wait, deadline, WHY_IO)
-    finally:
-        m.polled -= 1
-        state = m.view.poll_end(number)
-    if state == POLL_GONE:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    return state == POLL_READY
+    def end(self) -> bool:
+        """Whether fd was ready; raises OSError if it was closed meanwhile."""
+        if self.number is None:
+            return True
+        self.m.polled -= 1
+        state = self.m.view.poll_end(self.number)
+        if state == POLL_GONE:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        return state == POLL_READY
