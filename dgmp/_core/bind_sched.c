@@ -182,6 +182,32 @@ static PyObject *View_gready(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+/* grant(word) -> True: that started G, on whichever M, has a permit for its gopark; False: it has ended. */
+static PyObject *View_grant(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (gword_index(w) >= self->v.seg->nslots) return PyErr_Format(PyExc_ValueError, "no G %llu", w);
+    return PyBool_FromLong(ggrant(&self->v, w));
+}
+
+/* permitted(word) -> whether our G has a permit */
+static PyObject *View_permitted(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_PERMIT) != 0);
+}
+
+/* take_permit(word) -> whether our G had one */
+static PyObject *View_take_permit(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t was = atomic_fetch_and(&self->v.allgs[gword_index(w)].flags, ~(uint32_t)G_PERMIT);
+    return PyBool_FromLong((was & G_PERMIT) != 0);
+}
+
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
 static PyObject *View_dep_results(View *self, PyObject *arg) {
     CHECK(self);
@@ -350,7 +376,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready),
+    ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};

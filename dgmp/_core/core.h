@@ -156,7 +156,8 @@ struct g {
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
-    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second */
+    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second;
+                                       * G_PERMIT: anybody sets it, it clears it */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
@@ -172,7 +173,7 @@ enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELE
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
 /* g.flags: it has been asked to end, and has not been told yet. */
-enum { G_ASKED = 1, G_TO_RAISE = 2 };
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4 };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -385,6 +386,7 @@ struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slo
 void gfput(struct view *v, uint32_t index);
 int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
 void gready(struct view *v, uint64_t w);                         /* a started G can go on: its home M learns of it */
+int ggrant(struct view *v, uint64_t w);                          /* a permit to go on, for one gopark; 0: it has ended */
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);

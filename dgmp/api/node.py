@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..runtime import nodes
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, Listener, deadline_of
@@ -66,8 +67,11 @@ class Node:
     where = LOCAL_TAIL
     idle_look_ns = -1  # how often the collector thread looks whether the runtime is still there
 
+    deadline = staticmethod(deadline_of)
+
     def __init__(self, view: View) -> None:
         self.view = view
+        nodes[view.runtime_id] = self
         self.encoder = closure.Encoder(view)
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
@@ -439,6 +443,15 @@ class Member(Node):
             if (gp.asked or gp.stop) and not waits._state and give_up():
                 self.raise_cancelled()
         return True
+
+    def gosched(self) -> None:
+        """The calling G gives way."""
+        gp = self.m.curg
+        self.m.gosched()
+        if self.pending:
+            self.run_handlers()
+        if gp is not None and (gp.asked or gp.stop):
+            self.raise_cancelled()
 
     def raise_cancelled(self) -> None:
         """The calling G is to raise Cancelled: it does."""

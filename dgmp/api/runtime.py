@@ -558,12 +558,7 @@ def gosched() -> None:
         Cancelled: the calling G was asked to end.
     """
     if _member is not None and _member.m.in_g():
-        gp = _member.m.curg
-        _member.m.gosched()
-        if _member.pending:
-            _member.run_handlers()
-        if gp is not None and (gp.asked or gp.stop):
-            _member.raise_cancelled()
+        _member.gosched()
     else:
         time.sleep(0)
 
