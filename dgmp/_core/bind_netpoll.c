@@ -1,4 +1,4 @@
-/* bind_netpoll.c: waits of an M's started Gs for file descriptors. */
+/* bind_netpoll.c: waits of an M's started Gs for file descriptors, and the M that runs the async Gs. */
 #include "binding.h"
 
 #include <errno.h>
@@ -38,4 +38,35 @@ static PyObject *View_netpoll(View *self, PyObject *none) {
     return PyLong_FromLong(self->poll ? netpoll(self->poll) : 0);
 }
 
-PyMethodDef netpoll_methods[] = {ARGS(poll_add), ONE(poll_state), ONE(poll_end), NOARGS(netpoll), {NULL, NULL, 0, NULL}};
+/* be_poller() -> whether this M runs the async Gs */
+static PyObject *View_be_poller(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(be_poller(&self->v));
+}
+
+/* hand_over(word): our running G, of which no code has run yet, goes to the M that runs the async Gs. */
+static PyObject *View_hand_over(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (!ghand_over(&self->v, w)) throw(&self->v, "hand_over: G %u is not ours", gword_index(w));
+    Py_RETURN_NONE;
+}
+
+/* asyncq_get() -> the next G that was handed over to us, or None */
+static PyObject *View_asyncq_get(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return word_or_none(asyncq_get(&self->v));
+}
+
+/* async_work() -> whether there is one */
+static PyObject *View_async_work(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(async_work(&self->v));
+}
+
+PyMethodDef netpoll_methods[] = {ARGS(poll_add), ONE(poll_state), ONE(poll_end), NOARGS(netpoll), NOARGS(be_poller),
+                                 ONE(hand_over), NOARGS(asyncq_get), NOARGS(async_work), {NULL, NULL, 0, NULL}};

@@ -348,7 +348,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     int woken = 0;
     if (PyErr_Occurred()) return NULL;
     mput(v);
-    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || async_work(v)) want_p(v, v->self);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);

@@ -13,6 +13,7 @@
 
 #include "core.h"
 #include "netpoll.h"
+#include "poller.h"
 
 /* Headers from 3.12 on take these for immortal, which on 3.11 they are not. */
 #undef Py_RETURN_NONE

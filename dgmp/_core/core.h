@@ -282,7 +282,8 @@ struct segment {
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
     struct sched sched;
-    struct lring globrunq, gfree;
+    struct lring globrunq, gfree, asyncq;
+    au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct pool objects, sudogs;      /* object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */

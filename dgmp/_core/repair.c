@@ -5,6 +5,7 @@
  * to wake, its slots and the blocks it held.  Requeueing a word that another queue holds too is harmless: one state CAS
  * wins.  The order matters: its note says DEAD before its Ps are looked for, so that a waker who hands it one now fails.
  */
+#include "poller.h"
 #include "sudog.h"
 
 #include <string.h>
@@ -169,6 +170,7 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->parked, 0);
     atomic_store(&m->polled, 0);
     atomic_store(&m->token_queued, 0);
+    poller_died(v, dead);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
     release_ps(v, dead);
     requeue_tokens(v);

@@ -282,6 +282,10 @@ class Node:
                 self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
                 self.collector.start()
 
+    def collects_for(self, loop: Any) -> bool:
+        """Whether the thread of this asyncio loop collects results anyway."""
+        return False
+
     def collect_for_ever(self) -> None:
         self.sleepers += 1
         try:
@@ -493,6 +497,9 @@ class Member(Node):
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
+    def collects_for(self, loop: Any) -> bool:
+        return self.m.asyncs is not None and self.m.asyncs.loop is loop
+
     def ready(self, word: int) -> None:
         self.m.goready(word)
 
@@ -502,7 +509,7 @@ class Member(Node):
             self.m.goready(then)
         elif isinstance(then, Listener):
             then.ended(future)
-        elif threading.get_ident() != self.m.thread:
+        elif threading.get_ident() != self.m.thread or hasattr(then, "waiter"):  # an awaiting.Waker
             future.run_callback(then)
         else:
             if self.caller is None:

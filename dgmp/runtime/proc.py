@@ -24,13 +24,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 from math import gcd
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
 from ..errors import Cancelled
-from ..ship import closure, values
+from ..ship import closure, functions, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -38,6 +39,7 @@ from .timers import Timers
 from .world import Worlds
 
 if TYPE_CHECKING:
+    from .aio import Asyncs
     from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
@@ -100,6 +102,8 @@ class M:
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
         self.timers = Timers()  # of parked Gs that wait no longer than until then
+        self.asyncs: Asyncs | None = None  # those of its Gs that are coroutines
+        self.async_keys: set[int] = set()  # of functions that make them
         self.polled = 0  # how many of its Gs wait for descriptors
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
@@ -153,6 +157,10 @@ class M:
         while True:
             if self.pending:
                 self.run_orphans()
+            if self.asyncs is not None:
+                gp = self.next_of_poller()
+                if gp is not None:
+                    return gp
             gp = self.other_turn()
             if gp is None:
                 self.collect()
@@ -174,6 +182,37 @@ class M:
             if self.spinning:
                 self.resetspinning()
             return gp
+
+    def next_of_poller(self) -> G | None:
+        """schedule where the async Gs run, as long as there are any: it takes no other fresh ones, and gives its P away when it
+        has nothing to do.  None: there are none, or no other M is to be had for the others."""
+        view, asyncs = self.view, self.asyncs
+        assert asyncs is not None
+        while True:
+            word = view.asyncq_get()
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
+            if not asyncs.live:
+                return None
+            self.collect()
+            if self.ready:
+                return self.ready.popleft()
+            if self.yielded:
+                return self.yielded.popleft()
+            if self.polled and view.netpoll():
+                continue
+            if self.spinning:
+                self.spinning = False
+                view.reset_spinning()
+            if view.spin(SPIN_NS) and not view.inbox_empty():
+                continue
+            if not view.handoffp(-1) and view.pidleget():
+                self.pinned()
+                return None
+            self.stopm()
 
     def other_turn(self) -> G | None:
         """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way, and
@@ -388,12 +427,18 @@ class M:
         result: bytes | Large
         out: bytes | Block
         gp.fn = None
+        if self.async_keys and key in self.async_keys and not self.view.be_poller():
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
         try:
             deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
+            if type(value) is CoroutineType:
+                return self.start_async(gp, value, key)
             kind, result = closure.encode_result(value, gp.fn, gp.goid)
             kind, out = (kind, result) if isinstance(result, bytes) else self.pack(kind, result)
         except closure.DependencyFailed as e:
@@ -422,6 +467,21 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
+        """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
+        from .aio import Asyncs, is_coroutine_function
+
+        if not self.view.be_poller() and is_coroutine_function(gp.fn):
+            coro.close()
+            if key != functions.WHOLE:
+                self.async_keys.add(key)
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
+        if self.asyncs is None:
+            self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
+        self.asyncs.start(gp, coro)
 
     def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
         """A copy of it in the segment."""
@@ -509,6 +569,14 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+        elif self.asyncs is not None:
+            self.asyncs.readied(word)
+
+    def running_g(self) -> G | None:
+        """The G whose code calls; None outside of Gs.  In the loop of the async Gs that is not curg, which is its host."""
+        if not self.in_g():
+            return None
+        return self.curg if self.asyncs is None or self.curg is not self.asyncs.g else self.asyncs.running_g()
 
     def parked_worlds(self) -> list[int]:
         return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
