@@ -11,14 +11,14 @@ import contextlib
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from .future import PENDING
+from .future import PENDING, Quick
 
 if TYPE_CHECKING:
     from .future import Future
 
 
-class Waker:
-    """A callback that wakes a coroutine, and never blocks: it may run on the scheduler."""
+class Waker(Quick):
+    """A callback that wakes a coroutine."""
 
     __slots__ = ("loop", "waiter")
 

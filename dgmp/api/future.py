@@ -42,6 +42,15 @@ def deadline_of(timeout: float | None) -> int | None:
     return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
 
 
+class Quick:
+    """A callback of ours that never blocks: it may run on the scheduler."""
+
+    __slots__ = ()
+
+    def __call__(self, future: Any) -> None:
+        raise NotImplementedError
+
+
 class AnyOf:
     """What one can wait for, as for a Future: that one of several Futures has finished.
 

@@ -21,7 +21,7 @@ from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooMa
 from ..runtime import nodes
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, Listener, deadline_of
+from .future import PENDING, AnyOf, Future, Quick, Listener, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -509,7 +509,7 @@ class Member(Node):
             self.m.goready(then)
         elif isinstance(then, Listener):
             then.ended(future)
-        elif threading.get_ident() != self.m.thread or hasattr(then, "waiter"):  # an awaiting.Waker
+        elif threading.get_ident() != self.m.thread or isinstance(then, Quick):
             future.run_callback(then)
         else:
             if self.caller is None:

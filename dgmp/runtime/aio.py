@@ -14,7 +14,6 @@ Called by proc: start and readied; the rest goes on in the loop.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import selectors
 import sys
 import time
@@ -27,7 +26,9 @@ from weakref import WeakSet
 from .._core import RESULT_CANCELLED, WHY_IO
 from ..errors import Cancelled
 from ..ship import closure, failure
+from . import report, scope
 from .netpoll import Wait
+from .signals import call
 
 if TYPE_CHECKING:
     from .proc import G, M
@@ -87,7 +88,7 @@ class Asyncs:
         m = self.m
         context = Context()
         context.run(running.set, gp)
-        task = self.loop.create_task(self.main(gp, coro), context=context)
+        task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
         m.view.gpark(gp.word, WHY_IO)
         m.curg = None
         self.live[gp.word] = gp, task
@@ -121,8 +122,12 @@ class Asyncs:
         m = self.m
         while True:
             while self.live or self.last:
-                with contextlib.suppress(SystemExit, KeyboardInterrupt):  # of a task: it is its result, too
-                    self.loop.run_forever()
+                try:
+                    call(self.loop.run_forever, (), {})
+                except (SystemExit, KeyboardInterrupt):  # of a task: it is its result, too
+                    pass
+                except BaseException as e:  # of a signal handler, as the loop waited
+                    report.unraisable(e, self.loop.run_forever)
                 self.finish_last()
             m.curg, self.g.word = None, 0
             m.g0.switch()
@@ -139,19 +144,6 @@ class Asyncs:
         gp, _ = next(iter(self.live.values()))
         self.m.view.gresume(gp.word)
         self.host(gp)
-
-    async def main(self, gp: G, coro: Coroutine[Any, Any, Any]) -> Any:
-        try:
-            return await coro
-        finally:
-            left = self.tasks.pop(gp.word, None)
-            if left:
-                await self.end_tasks([task for task in left if not task.done()])
-
-    async def end_tasks(self, tasks: list[asyncio.Task[Any]]) -> None:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     def make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
@@ -198,6 +190,8 @@ class Asyncs:
         """
         m = self.m
         m.collect()
+        if m.pending:
+            m.run_handlers()
         g = self.g
         if g.asked:
             g.asked = False

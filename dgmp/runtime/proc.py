@@ -128,6 +128,7 @@ class M:
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
+        self.run_handlers: Callable[[], None] = self.pending.clear
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait

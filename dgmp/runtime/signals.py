@@ -82,7 +82,7 @@ class Signals:
         self.interrupted = False
         # Handlers that are still to run, and what handlers have raised that is still to be raised.
         self.pending: deque[tuple[Handler, int, BaseException | None]] = m.pending
-        m.run_orphans = self.run_orphans
+        m.run_orphans, m.run_handlers = self.run_orphans, self.run
 
     def install(self) -> None:
         """Before any user code."""
