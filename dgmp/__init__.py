@@ -23,6 +23,7 @@ from .errors import (
     CoordinatorDied,
     DgmpError,
     EncodingError,
+    HolderDied,
     LargeCaptureWarning,
     RemoteTraceback,
     RuntimeClosed,
@@ -33,18 +34,23 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.future import Future
     from .api.group import Group
+    from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
-    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "cancelled", "current", "gather", "go",
-    "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "HolderDied",
+    "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed", "Semaphore",
+    "Task", "TooManyGs", "WaitGroup", "WorkerDied", "cancelled", "current", "gather", "go", "goid", "gomaxprocs",
+    "gosched", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Group": "group", "Task": "task", "task": "task"}
+_later = {
+    "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync", "RWMutex": "sync", "Semaphore": "sync",
+    "Task": "task", "WaitGroup": "sync", "task": "task",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,9 @@ from .native import (
     RESULT_NONE,
     RESULT_VALUE,
     RESULT_WORKER_DIED,
+    SEMA_BLOCKS,
+    SEMA_DIED,
+    SEMA_DONE,
     WHY_CHAN_RECV,
     WHY_CHAN_SEND,
     WHY_FUTURE,
@@ -39,6 +42,7 @@ from .native import (
 __all__ = [
     "KIND_CLIENT", "KIND_M", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE",
     "RESULT_WORKER_DIED",
+    "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
     "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",

@@ -98,4 +98,7 @@ extern PyMethodDef sched_methods[];
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
 
+/* bind_sema.c */
+extern PyMethodDef sema_methods[];
+
 #endif

@@ -1,5 +1,6 @@
 /* module.c: the module and the type View; see binding.h. */
 #include "binding.h"
+#include "sema.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -178,7 +179,8 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, coordinator_methods,
+                             sema_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -298,6 +300,8 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "WHY_LOCK", WHY_LOCK) ||
         PyModule_AddIntConstant(mod, "WHY_PREEMPTED", WHY_PREEMPTED) ||
         PyModule_AddIntConstant(mod, "WHY_OTHER", WHY_OTHER) ||
+        PyModule_AddIntConstant(mod, "SEMA_DONE", SEMA_DONE) || PyModule_AddIntConstant(mod, "SEMA_DIED", SEMA_DIED) ||
+        PyModule_AddIntConstant(mod, "SEMA_BLOCKS", SEMA_BLOCKS) ||
         PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
         Py_XDECREF(mod);
         return NULL;

@@ -163,7 +163,7 @@ int sema_acquire(struct view *v, struct sema *s, uint32_t units, uint64_t waiter
     object_lock(v, &s->body);
     if (first(v, &s->queue)) serve(v, s);                     /* who has given up may stand there still */
     if (!first(v, &s->queue)) {
-        if (told(s)) {
+        if (s->n != SEMA_NO_LIMIT && told(s)) {
             how = SEMA_DIED;
         } else if (has_room(s, units)) {
             note_holder(v, s, waiter);

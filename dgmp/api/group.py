@@ -133,8 +133,7 @@ class Group:
         if self._state != "new":
             raise RuntimeError("a Group can be entered once")
         node = api.node() if self._runtime is None else self._runtime.node
-        member = api._member
-        gp = member.m.curg if member is not None and member.m.in_g() else None
+        member, gp = api._member, api.current_g()
         if gp is not None and gp.stop is None:
             gp.stop = set()
         self._gs, self._state = Gs(node, member, gp), "open"

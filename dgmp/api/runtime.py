@@ -24,6 +24,7 @@ from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
+    from ..runtime.proc import G
     from .future import Future
     from .node import Client, Member, Node
     from .output import Output
@@ -536,9 +537,14 @@ def gomaxprocs() -> int:
     return int(node().view.nprocs)
 
 
+def current_g() -> G | None:
+    """The G that calls; None outside of Gs."""
+    return _member.m.curg if _member is not None and _member.m.in_g() else None
+
+
 def goid() -> int | None:
     """The id of the G that calls; None outside of Gs."""
-    gp = _member.m.curg if _member is not None and _member.m.in_g() else None
+    gp = current_g()
     return None if gp is None else gp.goid
 
 
@@ -557,12 +563,12 @@ def gosched() -> None:
     Raises:
         Cancelled: the calling G was asked to end.
     """
-    if _member is not None and _member.m.in_g():
-        gp = _member.m.curg
+    gp = current_g()
+    if gp is not None and _member is not None:
         _member.m.gosched()
         if _member.pending:
             _member.run_handlers()
-        if gp is not None and (gp.asked or gp.stop):
+        if gp.asked or gp.stop:
             _member.raise_cancelled()
     else:
         time.sleep(0)
@@ -585,8 +591,5 @@ def cancelled() -> bool:
         >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
         True
     """
-    if _member is None or not _member.m.in_g():
-        return False
-    gp = _member.m.curg
-    assert gp is not None
-    return bool(gp.stop) or _member.view.asked(gp.word)
+    gp = current_g()
+    return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .proc import G, M
 
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
-POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death",
+POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death",
           "dgmp.runtime.output", "dgmp.runtime.logs"}
 
 
