@@ -20,6 +20,7 @@ from .api.runtime import (
 )
 from .errors import (
     Cancelled,
+    ChanClosed,
     CoordinatorDied,
     DgmpError,
     EncodingError,
@@ -32,6 +33,7 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .api.chan import Chan, after, recv, select, send, tick
     from .api.future import Future
     from .api.group import Group
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
@@ -40,16 +42,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "HolderDied",
-    "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed", "Semaphore",
-    "Task", "TooManyGs", "WaitGroup", "WorkerDied", "cancelled", "current", "gather", "go", "goid", "gomaxprocs",
-    "gosched", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "Cancelled", "Chan", "ChanClosed", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group",
+    "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
+    "Semaphore", "Task", "TooManyGs", "WaitGroup", "WorkerDied", "after", "cancelled", "current", "gather", "go",
+    "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "recv", "select", "send", "spawn", "starmap",
+    "stats", "task", "tick",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
-    "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync", "RWMutex": "sync", "Semaphore": "sync",
-    "Task": "task", "WaitGroup": "sync", "task": "task",
+    "Chan": "chan", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync", "RWMutex": "sync",
+    "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan", "select": "chan",
+    "send": "chan", "task": "task", "tick": "chan",
 }
 
 

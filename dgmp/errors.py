@@ -50,6 +50,10 @@ class TooManyGs(DgmpError):
     """A G tried to spawn when every slot of the runtime was taken; inside a G a spawn never waits."""
 
 
+class ChanClosed(DgmpError):
+    """A value was sent on a closed channel, or one was asked for when it had no more, or it was closed twice."""
+
+
 class EncodingError(DgmpError):
     """A function, an argument or a result cannot be pickled."""
 

@@ -7,6 +7,7 @@ Python between taking a G or a P and having published where it went.  The core k
 from .native import (
     KIND_CLIENT,
     KIND_M,
+    OBJECTS_MAGIC,
     RESULT_CANCELLED,
     RESULT_ERROR,
     RESULT_NO_MEMORY,
@@ -29,7 +30,9 @@ from .native import (
     WHY_SEMA,
     WHY_SLEEP,
     Block,
+    Handle,
     View,
+    Wait,
     alarm,
     become_subreaper,
     create,
@@ -40,10 +43,10 @@ from .native import (
 )
 
 __all__ = [
-    "KIND_CLIENT", "KIND_M", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE",
-    "RESULT_WORKER_DIED",
-    "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE",
+    "KIND_CLIENT", "KIND_M", "OBJECTS_MAGIC", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY",
+    "RESULT_VALUE", "RESULT_WORKER_DIED", "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
-    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",
+    "Block", "Handle", "View", "Wait", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch",
+    "receive",
 ]

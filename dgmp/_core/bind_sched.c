@@ -116,10 +116,13 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if ((off = take_block(self, a[2], &size)) != 0) {
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
         if (!won) heap_free(&self->v, off);
+        else block_travels(self, off, size);
         return PyBool_FromLong(won);
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+    int won = gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    travels(self, data, (uint64_t)len);
+    return PyBool_FromLong(won);
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
@@ -129,7 +132,20 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason) -> whether it is to raise Cancelled: our running G waits from here on; reason: see WHY_NONE. */
+PyObject *take_readied(View *self) {
+    struct view *v = &self->v;
+    PyObject *out = v->nreadied ? PyList_New(0) : Py_NewRef(Py_None);
+    for (uint32_t i = 0; out && i < v->nreadied; i++) {
+        PyObject *word = PyLong_FromUnsignedLongLong(v->readied[i]);
+        if (!word || PyList_Append(out, word)) Py_CLEAR(out);
+        Py_XDECREF(word);
+    }
+    if (out) v->nreadied = 0;
+    return out;
+}
+
+/* gpark(word, reason) -> words of other Gs of this M that can go on, or None.  Our running G waits from here on; reason: see
+ * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -142,7 +158,12 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    return PyBool_FromLong((atomic_load(&g->flags) & G_TO_RAISE) != 0);
+    PyObject *readied = take_readied(self);
+    if (!readied) {                                           /* no memory: they stay where they are */
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    return readied;
 }
 
 /* gresume(word) -> whether it is to raise Cancelled: it runs again. */
@@ -153,12 +174,12 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
-/* asked(word) -> whether our running G has been asked to end. */
+/* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled */
 static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags));
 }
 
 /* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
@@ -319,7 +340,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     int woken = 0;
     if (PyErr_Occurred()) return NULL;
     mput(v);
-    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || v->nreadied) want_p(v, v->self);
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);

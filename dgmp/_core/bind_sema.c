@@ -11,6 +11,7 @@
 static struct sema *sema_of(View *self, PyObject *word) {
     unsigned long long w = PyLong_AsUnsignedLongLong(word);
     if (PyErr_Occurred()) return NULL;
+    on_thread(self);                                          /* what follows may wake somebody */
     struct body *b = object_body(&self->v, w);
     if (!b || object_type_of(&self->v, w) != &sema_type) {
         PyErr_SetString(PyExc_ValueError, "there is no such semaphore");
@@ -19,14 +20,16 @@ static struct sema *sema_of(View *self, PyObject *word) {
     return (struct sema *)b;
 }
 
-/* sema_new(n, tell_at) -> word; n 0: no limit */
+/* sema_new(n, tell_at) -> a Handle; n 0: no limit */
 static PyObject *View_sema_new(View *self, PyObject *args) {
     CHECK(self);
     unsigned long long n, tell_at;
     if (!PyArg_ParseTuple(args, "KK", &n, &tell_at)) return NULL;
     struct sema *s = sema_make(&self->v, n ? n : SEMA_NO_LIMIT, tell_at);
     if (!s) return PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for it");
-    return PyLong_FromUnsignedLongLong(s->body.word);
+    PyObject *h = handle_of(self, s->body.word, 1);
+    if (!h) object_drop(&self->v, s->body.word);
+    return h;
 }
 
 /* The caller does not learn of it: it is as if it had not been. */

@@ -37,6 +37,8 @@ struct watched {                      /* of a world, what is Python's */
     Py_ssize_t modules;               /* how many there are */
 };
 
+enum { C_ENCODE, C_UNPICKLE, C_LOADS, C_CLOSED, NCODEC };
+
 typedef struct View {
     PyObject_HEAD
     struct view v;
@@ -55,6 +57,9 @@ typedef struct View {
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
     int awaited;
+    PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
+    PyObject *codec[NCODEC];          /* see codec() */
+    unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct View *next;
 } View;
 
@@ -94,6 +99,20 @@ extern PyMethodDef spawn_methods[];
 
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
+
+/* bind_chan.c; first, those before any operation that may wake or wait */
+extern PyMethodDef chan_methods[];
+extern PyType_Spec handle_spec, wait_spec;
+extern PyObject *Handle_type, *Wait_type;
+PyObject *handle_of(View *self, uint64_t word, int held);
+void on_thread(View *self);
+uint64_t waiter_here(View *self);
+PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
+void travels(View *self, const char *data, uint64_t len);     /* a payload has been put in its place */
+void block_travels(View *self, uint64_t off, uint64_t len);
+PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
+void free_handles(PyObject **handles, uint64_t n);
+PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

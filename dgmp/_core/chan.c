@@ -38,11 +38,13 @@ static void copy(struct elem *to, const struct elem *from) {
 static void put(struct view *v, struct elem *to, const struct elem *from) {
     copy(to, from);
     if (to->off) heap_use(v, to->off);
+    if (to->kind & ELEM_OBJECTS) elem_travels(v, to);
 }
 
 /* Out of such a place, which still names the block: the caller commits, then clears that. */
 static void take(struct view *v, struct elem *to, const struct elem *from) {
     copy(to, from);
+    if (to->kind & ELEM_OBJECTS) elem_hold(v, to);
     if (to->off) heap_hold(v, to->off);
 }
 

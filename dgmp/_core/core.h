@@ -309,6 +309,7 @@ struct world {
 };
 
 #define SUDOGS_KEPT 128
+#define READIED_KEPT 64
 
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
 struct view {
@@ -327,6 +328,9 @@ struct view {
     struct sudog *sudogs;
     uint32_t nfree_sudogs;            /* sudogs of this process that are not in use */
     uint32_t free_sudogs[SUDOGS_KEPT];
+    int on_main;                      /* the caller runs on the thread of this M's Gs: what it readies here goes to readied */
+    uint32_t nreadied;
+    uint64_t readied[READIED_KEPT];   /* words, in order */
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */

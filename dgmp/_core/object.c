@@ -197,7 +197,7 @@ static uint64_t word_of(const char *at_words, uint64_t i) {
 }
 
 void objects_travel(struct view *v, const char *at_words, uint64_t n) {
-    uint64_t trace = atomic_load(&v->seg->trace);
+    uint64_t trace = atomic_fetch_add(&v->seg->trace, 0);     /* a fence too: who counts a trace after this finds the payload */
     for (uint64_t i = 0; i < n; i++) {
         uint64_t w = word_of(at_words, i);
         if (gword_index(w) < in_use(v)) atomic_store(&entry(v, gword_index(w))->touched, trace);
@@ -230,11 +230,27 @@ static void add_edge(struct trace *t, uint32_t to) {
     t->edges[t->from] = ++t->nedges;
 }
 
+static uint64_t elem_objects(struct view *v, const struct elem *e, const char **at_words) {
+    if (!(e->kind & ELEM_OBJECTS)) return 0;
+    if (e->off) return block_objects(v, e->off, e->len, at_words);
+    return e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, at_words) : 0;
+}
+
+void elem_hold(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    for (uint64_t i = 0; i < n; i++) object_hold(v, word_of(at_words, i));
+}
+
+void elem_travels(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    if (n) objects_travel(v, at_words, n);
+}
+
 void elem_seen(struct view *v, void *to, const struct elem *e) {
     const char *at_words;
-    if (!(e->kind & ELEM_OBJECTS)) return;
-    uint64_t n = e->off ? block_objects(v, e->off, e->len, &at_words)
-                        : e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, &at_words) : 0;
+    uint64_t n = elem_objects(v, e, &at_words);
     if (n) object_seen(to, at_words, n);
 }
 

@@ -24,8 +24,10 @@ from .future import PENDING, AnyOf, Future, Listener, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
+    from .._core import Wait
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .chan import Codec
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
@@ -38,6 +40,8 @@ LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 PATIENCE_NS = 10_000_000
+NO_TIME = (1 << 63) - 1  # Wait.until: never
+WAIT_SPIN_NS = 20_000  # a thread's, for what comes through a channel
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
 
 
@@ -79,6 +83,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
@@ -214,7 +219,7 @@ class Node:
     def stats(self) -> dict[str, Any]:
         """See Runtime.stats."""
         blocks, size = self.view.large()
-        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size, "objects": self.view.objects()}
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -327,6 +332,23 @@ class Node:
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        """The calling thread sleeps until wait may have ended, or the deadline (monotonic, ns).  It may come back early.
+
+        True: who waits has been told to end.  If the wait can be given up, raise_cancelled comes next.
+        """
+        left = min(LOOK_NS, wait.until - time.monotonic_ns())
+        if deadline is not None:
+            left = min(left, deadline - time.monotonic_ns())
+        wait.sleep(min(WAIT_SPIN_NS, left), left)
+        if time.monotonic_ns() - self.looked > LOOK_NS:
+            self.looked = time.monotonic_ns()
+            self.look()
+        return False
+
+    def raise_cancelled(self) -> None:
+        """See Member: nobody tells threads."""
+
     def look(self) -> None:
         """Is the runtime still there?"""
 
@@ -393,6 +415,20 @@ class Member(Node):
             self.show()
             if self.pending:
                 self.run_handlers()
+
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        m, gp = self.m, self.m.curg
+        if gp is None or not m.in_g():
+            if threading.get_ident() == m.thread:
+                raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait")
+            return super().await_(wait, deadline, reason)
+        until = wait.until
+        if until < NO_TIME:
+            deadline = until if deadline is None else min(deadline, until)
+        m.gopark(wait, deadline, reason, True)
+        if self.pending:
+            self.run_handlers()
+        return gp.asked or bool(gp.stop)
 
     def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         self.m.collect()

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from .._core import SEMA_BLOCKS, SEMA_DIED, SEMA_DONE, WHY_SEMA
 from ..errors import HolderDied
 from ..runtime.signals import call
+from ..ship import travel
 from . import runtime as api
 from .future import PENDING, Future, Listener, deadline_of
 from .node import LOOK_NS, Member, Node
@@ -61,11 +62,12 @@ class Sema:
         tell_at: the death of a process that held so many is told to the next one.
     """
 
-    __slots__ = ("node", "word")
+    __slots__ = ("node", "handle", "word")
 
     def __init__(self, node: Node, n: int, tell_at: int) -> None:
         self.node = node
-        self.word = node.view.sema_new(n, tell_at)
+        self.handle = node.view.sema_new(n, tell_at)
+        self.word = self.handle.word
 
     def acquire(self, units: int, timeout: float | None, what: str) -> None:
         """Waits until units are free, and takes them."""
@@ -172,12 +174,21 @@ class Sema:
         return self.node.view.sema_state(self.word)[0]
 
     def __reduce__(self) -> Any:
-        return sema_at, (self.word,)
+        self.handle.escape()
+        travel.note(self.word)
+        return arrived, (self.node.view.runtime_id, self.word)
 
 
-def sema_at(word: int) -> Sema:
+def arrived(runtime_id: int, word: int) -> Sema:
+    """One that has travelled."""
+    node = api.node_of(runtime_id)
+    if node is None:
+        raise LookupError("it belongs to a runtime of which this process is no member")
     sema = Sema.__new__(Sema)
-    sema.node, sema.word = api.node(), word
+    try:
+        sema.node, sema.handle, sema.word = node, node.view.handle(word), word
+    except LookupError:
+        raise LookupError("it has ended: nobody referred to it any more") from None
     return sema
 
 
@@ -199,6 +210,7 @@ def restored(cls: type[Primitive], sema: Sema) -> Primitive:
 
 
 def node_of(runtime: api.Runtime | None) -> Node:
+    """That runtime's, or this process's."""
     return api.node() if runtime is None else runtime.node
 
 

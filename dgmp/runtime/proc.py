@@ -31,7 +31,7 @@ from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
 from ..errors import Cancelled
-from ..ship import closure, values
+from ..ship import closure, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -57,6 +57,7 @@ READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+ASKED, TO_RAISE = 1, 2  # flags of View.asked
 
 
 class G:
@@ -115,6 +116,7 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.thread = threading.get_ident()
+        view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
@@ -376,6 +378,7 @@ class M:
         kwargs: Any = None
         result: bytes | Large
         out: bytes | Block
+        objects: Any = None  # in the result: kept until that does it
         gp.fn = None
         try:
             deps = self.before(gp, flags) if flags else None
@@ -391,8 +394,10 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
-            if isinstance(e, Cancelled) and self.view.asked(gp.word):
+            if isinstance(e, Cancelled) and self.view.asked(gp.word) & ASKED:
                 kind = RESULT_CANCELLED
+        if travel.latest:
+            objects = travel.hold(self.view)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -407,6 +412,7 @@ class M:
         try:
             self.view.complete(gp.word, kind, out)
             self.curg = None
+            objects = None  # noqa: F841
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
@@ -441,7 +447,8 @@ class M:
 
         Args:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
-                a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
+                a list _then, into which its word is put, or None if who waits is known otherwise.  Whoever makes it come
+                calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
         """
@@ -452,21 +459,32 @@ class M:
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        to_raise = self.view.gpark(word, reason) and cancellable
+        readied = self.view.gpark(word, reason)
         self.curg = None
         gp.world = world
+        if readied is not None:
+            for other in readied:
+                if other in self.parked:
+                    self.ready.append(self.parked.pop(other))
         self.parked[word] = gp
-        if word not in future._then:  # it may have come back early
+        if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
         timer = None
         if deadline is not None:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
-        to_raise = to_raise or bool(gp.stop) and cancellable
+        to_raise = cancellable and (bool(gp.stop) or self.view.asked(word) & TO_RAISE)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        self.g0.switch()
+        if (readied is not None and self.ready_run < READY_BOUND and self.ready
+                and self.ready[0].world == self.worlds.current and not self.pending):
+            self.ready_run += 1  # straight to the next one: most often the one that we have just readied
+            self.curg = following = self.ready.popleft()
+            following.asked = self.view.gresume(following.word)
+            following.greenlet.switch()
+        else:
+            self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
         if timer is not None and timer in self.timers:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from .proc import G, M
 
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
-POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death",
-          "dgmp.runtime.output", "dgmp.runtime.logs"}
+POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.api.chan", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic",
+          "dgmp.ship.death", "dgmp.runtime.output", "dgmp.runtime.logs"}
 
 
 def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
