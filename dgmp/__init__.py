@@ -34,6 +34,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.chan import Chan, after, recv, select, send, tick
+    from .api.context import Context
     from .api.future import Future
     from .api.group import Group
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "Chan", "ChanClosed", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group",
+    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group",
     "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
     "Semaphore", "Task", "TooManyGs", "WaitGroup", "WorkerDied", "after", "cancelled", "current", "gather", "go",
     "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "recv", "select", "send", "spawn", "starmap",
@@ -51,8 +52,8 @@ __all__ = [
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
-    "Chan": "chan", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync", "RWMutex": "sync",
-    "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan", "select": "chan",
+    "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
+    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan", "select": "chan",
     "send": "chan", "task": "task", "tick": "chan",
 }
 

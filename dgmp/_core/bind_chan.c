@@ -559,6 +559,22 @@ static PyObject *Handle_closed(Handle *h, PyObject *none) {
     return c ? PyBool_FromLong(chan_closed(&h->view->v, c)) : NULL;
 }
 
+/* peek() -> the first message in the buffer, which stays there; None if there is none, or it is not bytes */
+static PyObject *Handle_peek(Handle *h, PyObject *none) {
+    (void)none;
+    struct chan *c = chan_of(h);
+    uint32_t kind;
+    if (!c) return NULL;
+    uint64_t len = chan_peek(&h->view->v, c, NULL, 0, &kind);
+    if (kind != E_BYTES) Py_RETURN_NONE;
+    char *copy = malloc(len + 1);
+    if (!copy) return PyErr_NoMemory();
+    len = chan_peek(&h->view->v, c, copy, len, &kind);
+    PyObject *data = kind == E_BYTES ? PyBytes_FromStringAndSize(copy, (Py_ssize_t)len) : Py_NewRef(Py_None);
+    free(copy);
+    return data;
+}
+
 /* escape(): it is about to be pickled */
 static PyObject *Handle_escape(Handle *h, PyObject *none) {
     (void)none;
@@ -623,6 +639,7 @@ static PyMethodDef handle_methods[] = {
     {"recv_ok", (PyCFunction)Handle_recv_ok, METH_NOARGS, NULL}, {"try_send", (PyCFunction)Handle_try_send, METH_O, NULL},
     {"try_recv", (PyCFunction)Handle_try_recv, METH_NOARGS, NULL}, {"close", (PyCFunction)Handle_close, METH_NOARGS, NULL},
     {"closed", (PyCFunction)Handle_closed, METH_NOARGS, NULL}, {"escape", (PyCFunction)Handle_escape, METH_NOARGS, NULL},
+    {"peek", (PyCFunction)Handle_peek, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef handle_getset[] = {{"word", (getter)Handle_word, NULL, NULL, NULL},
                                       {"len", (getter)Handle_word, NULL, NULL, (void *)1},
