@@ -53,8 +53,8 @@ __all__ = [
 # Imported when asked for: a runtime starts sooner so.
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
-    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan", "select": "chan",
-    "send": "chan", "task": "task", "tick": "chan",
+    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan",
+    "select": "chan", "send": "chan", "task": "task", "tick": "chan",
 }
 
 

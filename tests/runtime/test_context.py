@@ -143,7 +143,8 @@ def test_select_in_a_thread(rt):
     ctx, never = dgmp.Context(root), dgmp.Chan(runtime=rt)
     assert dgmp.select(dgmp.recv(ctx.done()), timeout=0)[0] == -1
     got = []
-    thread = threading.Thread(target=lambda: got.append(dgmp.select(dgmp.recv(never), dgmp.send(never, 1), dgmp.recv(ctx.done()))))
+    cases = dgmp.recv(never), dgmp.send(never, 1), dgmp.recv(ctx.done())
+    thread = threading.Thread(target=lambda: got.append(dgmp.select(*cases)))
     thread.start()
     root.cancel()
     thread.join(20)
