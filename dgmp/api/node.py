@@ -87,6 +87,7 @@ class Node:
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -324,6 +325,8 @@ class Node:
                     self.view.wait(seq, future.word, NEVER, spin, left)
                 self.collect(1)
                 self.few = outstanding - self.view.outstanding < FEW
+                if self.stops and future._state == PENDING and self.is_told():
+                    self.raise_cancelled()
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look()
@@ -337,17 +340,28 @@ class Node:
 
         True: who waits has been told to end.  If the wait can be given up, raise_cancelled comes next.
         """
+        if self.stops and self.is_told():
+            return True
         left = min(LOOK_NS, wait.until - time.monotonic_ns())
         if deadline is not None:
             left = min(left, deadline - time.monotonic_ns())
         wait.sleep(min(WAIT_SPIN_NS, left), left)
         if time.monotonic_ns() - self.looked > LOOK_NS:
             self.looked = time.monotonic_ns()
+            self.collect()
             self.look()
         return False
 
+    def is_told(self) -> bool:
+        """Whether the calling thread is to raise Cancelled."""
+        return threading.get_ident() in self.stops
+
     def raise_cancelled(self) -> None:
-        """See Member: nobody tells threads."""
+        """The calling thread, or G, is to raise Cancelled: it does."""
+        error = Cancelled("the Group was cancelled")
+        for group in self.stops.pop(threading.get_ident(), ()):
+            group.raised = error
+        raise error
 
     def look(self) -> None:
         """Is the runtime still there?"""
@@ -471,9 +485,9 @@ class Member(Node):
         return True
 
     def raise_cancelled(self) -> None:
-        """The calling G is to raise Cancelled: it does."""
         gp = self.m.curg
-        assert gp is not None
+        if gp is None or not self.m.in_g():
+            return super().raise_cancelled()
         if gp.asked or not gp.stop:
             error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
         else:

@@ -136,6 +136,9 @@ class Sema:
         if isinstance(node, Member) and threading.get_ident() == node.m.thread:
             raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait")
         while view.sema_pending(to[0]):
+            if node.stops and node.is_told():
+                self.give_up(to)
+                return node.raise_cancelled() if to[0] == SEMA_BLOCKS else None
             left = LOOK_NS if deadline is None else min(LOOK_NS, deadline - time.monotonic_ns())
             if left <= 0:
                 return self.give_up(to)
