@@ -94,16 +94,22 @@ void free_handles(PyObject **handles, uint64_t n) {
     free(handles);
 }
 
-void travels(View *self, const char *data, uint64_t len) {
-    const char *words;
-    uint64_t n = payload_objects(data, len, &words);
-    if (n) objects_travel(&self->v, words, n);
+/* A payload of g's has been put in its place. */
+static void note_objects(View *self, struct g *g, const char *words, uint64_t n) {
+    objects_travel(&self->v, words, n);
+    if (g) atomic_fetch_or(&g->flags, G_CARRIES);
 }
 
-void block_travels(View *self, uint64_t off, uint64_t len) {
+void travels(View *self, struct g *g, const char *data, uint64_t len) {
+    const char *words;
+    uint64_t n = payload_objects(data, len, &words);
+    if (n) note_objects(self, g, words, n);
+}
+
+void block_travels(View *self, struct g *g, uint64_t off, uint64_t len) {
     const char *words;
     uint64_t n = block_objects(&self->v, off, len, &words);
-    if (n) objects_travel(&self->v, words, n);
+    if (n) note_objects(self, g, words, n);
 }
 
 PyObject **result_handles(View *self, struct g *g, uint64_t *n) {

@@ -113,15 +113,18 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
     if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
     if ((off = take_block(self, a[2], &size)) != 0) {
+        block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
         if (!won) heap_free(&self->v, off);
-        else block_travels(self, off, size);
+        else block_travels(self, NULL, off, size);
         return PyBool_FromLong(won);
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    travels(self, g, data, (uint64_t)len);
     int won = gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
-    travels(self, data, (uint64_t)len);
+    travels(self, NULL, data, (uint64_t)len);
     return PyBool_FromLong(won);
 }
 

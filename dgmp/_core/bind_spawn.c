@@ -116,8 +116,8 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
         return NULL;
     }
     Py_DECREF(word);
-    if (g->args) block_travels(self, g->args, g->args_len);
-    else travels(self, g->inline_args, g->args_len);
+    if (g->args) block_travels(self, g, g->args, g->args_len);
+    else travels(self, g, g->inline_args, g->args_len);
     Py_INCREF(a[0]);
     struct slot *slot = &self->slots[index];
     slot->future = a[0], slot->pins = 0, slot->drained = 0;
@@ -353,7 +353,7 @@ static PyObject *View_intern(View *self, PyObject *arg) {
     if (PyBytes_AsStringAndSize(arg, &data, &len)) return NULL;
     if (!fn_intern(&self->v, fn_hash(data, (uint64_t)len), data, (uint64_t)len, &index))
         return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
-    travels(self, data, (uint64_t)len);
+    travels(self, NULL, data, (uint64_t)len);
     return PyLong_FromUnsignedLong(index);
 }
 

@@ -108,8 +108,8 @@ PyObject *handle_of(View *self, uint64_t word, int held);
 void on_thread(View *self);
 uint64_t waiter_here(View *self);
 PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
-void travels(View *self, const char *data, uint64_t len);     /* a payload has been put in its place */
-void block_travels(View *self, uint64_t off, uint64_t len);
+void travels(View *self, struct g *g, const char *data, uint64_t len);   /* a payload, g's or NULL, has been put in its place */
+void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
 PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
 void free_handles(PyObject **handles, uint64_t n);
 PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);

@@ -196,7 +196,10 @@ static void chan_fix(struct view *v, struct body *b) {
 /* Each message that has gone is behind head, so that who goes on after a death does not meet it again. */
 static void chan_end(struct view *v, struct body *b) {
     struct chan *c = (struct chan *)b;
-    for (; head(c) != tail(c); store_rel(&c->head, head(c) + 1)) clean(v, slot(c, head(c)));
+    for (; head(c) != tail(c); store_rel(&c->head, head(c) + 1)) {
+        if (slot(c, head(c))->kind & ELEM_OBJECTS) object_orphaned(v);
+        clean(v, slot(c, head(c)));
+    }
 }
 
 static struct waitq *chan_queue(struct body *b, uint32_t queue) {

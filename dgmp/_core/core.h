@@ -143,6 +143,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
 #define INLINE_ARGS 96
 #define INLINE_RESULT 72
 
@@ -412,6 +413,9 @@ static inline const char *gargs(struct view *v, struct g *g) { return g->args ? 
 uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
+
+/* object.c; the rest is in object.h */
+void object_orphaned(struct view *v);                           /* something that referred to shared objects is gone */
 
 /* idle.c */
 uint32_t npidle(struct view *v);

@@ -212,7 +212,7 @@ static void test_objects_pass_through_a_channel(void) {
     object_escape(&client, common);
     pthread_t threads[2];
     for (intptr_t i = 0; i < 2; i++) CHECK(pthread_create(&threads[i], NULL, pass_on, (void *)i) == 0);
-#ifndef __SANITIZE_THREAD__                                   /* the trace reads what others write, and believes nothing of it */
+#ifndef __SANITIZE_THREAD__                                   /* the trace reads what others write, and does not believe it */
     for (int i = 0; i < 50; i++) object_trace(&coordinator);
 #endif
     for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);

@@ -28,8 +28,7 @@ def test_a_buffer_is_a_queue(rt):
 
 
 VALUES = [None, True, False, 0, -1, 2**63 - 1, -2**63, 2**63, 10**40, 1.5, float("inf"), "", "é" * 40, "\ud800", b"",
-          b"x" * 500,
-          "y" * 100_000, b"z" * 300_000, (1, "a"), [1, [2]], {"k": {3}}, bytearray(b"abc"), range(4), 1j, int]
+          b"x" * 500, "y" * 100_000, b"z" * 300_000, (1, "a"), [1, [2]], {"k": {3}}, bytearray(b"abc"), range(4), 1j, int]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda x: repr(x)[:20])
@@ -171,13 +170,6 @@ def test_a_chain_of_gs(rt):
     first.send(10)
     first.close()
     assert list(source) == [100, 110]
-
-
-def generate(c):
-    i = 2
-    while c.try_send(None) is False:
-        c.send(i)
-        i += 1
 
 
 def numbers(out, stop):
@@ -391,21 +383,13 @@ def test_nonblocking_select_race(rt):
         f.result()
 
 
-def wait_to(do, c):
-    try:
-        return do(c)
-    except dgmp.ChanClosed as e:
-        return str(e)
-
-
 def test_close_wakes_all(rt):
     c, d = rt.chan(), rt.chan()
     receivers = [rt.go(dgmp.Chan.recv_ok, c) for _ in range(5)]
-    senders = [rt.go(wait_to, dgmp.Chan.send, d) for _ in range(0)]
     selecting = rt.go(select_thrice, c, d)
     assert eventually(lambda: rt.stats()["parks"] >= 6)
     c.close()
-    assert dgmp.gather(*receivers) == [(None, False)] * 5 and selecting.result() is None and senders == []
+    assert dgmp.gather(*receivers) == [(None, False)] * 5 and selecting.result() is None
 
 
 def try_to_send(c):
@@ -541,7 +525,6 @@ def test_the_end_of_the_runtime_ends_waits():
     with pytest.raises(dgmp.RuntimeClosed):
         c.send(1)
     assert "ended" in repr(c)
-    del c
 
 
 def test_a_dead_coordinator_ends_waits():
