@@ -288,6 +288,7 @@ typedef struct {
     PyObject_HEAD
     View *view;
     int queued;                       /* the sudogs is[0 .. n), or one if there is no case, wait */
+    int came;                         /* it has had an outcome, which may be None */
     int as;
     uint32_t n;
     uint64_t waiter;
@@ -392,38 +393,28 @@ static PyObject *begin(View *self, Wait *w) {
     return x;
 }
 
-/* give_up() -> False: it has come in this moment, and end() is to be called */
-static PyObject *Wait_give_up(Wait *w, PyObject *none) {
-    (void)none;
-    CHECK(w->view);
-    uint32_t which;
-    if (!w->queued) Py_RETURN_TRUE;
-    struct sudog *leader = sudog_at(&w->view->v, w->is[0]);
-    if (atomic_load(&leader->done) != WAIT_PENDING) Py_RETURN_FALSE;
-    if (chan_wait_end(&w->view->v, w->cases, w->n, w->is, 1, &which) == SELECT_WAITS) Py_RETURN_FALSE;
-    w->queued = 0;
-    Py_RETURN_TRUE;
-}
-
-/* end(last) -> the outcome; the Wait itself: it goes on; None, if this is the last time: nothing has come.  What has been given
- * up, or is worth a new try (`until`), is tried anew, and queued again unless this is the last time. */
-static PyObject *Wait_end(Wait *w, PyObject *last) {
+/* end(give_up) -> the outcome; the Wait itself: it goes on; None, after give_up: nothing has come.  When nothing has come by
+ * `until` it is queued anew. */
+static PyObject *Wait_end(Wait *w, PyObject *give_up) {
     View *self = w->view;
     CHECK(self);
     uint32_t which = 0;
+    if (!w->queued) Py_RETURN_NONE;
     on_thread(self);
-    if (w->queued) {
-        int late = w->until != NO_TIME && nanotime() >= w->until;
-        int how = chan_wait_end(&self->v, w->cases, w->n, w->is, last == Py_True || late, &which);
-        if (how == SELECT_WAITS) return Py_NewRef((PyObject *)w);
-        w->queued = 0;
-        if (how != SELECT_BLOCKS) return outcome(self, w->cases, which, how, w->as);
-    }
-    uint64_t who = last == Py_True ? NO_WAITER : w->waiter;
-    int how = chan_select(&self->v, w->cases, w->n, who, w->is, &which, &w->until);
+    int late = w->until != NO_TIME && nanotime() >= w->until;
+    int how = chan_wait_end(&self->v, w->cases, w->n, w->is, give_up == Py_True || late, &which);
+    if (how == SELECT_WAITS) return Py_NewRef((PyObject *)w);
+    w->queued = 0;
+    w->came = how != SELECT_BLOCKS;
+    if (w->came) return outcome(self, w->cases, which, how, w->as);
+    uint64_t who = w->waiter;
+    if (give_up == Py_True) w->waiter = NO_WAITER;            /* one last try */
+    how = chan_select(&self->v, w->cases, w->n, w->waiter, w->is, &which, &w->until);
+    w->waiter = who;
     if (how == SELECT_BLOCKS) Py_RETURN_NONE;
     if (how == SELECT_NO_ROOM || how == SELECT_TIMER) return failed(how);
-    if (how != SELECT_WAITS) return outcome(self, w->cases, which, how, w->as);
+    w->came = how != SELECT_WAITS;
+    if (w->came) return outcome(self, w->cases, which, how, w->as);
     w->queued = 1;
     return Py_NewRef((PyObject *)w);
 }
@@ -458,16 +449,21 @@ static PyObject *Wait_then(Wait *w, void *closure) {
     (void)w, (void)closure;
     Py_RETURN_NONE;
 }
+static PyObject *Wait_came(Wait *w, void *closure) {
+    (void)closure;
+    return PyBool_FromLong(w->came);
+}
 static PyObject *Wait_until(Wait *w, void *closure) {
     (void)closure;
     return PyLong_FromLongLong(w->until);
 }
 
 static PyMethodDef wait_methods[] = {
-    {"end", (PyCFunction)Wait_end, METH_O, NULL}, {"give_up", (PyCFunction)Wait_give_up, METH_NOARGS, NULL},
+    {"end", (PyCFunction)Wait_end, METH_O, NULL},
     {"sleep", (PyCFunction)(void (*)(void))Wait_sleep, METH_FASTCALL, NULL}, {NULL, NULL, 0, NULL}};
 static PyGetSetDef wait_getset[] = {{"_state", (getter)Wait_state, NULL, NULL, NULL},
                                     {"_then", (getter)Wait_then, NULL, NULL, NULL},
+                                    {"came", (getter)Wait_came, NULL, NULL, NULL},
                                     {"until", (getter)Wait_until, NULL, NULL, NULL}, {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot wait_slots[] = {{Py_tp_dealloc, Wait_dealloc}, {Py_tp_methods, wait_methods},
                                    {Py_tp_getset, wait_getset}, {0, NULL}};
@@ -569,6 +565,22 @@ static PyObject *Handle_closed(Handle *h, PyObject *none) {
     return c ? PyBool_FromLong(chan_closed(&h->view->v, c)) : NULL;
 }
 
+/* peek() -> the first message in the buffer, which stays there; None if there is none, or it is not bytes */
+static PyObject *Handle_peek(Handle *h, PyObject *none) {
+    (void)none;
+    struct chan *c = chan_of(h);
+    uint32_t kind;
+    if (!c) return NULL;
+    uint64_t len = chan_peek(&h->view->v, c, NULL, 0, &kind);
+    if (kind != E_BYTES) Py_RETURN_NONE;
+    char *copy = malloc(len + 1);
+    if (!copy) return PyErr_NoMemory();
+    len = chan_peek(&h->view->v, c, copy, len, &kind);
+    PyObject *data = kind == E_BYTES ? PyBytes_FromStringAndSize(copy, (Py_ssize_t)len) : Py_NewRef(Py_None);
+    free(copy);
+    return data;
+}
+
 /* escape(): it is about to be pickled */
 static PyObject *Handle_escape(Handle *h, PyObject *none) {
     (void)none;
@@ -633,6 +645,7 @@ static PyMethodDef handle_methods[] = {
     {"recv_ok", (PyCFunction)Handle_recv_ok, METH_NOARGS, NULL}, {"try_send", (PyCFunction)Handle_try_send, METH_O, NULL},
     {"try_recv", (PyCFunction)Handle_try_recv, METH_NOARGS, NULL}, {"close", (PyCFunction)Handle_close, METH_NOARGS, NULL},
     {"closed", (PyCFunction)Handle_closed, METH_NOARGS, NULL}, {"escape", (PyCFunction)Handle_escape, METH_NOARGS, NULL},
+    {"peek", (PyCFunction)Handle_peek, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef handle_getset[] = {{"word", (getter)Handle_word, NULL, NULL, NULL},
                                       {"len", (getter)Handle_word, NULL, NULL, (void *)1},

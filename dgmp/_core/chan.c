@@ -224,7 +224,10 @@ int chan_close(struct view *v, struct chan *c) {
     return !closed;
 }
 
+/* One word to look at, and maybe the clock. */
 int chan_closed(struct view *v, struct chan *c) {
+    if (load_acq(&c->closed)) return 1;
+    if (c->closes_at == NO_TIME || nanotime() < c->closes_at) return 0;
     object_lock(v, &c->body);
     int closed = is_closed(v, c);
     object_unlock(&c->body);
@@ -234,6 +237,20 @@ int chan_closed(struct view *v, struct chan *c) {
 uint64_t chan_len(struct chan *c) {
     uint64_t h = load_acq(&c->head), t = load_acq(&c->tail);
     return t > h ? t - h : 0;
+}
+
+uint64_t chan_peek(struct view *v, struct chan *c, void *to, uint64_t most, uint32_t *kind) {
+    uint64_t len = 0;
+    object_lock(v, &c->body);
+    *kind = NO_KIND;
+    if (head(c) != tail(c)) {
+        struct elem *e = slot(c, head(c));
+        len = e->len;
+        if (len <= most || !to) *kind = e->kind;
+        if (to && len <= most) memcpy(to, e->off ? at(v, e->off) : e->bytes, len);
+    }
+    object_unlock(&c->body);
+    return len;
 }
 
 static uint32_t random_below(struct view *v, uint32_t n) {

@@ -72,6 +72,7 @@ class Chan(Generic[T]):
     """
 
     __slots__ = ("_node", "_handle", "_send", "_recv", "__weakref__")
+    _also: tuple[Chan[Any], ...] = ()  # a receive from this one is from any of these, too (api.context)
 
     def __init__(self, capacity: int = 0, *, runtime: Runtime | None = None) -> None:
         try:
@@ -269,10 +270,12 @@ def wait_for(node: Node, wait: Wait, deadline: int | None, timeout: float | None
     """The outcome of a wait: the calling G parks, a thread sleeps."""
     got: Any = wait
     while got is wait:
-        node.await_(wait, deadline, reason)
+        told = node.await_(wait, deadline, reason)
         late = deadline is not None and time.monotonic_ns() >= deadline
-        got = wait.end(late)
-        if got is None and late:
+        got = wait.end(told or late)
+        if got is None and (told or late) and not wait.came:
+            if told:
+                node.raise_cancelled()
             raise TimeoutError(f"nothing came within {timeout} s")
     return got
 
@@ -336,17 +339,28 @@ def select(*cases: Case, timeout: float | None = None) -> tuple[int, Any, bool]:
         (0, None, True)
     """
     deadline = None if timeout is None else deadline_of(timeout)
-    for case in cases:
+    more: list[int] = []  # further cases: which of the caller's each belongs to
+    parts: list[Any] = []
+    for i, case in enumerate(cases):
         if type(case) is not Case:
             raise TypeError(f"select takes cases made by recv(chan) and send(chan, value), not {type(case).__name__}")
+        parts.append(case.parts)
+        if case.chan._also:
+            more += [i] * len(case.chan._also)
+    for i in dict.fromkeys(more):
+        parts += [(chan._handle,) for chan in cases[i].chan._also]
     node = cases[0].chan._node if cases else runtimes.node()
     block = deadline is None or time.monotonic_ns() < deadline
-    got = node.view.select(tuple([case.parts for case in cases]), block)
+    got = node.view.select(tuple(parts), block)
     while type(got) is Wait:
         wait = got
-        node.await_(wait, deadline, WHY_SELECT)
-        got = wait.end(deadline is not None and time.monotonic_ns() >= deadline)
-    return (-1, None, False) if got is None else got
+        told = node.await_(wait, deadline, WHY_SELECT)
+        got = wait.end(told or deadline is not None and time.monotonic_ns() >= deadline)
+        if got is None and told:
+            node.raise_cancelled()
+    if got is None:
+        return -1, None, False
+    return got if got[0] < len(cases) else (more[got[0] - len(cases)], *got[1:])
 
 
 # ---------------------------------------------------------------------- timers

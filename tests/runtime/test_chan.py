@@ -701,3 +701,21 @@ def test_cancelling_a_g_that_waits_at_a_channel(rt):
         with pytest.raises(dgmp.Cancelled):
             g.result()
     assert not c.try_send(1) and c.try_recv() == (None, False)
+
+
+def echo_once(c, flag):
+    flag.send(c.recv())
+
+
+def send_and_spin(c, flag):
+    f = dgmp.go(echo_once, c, flag)
+    while not c.try_send(7):
+        dgmp.gosched()
+    while not len(flag):
+        pass
+    return f.result(), flag.recv()
+
+
+def test_a_g_that_computes_is_preempted_for_one_that_it_has_readied():
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt.go(send_and_spin, rt.chan(), rt.chan(1)).result() == (None, 7)
