@@ -432,6 +432,7 @@ static void fresh(void) {
 }
 
 static void step_through(struct op *op) {
+    alarm(60);                                                /* for each: a busy machine switches slowly between us two */
     fresh();
     op_name = op->name;
     if (op->before) op->before();
