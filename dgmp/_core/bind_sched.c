@@ -127,7 +127,10 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     running_g = w;
     publish_ready(self);
-    if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+    if (a[1] != Py_True) {
+        store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+        store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
+    }
     struct g *g = &self->v.allgs[gword_index(w)];
     if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
     entersyscall(&self->v);
@@ -195,6 +198,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
     if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
     publish_ready(self);
     entersyscall(&self->v);
     Py_RETURN_NONE;

@@ -39,7 +39,7 @@ MAKERS: dict[Any, Any] = {_thread.allocate_lock: NEW_LOCK, threading.Lock: NEW_L
 def install() -> None:
     """In a process with one thread, before it runs user code: the locks that modules hold, and those they will make."""
     for module in list(sys.modules.values()):
-        if type(module) is types.ModuleType and module is not _thread:
+        if type(module) is types.ModuleType and module.__name__ not in ("_thread", __name__):
             replace(vars(module))
     bootstrap: Any = importlib._bootstrap
     bootstrap._thread = types.SimpleNamespace(get_ident=lock_owner, allocate_lock=NEW_LOCK, RLock=RLock)

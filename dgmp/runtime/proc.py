@@ -475,6 +475,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         self.lost = not self.view.gpark(word, reason)
         self.curg = None
         gp.world = world
@@ -504,6 +505,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         self.lost = not self.view.gpark(gp.word, reason)
         self.curg = None
         gp.world = world

@@ -371,6 +371,12 @@ def test_they_look_like_cpythons(rt):
     assert rt.go(looks).result(30)
 
 
+def test_what_makes_locks_travels(rt):
+    """`from threading import Lock` in a function that travels by value."""
+    make, make_r = threading.Lock, threading.RLock
+    assert rt.go(lambda: (isinstance(make(), _core.Lock), isinstance(make_r(), _core.RLock))).result(30) == (True, True)
+
+
 def fork_while_held():
     lock, rlock = threading.Lock(), threading.RLock()
     with lock, rlock:
