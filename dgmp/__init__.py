@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -13,12 +14,15 @@ from .api.runtime import (
     map,
     map_unordered,
     num_g,
+    snapshot,
     spawn,
     starmap,
     stats,
 )
 from .errors import (
+    Cancelled,
     CoordinatorDied,
+    Deadlock,
     DgmpError,
     EncodingError,
     LargeCaptureWarning,
@@ -30,6 +34,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.group import Group
     from .api.preempt import nopreempt
     from .api.syscall import blocking
     from .api.task import Task, task
@@ -37,13 +42,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "current", "gather", "go", "goid", "gomaxprocs", "gosched",
-    "map", "map_unordered", "nopreempt", "num_g", "spawn", "starmap", "stats", "task",
+    "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
+    "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g", "snapshot", "spawn",
+    "starmap", "stats", "task",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Task": "task", "blocking": "syscall", "nopreempt": "preempt", "task": "task"}
+_later = {"Future": "future", "Group": "group", "Task": "task", "blocking": "syscall", "nopreempt": "preempt", "task": "task"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,12 +21,29 @@ class WorkerDied(DgmpError):
     exitcode: int | None = None
 
 
+class Cancelled(BaseException):
+    """Raised in a G that was asked to end (Future.cancel), where it waits or next waits; also what such a G ends with.
+
+    No Exception, as asyncio.CancelledError is none: `except Exception` lets it pass.  The G cleans up in its `finally`
+    blocks, in which it may wait again.
+    """
+
+
 class CoordinatorDied(DgmpError):
     """The runtime's coordinator is gone, and with it everything that was still to be done."""
 
 
 class RuntimeClosed(DgmpError):
     """The runtime was closed before this G had finished."""
+
+
+class Deadlock(DgmpError):
+    """All goroutines are asleep: every G waits, and so does the program, and nothing can wake any of them.
+
+    Raised in the wait of the program (of the main G, under `dgmp run`); its text has the dump of all Gs.  It is raised only
+    when nothing else can come either: each M has one thread, the program has one Python thread, which sits in a wait of
+    dgmp without a timeout, and nobody has installed signal handlers (Go: "fatal error: all goroutines are asleep").
+    """
 
 
 class TooManyGs(DgmpError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from dgmp import _core
 from dgmp._core import KIND_M, View
+from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
@@ -97,6 +98,7 @@ def be_the_client(member: Member) -> None:
     """m0 of `dgmp run`, where the program runs: others join it."""
     ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in (SHOWER_FD, OUTPUT_FD))
     output = Shower((ours, theirs))
+    output.waits = member.view.own_threads
     output.start()
     script.show_output = output.show
     member.be_the_client(output)
@@ -135,11 +137,13 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         preemption = preempt.Preemption(worker)
         preemption.preempt = AsyncPreempt(worker).preempt
         preemption.install()
+        if m == 0 and boot["foreground"]:
+            quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
-        locks.park_gs(worker, signals.run)
-        loops.keep_apart(worker)
         member = Member(view, worker, signals)
+        locks.park_gs(worker, member.park)
+        loops.keep_apart(worker)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:

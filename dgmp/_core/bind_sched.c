@@ -178,7 +178,8 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason) -> whether we have our P still: our running G waits from here on; reason: see WHY_NONE. */
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone: our running G waits from here on; reason: see
+ * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -191,17 +192,44 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    return PyBool_FromLong(take_back_p(self));
+    int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1);
 }
 
-/* gresume(word): it runs again; user code goes on. */
+/* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
-    if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    uint64_t w = PyLong_AsUnsignedLongLong(arg);
+    if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
     publish_ready(self);
     entersyscall(&self->v);
-    Py_RETURN_NONE;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
+}
+
+/* asked(word) -> whether our running G has been asked to end. */
+static PyObject *View_asked(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+}
+
+/* to_raise(word) -> whether our running G is to raise Cancelled. */
+static PyObject *View_to_raise(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
+}
+
+/* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
+static PyObject *View_told(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t was = atomic_fetch_and(&self->v.allgs[gword_index(w)].flags, ~(uint32_t)G_TO_RAISE);
+    return PyBool_FromLong((was & G_TO_RAISE) != 0);
 }
 
 /* gready(word): what that started G, on whichever M, waits for has come. */
@@ -361,6 +389,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     long long timeout = PyLong_AsLongLong(a[1]);
     int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
     if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
@@ -392,7 +421,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(to_raise), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),

@@ -102,20 +102,21 @@ static int put_local(struct view *v, uint64_t w, int next) {
     return 1;
 }
 
-/* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
- * since the caller looked.
+/* spawn(future, fn, args, where, deps[, code, lasti, label]), args bytes or a Block -> True; None when every slot is taken;
+ * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
- * finds it, and nobody else runs yet). */
+ * finds it, and nobody else runs yet).
+ * code, lasti: the instruction that spawns; label: what the G is called, None: as its function, which has the key fn. */
 static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
-    if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (n != 5 && n != 8) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 8 arguments");
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
-    uint32_t index;
-    if (PyErr_Occurred()) return NULL;
+    uint32_t index, place = 0;
+    if (PyErr_Occurred() || (n == 8 && place_of(self, a[0], (uint32_t)fn, a[5], a[6], a[7], &place))) return NULL;
     if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
     struct g *g = fill(self, &index, a[2], ndeps);
     if (!g) {
@@ -123,6 +124,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
         Py_RETURN_NONE;
     }
     g->fn = (uint32_t)fn;
+    store_rlx(&g->place, place);
     uint64_t s = load_rlx(&g->state), w = gword(index, GGEN(s));
     PyObject *word = PyLong_FromUnsignedLongLong(w);
     if (!word || PyObject_SetAttr(a[0], names[N_WORD], word)) {
@@ -147,15 +149,26 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
-/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual.
+static int is_ours(View *self, uint64_t w) {
+    uint32_t index = gword_index(w);
+    return (w & GWORD_FULL) && index < self->nslots && self->slots[index].future;
+}
+
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends as cancelled, and its Future is drained as usual.
  * 0: one that was never spawned. */
 static PyObject *View_cancel(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    uint32_t index = gword_index(w);
-    int ours = (w & GWORD_FULL) && index < self->nslots && self->slots[index].future;
-    return PyBool_FromLong(ours && gcancel(&self->v, w));
+    return PyBool_FromLong(is_ours(self, w) && gcancel(&self->v, w));
+}
+
+/* ask(word) -> True if it is a started G of ours that has not ended: it has been asked to. */
+static PyObject *View_ask(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(is_ours(self, w) && gask(&self->v, w));
 }
 
 static void unpin(View *self, uint32_t index) {
@@ -353,5 +366,5 @@ static PyObject *View_function(View *self, PyObject *arg) {
 }
 
 PyMethodDef spawn_methods[] = {
-    FAST(spawn), ONE(cancel), FAST(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait),
+    FAST(spawn), ONE(cancel), ONE(ask), FAST(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait),
     NOARGS(kick), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), ONE(intern), ONE(function), {NULL, NULL, 0, NULL}};

@@ -54,6 +54,9 @@ typedef struct View {
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
+    struct site *sites;               /* what this process has spawned where: bind_observe.c */
+    uint32_t sites_met;
+    int handlers;                     /* user code has installed a signal handler */
     PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
@@ -103,6 +106,12 @@ extern PyMethodDef syscall_methods[];
 
 /* bind_sysmon.c */
 extern PyMethodDef sysmon_methods[];
+
+/* bind_observe.c */
+extern PyMethodDef observe_methods[];
+int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
+             uint32_t *place);
+void forget_sites(View *self);
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

@@ -144,6 +144,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->act);
     Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
+    forget_sites(self);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -162,6 +163,7 @@ static PyObject *View_close(View *self, PyObject *error) {
     self->closed = 1;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    forget_sites(self);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -196,8 +198,9 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, syscall_methods,
-                             sysmon_methods, coordinator_methods, lock_view_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods,
+                             coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -312,6 +315,7 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "RESULT_WORKER_DIED", RESULT_WORKER_DIED) ||
         PyModule_AddIntConstant(mod, "RESULT_NO_MEMORY", RESULT_NO_MEMORY) ||
         PyModule_AddIntConstant(mod, "RESULT_NONE", RESULT_NONE) ||
+        PyModule_AddIntConstant(mod, "RESULT_CANCELLED", RESULT_CANCELLED) ||
         PyModule_AddIntConstant(mod, "WHY_NONE", WHY_NONE) || PyModule_AddIntConstant(mod, "WHY_GOSCHED", WHY_GOSCHED) ||
         PyModule_AddIntConstant(mod, "WHY_FUTURE", WHY_FUTURE) ||
         PyModule_AddIntConstant(mod, "WHY_CHAN_RECV", WHY_CHAN_RECV) ||

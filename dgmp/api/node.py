@@ -13,14 +13,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core import Block, View
-from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..ship import closure, functions
+from .._core import WHY_FUTURE, WHY_OTHER, Block, View
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ class Node:
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         frame = sys._getframe(depth)
-        future: Future[Any] = Future(self, fn, name, frame.f_code, frame.f_lasti)
+        code, lasti = frame.f_code, frame.f_lasti
+        future: Future[Any] = Future(self, fn, name, code, lasti)
         small = plain = not kwargs
         for x in args:
             if type(x) not in SMALL_TYPES:
@@ -108,8 +109,9 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
+            label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -131,7 +133,8 @@ class Node:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
             raise self.gone
-        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+        if self.view.outstanding >= self.quota or not self.view.spawn(
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
             return False
         self.spawned += 1
         return True
@@ -146,6 +149,26 @@ class Node:
                 self.view.cancel(future.word)
             except Exception:  # closed, or in a forked child
                 return
+
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """Those that nobody has begun end, the others are asked to.  Nothing is collected."""
+        for future in futures:
+            try:
+                if future._state == PENDING and not self.view.cancel(future.word):
+                    self.view.ask(future.word)
+            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+                return
+
+    def cancel_one(self, future: Future[Any]) -> bool:
+        """See Future.cancel."""
+        if future.done():
+            return future.cancelled()
+        try:
+            placed = self.view.cancel(future.word) or self.view.ask(future.word)
+        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+            return False
+        self.collect()
+        return placed or future.cancelled()
 
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         int, bytes | Large, tuple[int, ...] | None
@@ -240,7 +263,10 @@ class Node:
         """Only Ms have started Gs."""
 
     def call(self, future: Future[Any], then: Any) -> None:
-        future.run_callback(then)
+        if isinstance(then, Listener):
+            then.ended(future)
+        else:
+            future.run_callback(then)
 
     def need_collector(self) -> None:
         """A callback waits, so somebody must collect even when nobody asks."""
@@ -263,7 +289,7 @@ class Node:
         finally:
             self.sleepers -= 1
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
         deadline = deadline_of(timeout)
         self.collect()
@@ -298,14 +324,15 @@ class Node:
                 self.few = outstanding - self.view.outstanding < FEW
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
-                    self.look()
+                    self.look(deadline is None)
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
-    def look(self) -> None:
-        """Is the runtime still there?"""
+    def look(self, for_ever: bool = False) -> None:
+        """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
+        learns that."""
 
 
 class Member(Node):
@@ -358,7 +385,7 @@ class Member(Node):
             if self.m.overdue is not None:
                 self.m.settle_overdue()
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
@@ -373,19 +400,64 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
-        m = self.m
-        m.collect()
+    def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
+        self.m.collect()
         if future._state != PENDING:
             return
         future.listen()
-        deadline = deadline_of(timeout)
-        while future._state == PENDING:
+        if not self.park(future, deadline_of(timeout), WHY_FUTURE):
+            raise TimeoutError(f"{future.name} has not finished within {timeout} s")
+
+    def park(self, waits: Any, deadline: int | None = None, reason: int = WHY_OTHER,
+             give_up: Callable[[], bool] = lambda: True) -> bool:
+        """The calling G waits; what every blocking call in a G goes through.  Signal handlers of user code run meanwhile.
+
+        Args:
+            waits, deadline, reason: as for M.gopark, which says who readies the G.
+            give_up: withdraws what it waits for, called before the call ends without it.  False: it has come in this moment,
+                so that it does not end so.
+
+        Returns:
+            True: it has come.  False: the deadline has, and it has been given up.
+
+        Raises:
+            Cancelled: the G was asked to end, before or while it waited; once for each time that it was asked.
+            Whatever a signal handler raises: give_up has been called, and what it says is lost.
+        """
+        m, gp = self.m, self.m.curg
+        assert gp is not None
+        if not waits._state and (gp.stop or self.view.to_raise(gp.word)) and give_up():
+            gp.asked = self.view.to_raise(gp.word)
+            self.raise_cancelled()
+        while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
-                raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            m.gopark(future, deadline)
-            if self.pending:
-                self.run_handlers()
+                return not give_up()
+            try:
+                m.gopark(waits, deadline, reason, True)
+                if self.pending:
+                    self.run_handlers()
+            except BaseException:
+                give_up()
+                raise
+            if (gp.asked or gp.stop) and not waits._state and give_up():
+                self.raise_cancelled()
+        return True
+
+    def raise_cancelled(self) -> None:
+        """The calling G is to raise Cancelled: it does."""
+        gp = self.m.curg
+        assert gp is not None
+        if gp.asked or not gp.stop:
+            error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+        else:
+            error = Cancelled("the Group was cancelled")
+            for group in gp.stop:
+                group.raised = error
+        if gp.stop:
+            gp.stop.clear()
+        gp.asked = False
+        self.view.told(gp.word)
+        raise error
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
@@ -401,12 +473,16 @@ class Member(Node):
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
     def ready(self, word: int) -> None:
+        if self.output is not None and (text := self.view.told_deadlock(word)):
+            self.m.deadlocks[word] = self.view.function(text).decode(errors="replace")
         self.m.goready(word)
 
     def call(self, future: Future[Any], then: Any) -> None:
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
+        elif isinstance(then, Listener):
+            then.ended(future)
         elif threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:
@@ -438,6 +514,9 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
+        self.look_again = 0  # not before, at what may come from outside
+        self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
         from .levels import Levels
 
         Levels(view)
@@ -488,13 +567,25 @@ class Client(Node):
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
 
-    def look(self) -> None:
+    def look(self, for_ever: bool = False) -> None:
         if self.output is not None and self.output.is_ours():
             self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
             raise self.gone
+        if for_ever:
+            self.checkdead()
+
+    def checkdead(self) -> None:
+        self.collect()
+        done = self.view.checkdead()
+        if not done:
+            self.asleep = None
+            return
+        from . import deadlock
+
+        deadlock.check(self, done)
 
     def end(self, error: BaseException) -> None:
         """No more work: every pending Future ends with error."""

@@ -31,7 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, WHY_PREEMPTED, Block, View, stack_address
+from .._core import (
+    RESULT_CANCELLED,
+    RESULT_NO_MEMORY,
+    WHY_FUTURE,
+    WHY_GOSCHED,
+    WHY_PREEMPTED,
+    Block,
+    View,
+    stack_address,
+)
+from ..errors import Cancelled, Deadlock
 from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -63,7 +73,7 @@ NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "asked", "stop")
 
     def __init__(self) -> None:
         self.word = 0
@@ -71,6 +81,8 @@ class G:
         self.fn: Any = None
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
+        self.asked = False  # to raise Cancelled, as it went on
+        self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
 
     @property
     def name(self) -> str:
@@ -104,6 +116,7 @@ class M:
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
         self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
         self.serial = 0
+        self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -386,7 +399,7 @@ class M:
 
     def resume(self, gp: G) -> None:
         """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
-        self.view.gresume(gp.word)
+        gp.asked = self.view.gresume(gp.word)
         self.curg = gp
         if gp.world != self.worlds.current:
             try:
@@ -418,6 +431,8 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
+            if isinstance(e, Cancelled) and self.view.asked(gp.word):
+                kind = RESULT_CANCELLED
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -460,7 +475,7 @@ class M:
 
     # A frame of a G that is near the recursion limit fails at its first call or not at all, as all its calls are equally
     # deep: so what parks a G stands in one frame each, its first call changes nothing if it fails, and nothing is undone.
-    def gopark(self, future: Any, deadline: int | None = None, reason: int = WHY_FUTURE) -> None:
+    def gopark(self, future: Any, deadline: int | None = None, reason: int = WHY_FUTURE, cancellable: bool = False) -> None:
         """The calling G waits until goready, or the deadline (monotonic, ns); its M runs others meanwhile.  It may come back
         early: the caller looks at what it waits for.
 
@@ -468,15 +483,22 @@ class M:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
                 a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
+            cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
+
+        Raises:
+            Deadlock: it is the main G of `dgmp run`, and nothing will ever ready it.
         """
         gp = self.curg
         assert gp is not None
+        if future._state or gp.greenlet is not getcurrent():  # both fail here if they would further down
+            return
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         self.overdue = None
-        self.lost = not self.view.gpark(word, reason)
+        told = self.view.gpark(word, reason)
+        to_raise, self.lost = bool(told & 1) and cancellable, told > 1
         self.curg = None
         gp.world = world
         self.parked[word] = gp
@@ -487,7 +509,8 @@ class M:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
-        if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
+        to_raise = to_raise or bool(gp.stop) and cancellable
+        if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
         self.g0.switch()
         if streams is not None:
@@ -497,6 +520,8 @@ class M:
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
+        if self.deadlocks and word in self.deadlocks:
+            raise Deadlock(self.deadlocks.pop(word))
 
     def gosched(self, reason: int = WHY_GOSCHED) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
@@ -506,7 +531,7 @@ class M:
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         self.overdue = None
-        self.lost = not self.view.gpark(gp.word, reason)
+        self.lost = self.view.gpark(gp.word, reason) > 1
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
