@@ -121,6 +121,8 @@ class AsyncPreempt:
         gp = m.curg
         if self.off or gp is None or not m.in_g() or frame.f_globals.get("__name__", "").startswith("dgmp."):
             return
+        if type(gp.greenlet) is not Runner:  # the loop of the async Gs: always in C code
+            return
         m.collect()
         if not (m.ready or m.yielded):
             return
