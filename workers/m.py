@@ -141,9 +141,9 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
-        locks.park_gs(worker, signals.run)
-        loops.keep_apart(worker)
         member = Member(view, worker, signals)
+        locks.park_gs(worker, member.park)
+        loops.keep_apart(worker)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:

@@ -127,7 +127,10 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     running_g = w;
     publish_ready(self);
-    if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+    if (a[1] != Py_True) {
+        store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+        store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
+    }
     struct g *g = &self->v.allgs[gword_index(w)];
     if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
     entersyscall(&self->v);
@@ -228,6 +231,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
+    store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);

@@ -576,6 +576,7 @@ class M:
         timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         told = self.view.gpark(word, reason)
         self.lost = bool(told & 2)
         readied = self.view.readied() if told & 4 else None
@@ -614,6 +615,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         self.lost = bool(self.view.gpark(gp.word, reason) & 2)
         self.curg = None
         gp.world = world
