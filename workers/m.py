@@ -13,13 +13,14 @@ from typing import Any
 
 from dgmp import _core
 from dgmp._core import KIND_M, View
+from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
-from dgmp.runtime import script
+from dgmp.runtime import preempt, script
 from dgmp.runtime.affinity import Affinity
 from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
@@ -131,6 +132,9 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
         worker = M(view, Worlds(view, boot["filters"]), affinity)
+        preempt.Preemption(worker).install()
+        if m == 0 and boot["foreground"]:
+            quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
         member = Member(view, worker, signals)

@@ -1,5 +1,6 @@
 /* bind_sched.c: the M's side: queues, claiming and completing Gs, Ps. */
 #include "binding.h"
+#include "retake.h"
 
 /* runqget() -> (word, inherit_time) or None */
 static PyObject *View_runqget(View *self, PyObject *none) {
@@ -78,8 +79,15 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
+/* Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work that was
+ * published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin. */
+static void wake_another(struct view *v) {
+    if (work_anywhere(v)) wakep(v);
+}
+
 /* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
- * there are new logging levels, 4 its world is not the one we are in. */
+ * there are new logging levels, 4 its world is not the one we are in.  User code begins: the M spins no more, so that another
+ * looks on if there is more, and its P can be retaken. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -90,6 +98,8 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
+    if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
+    entersyscall(&self->v);
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
     if (g->world != self->world.entered) flags |= 4;
     return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
@@ -103,7 +113,8 @@ static PyObject *View_schedtick(View *self, PyObject *none) {
     return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
 }
 
-/* complete(word, kind, data) -> True if this completion won; data: bytes or a Block */
+/* complete(word, kind, data) -> whether we have our P still, now that user code has ended; data: bytes or a Block.  Completing
+ * needs none. */
 static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     char *data;
@@ -116,10 +127,32 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if ((off = take_block(self, a[2], &size)) != 0) {
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
         if (!won) heap_free(&self->v, off);
-        return PyBool_FromLong(won);
+        return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    return PyBool_FromLong(gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len));
+    gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    return PyBool_FromLong(take_back_p(self));
+}
+
+/* finish(word, kind, data, host): as complete, for an async G, whose loop goes on in user code: G word waits, or is the host,
+ * as whom the loop runs, and then G host, which waits, becomes that; 0: it does not. */
+static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct view *v = &self->v;
+    char *data = NULL;
+    Py_ssize_t len = 0;
+    uint64_t off, size;
+    if (n != 4) return PyErr_Format(PyExc_TypeError, "finish takes 4 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]), host = PyLong_AsUnsignedLongLong(a[3]);
+    unsigned long kind = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred()) return NULL;
+    if ((off = take_block(self, a[2], &size)) == 0 && PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
+    store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
+    int won = off ? gcomplete_with(v, w, (uint32_t)kind, off, size) : gcomplete(v, w, (uint32_t)kind, data, (uint64_t)len);
+    if (off && !won) heap_free(v, off);
+    if (host) store_rel(&self_m(v)->curg, host);
+    Py_RETURN_NONE;
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
@@ -129,7 +162,8 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason) -> whether it is to raise Cancelled: our running G waits from here on; reason: see WHY_NONE. */
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone: our running G waits from here on; reason: see
+ * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -143,16 +177,18 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
-    return PyBool_FromLong((atomic_load(&g->flags) & G_TO_RAISE) != 0);
+    int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1);
 }
 
-/* gresume(word) -> whether it is to raise Cancelled: it runs again. */
+/* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
     struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
+    entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
@@ -162,6 +198,14 @@ static PyObject *View_asked(View *self, PyObject *arg) {
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+}
+
+/* to_raise(word) -> whether our running G is to raise Cancelled. */
+static PyObject *View_to_raise(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
 /* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
@@ -251,7 +295,8 @@ static PyObject *View_pidleget(View *self, PyObject *none) {
     return PyBool_FromLong(p != NULL);
 }
 
-/* handoffp(m): our P goes to parked M m, or (m < 0) to any M if there is work, else to the idle list. */
+/* handoffp(m) -> False if parked M m did not want our P after all; m < 0: it goes to any M if there is work, else to the idle
+ * list. */
 static PyObject *View_handoffp(View *self, PyObject *arg) {
     CHECK(self);
     long m = PyLong_AsLong(arg);
@@ -263,12 +308,7 @@ static PyObject *View_handoffp(View *self, PyObject *arg) {
         acquirep(v, p);
         Py_RETURN_FALSE;
     }
-    if (!runqempty(p) || globrunqsize(v)) return PyBool_FromLong(startm(v, p, 0));
-    if (nmspinning(v) + npidle(v) == 0) return PyBool_FromLong(startm(v, p, 1));
-    pidleput(v, p);
-    fence_sc(&v->seg->sched.pidle[0]);
-    if (work_anywhere(v)) wakep(v);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(handoffp(v, p));
 }
 
 /* take_token(word) -> m, whose token it is and which may be queued again from now on */
@@ -337,18 +377,33 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     return PyBool_FromLong(found);
 }
 
-/* stopm(ready, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
+/* Work and an idle P, seen after we are known to be parked: whoever put the P there found no M (startm).  1: it is ours. */
+static int look_once_more(struct view *v) {
+    struct p *p = work_anywhere(v) ? pidleget(v) : NULL;
+    if (!p) return 0;
+    if (munput(v)) {
+        acquirep(v, p);
+        return 1;
+    }
+    handoffp(v, p);                                           /* a waker chose us: another P comes */
+    return 0;
+}
+
+/* stopm(ready, timeout_ns, locked): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
  * something, the time is up or a signal came: it runs again, without a P.  ready: its started Gs that are ready; looked at
- * after it is known to be parked, as another of its threads may add one until then. */
+ * after it is known to be parked, as another of its threads may add one until then.  locked: no P for other work. */
 static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
-    if (n != 2) return PyErr_Format(PyExc_TypeError, "stopm takes 2 arguments");
+    if (n != 3) return PyErr_Format(PyExc_TypeError, "stopm takes 3 arguments");
     struct view *v = &self->v;
     long long timeout = PyLong_AsLongLong(a[1]);
-    int woken = 0;
+    int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
-    mput(v);
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers && !load_rlx(&self_m(v)->polled));
+    if (locked) mput_locked(v);
+    else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v)) want_p(v, v->self);
+    else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
@@ -376,8 +431,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready),
-    ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
+    ONE(to_raise), ONE(gready), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};

@@ -56,8 +56,12 @@ typedef struct View {
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
+    struct site *sites;               /* what this process has spawned where: bind_observe.c */
+    uint32_t sites_met;
+    int handlers;                     /* user code has installed a signal handler */
     int awaited;
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
 } View;
 
@@ -74,6 +78,7 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
 void drop_futures(View *self);
@@ -100,6 +105,17 @@ extern PyMethodDef sched_methods[];
 
 /* bind_netpoll.c */
 extern PyMethodDef netpoll_methods[];
+/* bind_syscall.c */
+extern PyMethodDef syscall_methods[];
+
+/* bind_sysmon.c */
+extern PyMethodDef sysmon_methods[];
+
+/* bind_observe.c */
+extern PyMethodDef observe_methods[];
+int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
+             uint32_t *place);
+void forget_sites(View *self);
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

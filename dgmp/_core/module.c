@@ -1,5 +1,8 @@
 /* module.c: the module and the type View; see binding.h. */
 #include "binding.h"
+#include "retake.h"
+#include "stw.h"
+#include "sysmon.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -43,9 +46,19 @@ struct slot *slot_of(View *self, uint32_t index) {
     return &self->slots[index];
 }
 
+/* Out of user code into the scheduler, with our P, if that is still ours; waits while the world is stopped. */
+int take_back_p(View *self) {
+    int got;
+    while ((got = exitsyscallfast(&self->v)) == P_FROZEN) {
+        Py_BEGIN_ALLOW_THREADS
+        gcstopm(&self->v);
+        Py_END_ALLOW_THREADS
+    }
+    return got == P_HELD;
+}
+
 struct p *own_p(View *self) {
-    uint32_t p = load_rlx(&self_m(&self->v)->p);
-    if (p) return &self->v.allp[p - 1];
+    if (take_back_p(self)) return &self->v.allp[load_rlx(&self_m(&self->v)->p) - 1];
     PyErr_SetString(PyExc_RuntimeError, "this M holds no P");
     return NULL;
 }
@@ -120,6 +133,8 @@ static void View_dealloc(View *self) {
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
+    if (self->sysmon) sysmon_free(self->sysmon);
+    free(self->sysmon);
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
@@ -128,6 +143,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->act);
     Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
+    forget_sites(self);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -148,6 +164,7 @@ static PyObject *View_close(View *self, PyObject *error) {
     self->poll = NULL;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    forget_sites(self);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -160,7 +177,7 @@ static PyObject *View_get(View *self, void *what) {
     case 0: return PyLong_FromUnsignedLong(v->seg->nprocs);
     case 1: return PyLong_FromUnsignedLong(v->seg->nps);
     case 2: return PyLong_FromUnsignedLong(v->seg->max_ms);
-    case 3: return PyLong_FromLong((long)load_rlx(&m->p) - 1);
+    case 3: return PyLong_FromLong((long)holds_p(v, v->self) - 1);
     case 4: return PyLong_FromUnsignedLong(v->self);
     case 5: return PyLong_FromUnsignedLong(v->seg->nslots);
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
@@ -171,6 +188,7 @@ static PyObject *View_get(View *self, void *what) {
     case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
     case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
+    case 15: return PyLong_FromUnsignedLong(MAX_PS);
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -181,8 +199,8 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, netpoll_methods,
-                             coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
+                             netpoll_methods, syscall_methods, sysmon_methods, observe_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -192,7 +210,8 @@ static PyMethodDef *all_methods(void) {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14),
+                               GET("max_ps", 15), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..runtime import nodes
-from ..ship import closure, functions
+from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, Quick, Listener, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, Quick, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ class Node:
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         frame = sys._getframe(depth)
-        future: Future[Any] = Future(self, fn, name, frame.f_code, frame.f_lasti)
+        code, lasti = frame.f_code, frame.f_lasti
+        future: Future[Any] = Future(self, fn, name, code, lasti)
         small = plain = not kwargs
         for x in args:
             if type(x) not in SMALL_TYPES:
@@ -112,8 +113,9 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
+            label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -135,7 +137,8 @@ class Node:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
             raise self.gone
-        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+        if self.view.outstanding >= self.quota or not self.view.spawn(
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
             return False
         self.spawned += 1
         return True
@@ -335,14 +338,15 @@ class Node:
                 self.few = outstanding - self.view.outstanding < FEW
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
-                    self.look()
+                    self.look(deadline is None)
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
-    def look(self) -> None:
-        """Is the runtime still there?"""
+    def look(self, for_ever: bool = False) -> None:
+        """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
+        learns that."""
 
 
 class Member(Node):
@@ -365,6 +369,7 @@ class Member(Node):
         from .levels import Levels
 
         self.output = output
+        self.view.own_threads(1 if output.thread else 0)
         Levels(self.view)
 
     def show(self) -> None:
@@ -434,6 +439,9 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
+        if not waits._state and (gp.stop or self.view.to_raise(gp.word)) and give_up():
+            gp.asked = self.view.to_raise(gp.word)
+            self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 return not give_up()
@@ -501,6 +509,8 @@ class Member(Node):
         return self.m.asyncs is not None and self.m.asyncs.loop is loop
 
     def ready(self, word: int) -> None:
+        if self.output is not None and (text := self.view.told_deadlock(word)):
+            self.m.deadlocks[word] = self.view.function(text).decode(errors="replace")
         self.m.goready(word)
 
     def call(self, future: Future[Any], then: Any) -> None:
@@ -540,6 +550,9 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
+        self.look_again = 0  # not before, at what may come from outside
+        self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
         from .levels import Levels
 
         Levels(view)
@@ -590,13 +603,25 @@ class Client(Node):
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
 
-    def look(self) -> None:
+    def look(self, for_ever: bool = False) -> None:
         if self.output is not None and self.output.is_ours():
             self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
             raise self.gone
+        if for_ever:
+            self.checkdead()
+
+    def checkdead(self) -> None:
+        self.collect()
+        done = self.view.checkdead()
+        if not done:
+            self.asleep = None
+            return
+        from . import deadlock
+
+        deadlock.check(self, done)
 
     def end(self, error: BaseException) -> None:
         """No more work: every pending Future ends with error."""

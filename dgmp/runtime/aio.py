@@ -89,7 +89,7 @@ class Asyncs:
         context = Context()
         context.run(running.set, gp)
         task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
-        m.view.gpark(gp.word, WHY_IO)
+        m.lost = m.view.gpark(gp.word, WHY_IO) > 1
         m.curg = None
         self.live[gp.word] = gp, task
         task.add_done_callback(partial(self.ended, gp), context=context)
@@ -137,13 +137,15 @@ class Asyncs:
             return
         (gp, kind, out), self.last = self.last, None
         if self.live:
-            self.change_host()
-        self.m.view.complete(gp.word, kind, out)
+            self.finish_host(gp, kind, out)
+        else:
+            self.m.lost = not self.m.view.complete(gp.word, kind, out)
 
-    def change_host(self) -> None:
-        gp, _ = next(iter(self.live.values()))
-        self.m.view.gresume(gp.word)
-        self.host(gp)
+    def finish_host(self, gp: G, kind: int, out: Any) -> None:
+        """gp is done, under whose word we run: from here on under another's."""
+        other = next(iter(self.live.values()))[0]
+        self.m.view.finish(gp.word, kind, out, other.word)
+        self.host(other)
 
     def make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
@@ -161,14 +163,12 @@ class Asyncs:
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
         if gp.word != self.g.word:
-            m.view.gresume(gp.word)
+            m.view.finish(gp.word, kind, out, 0)
         elif self.live:
-            self.change_host()
+            self.finish_host(gp, kind, out)
         else:
             self.last = gp, kind, out
             self.loop.stop()
-            return
-        m.view.complete(gp.word, kind, out)
 
     def outcome(self, gp: G, task: asyncio.Task[Any]) -> tuple[int, Any]:
         """The result, encoded: user code."""

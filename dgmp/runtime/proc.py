@@ -6,7 +6,9 @@ and handing a G straight to an M (destroys locality).  The chosen rule: who subm
 P and nobody spins; a spinning M that finds work wakes the next before it runs it; an M that stops spinning looks at
 every queue once more after it has given its P away.  The barriers on both sides are in _core/idle.c.
 
-Every change of ownership is one call of the core (`view`); what stands here are decisions.  Two deviations from Go:
+Every change of ownership is one call of the core (`view`); what stands here are decisions.  User code is a syscall: it
+begins in View.claim and View.gresume, ends in View.complete and View.gpark, and the P may be gone then (_core/retake.c).
+Two deviations from Go:
 a *started* G has a Python stack (a greenlet) and stays on its home M, so it is readied through that M's inbox, never a
 queue; and a fresh G is bytes, so any M may take it.  g0 is the M's main greenlet.  A runner greenlet takes fresh G after
 fresh G until one parks; g0 then schedules on.
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from greenlet import getcurrent, greenlet
 
 from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
-from ..errors import Cancelled
+from ..errors import Cancelled, Deadlock
 from ..ship import closure, functions, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -105,11 +107,13 @@ class M:
         self.asyncs: Asyncs | None = None  # those of its Gs that are coroutines
         self.async_keys: set[int] = set()  # of functions that make them
         self.polled = 0  # how many of its Gs wait for descriptors
+        self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
         self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
-        self.coprimes = steal_order(view.nps)
+        self.procs = 0  # for which the coprimes are
+        self.coprimes: list[int] = []
         self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
         self.last_other = time.monotonic_ns()
@@ -120,6 +124,7 @@ class M:
         self.shared_at = self.last_other
         self.shared_tick = 0
         self.spinning = False
+        self.lost = False  # our P was taken as user code ran
         self.thread = threading.get_ident()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
@@ -155,14 +160,14 @@ class M:
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
+        if self.lost:
+            self.exitsyscall0()
         while True:
             if self.pending:
                 self.run_orphans()
-            if self.asyncs is not None:
-                gp = self.next_of_poller()
-                if gp is not None:
-                    return gp
-            gp = self.other_turn()
+            gp = self.next_of_poller() if self.asyncs is not None else None
+            if gp is None:
+                gp = self.other_turn()
             if gp is None:
                 self.collect()
                 ready = self.ready
@@ -235,7 +240,7 @@ class M:
         return None
 
     def from_clients(self) -> int | None:
-        for p in range(self.view.nprocs, self.view.nps):
+        for p in range(self.view.max_ps, self.view.nps):
             word = self.view.runqsteal(p, True, 1)
             if word is not None:
                 return word
@@ -248,6 +253,12 @@ class M:
             self.collect()
             if self.ready:
                 return self.ready.popleft()
+            word = view.asyncq_get() if self.asyncs is not None else None
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
             got = view.runqget()
             if got is not None:
                 gp = self.claim(got[0], got[1])
@@ -306,8 +317,11 @@ class M:
         view = self.view
         if not view.work_anywhere():  # one look in C before 4n calls
             return None
-        n = view.nps
-        own, clients = view.p, view.nprocs
+        procs, clients = view.nprocs, view.max_ps
+        n = procs + view.nps - clients
+        if procs != self.procs:
+            self.procs, self.coprimes = procs, steal_order(n)
+        own = view.p
         for round_ in range(STEAL_ROUNDS):
             # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
             self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
@@ -316,7 +330,8 @@ class M:
             for _ in range(n):
                 pos = (pos + step) % n
                 if pos != own:
-                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1, self.share_size if pos >= clients else 0)
+                    p, most = (pos, 0) if pos < procs else (pos - procs + clients, self.share_size)
+                    word = view.runqsteal(p, round_ == STEAL_ROUNDS - 1, most)
                     if word is not None:
                         gp = self.claim(word, False)
                         if gp is not None:
@@ -325,25 +340,29 @@ class M:
         return None
 
     def resetspinning(self) -> None:
-        """A spinning M has found work: if there is more, another looks on.
-
-        Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work
-        that was published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin.
-        """
+        """A spinning M has found a started G, or a token: if there is more work, another looks on.  For a fresh G View.claim
+        does that."""
         self.spinning = False
         self.view.reset_spinning()
         if self.view.work_anywhere():
             self.view.wakep()
 
+    def exitsyscall0(self) -> None:
+        """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
+        self.lost = False
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
+        self.stopm()
+
     def stopm(self) -> None:
-        """Parks this M until it is handed a P."""
+        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
         self.flush()
         while True:
             self.check_closing()
             self.collect()
             if self.pending:
                 self.run_orphans()
-            if self.view.stopm(self.ready, self.timers.wait(time.monotonic_ns())):
+            if self.view.stopm(self.ready, self.timers.wait(time.monotonic_ns()), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -372,6 +391,7 @@ class M:
         claimed = self.view.claim(word, inherit_time)
         if claimed is None:
             return None
+        self.spinning = False
         gp = G()
         gp.word = word
         gp.fn = claimed
@@ -428,10 +448,8 @@ class M:
         result: bytes | Large
         out: bytes | Block
         gp.fn = None
-        if self.async_keys and key in self.async_keys and not self.view.be_poller():
-            self.view.hand_over(gp.word)
-            self.curg = None
-            return
+        if self.async_keys and key in self.async_keys and not self.runs_asyncs():
+            return self.hand_over(gp)
         try:
             deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
@@ -462,7 +480,7 @@ class M:
             if changed:
                 output.settle(gp)
         try:
-            self.view.complete(gp.word, kind, out)
+            self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
@@ -471,18 +489,33 @@ class M:
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
-        from .aio import Asyncs, is_coroutine_function
+        from .aio import is_coroutine_function
 
-        if not self.view.be_poller() and is_coroutine_function(gp.fn):
+        if not self.runs_asyncs() and is_coroutine_function(gp.fn):
             coro.close()
             if key != functions.WHOLE:
                 self.async_keys.add(key)
-            self.view.hand_over(gp.word)
-            self.curg = None
-            return
+            self.hand_over(gp)
+        else:
+            self.loop_of_asyncs().start(gp, coro)
+
+    def runs_asyncs(self) -> bool:
+        """Whether this M runs the async Gs: from here on, if no other does."""
+        ours = self.view.be_poller()
+        if ours:
+            self.loop_of_asyncs()
+        return ours
+
+    def loop_of_asyncs(self) -> Asyncs:
         if self.asyncs is None:
+            from .aio import Asyncs
+
             self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
-        self.asyncs.start(gp, coro)
+        return self.asyncs
+
+    def hand_over(self, gp: G) -> None:
+        self.lost = not self.view.hand_over(gp.word)
+        self.curg = None
 
     def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
         """A copy of it in the segment."""
@@ -516,6 +549,9 @@ class M:
                 a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
+
+        Raises:
+            Deadlock: it is the main G of `dgmp run`, and nothing will ever ready it.
         """
         gp = self.curg
         assert gp is not None
@@ -525,7 +561,8 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        to_raise = self.view.gpark(word, reason) and cancellable
+        told = self.view.gpark(word, reason)
+        to_raise, self.lost = bool(told & 1) and cancellable, told > 1
         self.curg = None
         gp.world = world
         self.parked[word] = gp
@@ -539,6 +576,8 @@ class M:
             sys.stdout, sys.stderr = streams
         if timer is not None:
             self.timers.stop(timer)
+        if self.deadlocks and word in self.deadlocks:
+            raise Deadlock(self.deadlocks.pop(word))
 
     def gosched(self) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
@@ -546,7 +585,7 @@ class M:
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(gp.word, WHY_GOSCHED)
+        self.lost = self.view.gpark(gp.word, WHY_GOSCHED) > 1
         self.curg = None
         gp.world = world
         self.yielded.append(gp)

@@ -19,7 +19,7 @@ def node():
 
     dgmp.go(int).result()
     yield api._default
-    api._default.close()
+    api._default.close(cancel=True)
 
 
 class Event:
