@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .api.future import Future
     from .api.group import Group
     from .api.netpoll import wait_readable, wait_writable
+    from .api.preempt import nopreempt
     from .api.syscall import blocking
     from .api.task import Task, task
     from .api.timers import Timer, after_func, sleep
@@ -45,14 +46,14 @@ __version__ = "0.1.0"
 __all__ = [
     "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
     "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "blocking",
-    "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "sleep",
-    "snapshot", "spawn", "starmap", "stats", "task", "wait_readable", "wait_writable",
+    "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g",
+    "sleep", "snapshot", "spawn", "starmap", "stats", "task", "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
     "Future": "future", "Group": "group", "Task": "task", "Timer": "timers", "after_func": "timers", "blocking": "syscall",
-    "sleep": "timers", "task": "task", "wait_readable": "netpoll", "wait_writable": "netpoll",
+    "nopreempt": "preempt", "sleep": "timers", "task": "task", "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

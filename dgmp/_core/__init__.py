@@ -29,14 +29,20 @@ from .native import (
     WHY_SEMA,
     WHY_SLEEP,
     Block,
+    Lock,
+    RLock,
     View,
     alarm,
+    allocate_lock,
     become_subreaper,
     create,
     die_with_parent,
     inotify,
     inotify_watch,
+    lock_owner,
     receive,
+    send_self,
+    stack_address,
 )
 
 __all__ = [
@@ -44,5 +50,6 @@ __all__ = [
     "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
-    "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",
+    "Block", "Lock", "RLock", "View", "alarm", "allocate_lock", "become_subreaper", "create", "die_with_parent", "inotify",
+    "inotify_watch", "lock_owner", "receive", "send_self", "stack_address",
 ]

@@ -188,6 +188,8 @@ static const char *p_state(uint32_t state) {
     switch (state) {
     case P_IDLE: return "idle";
     case P_RUNNING: return "running";
+    case P_SYSCALL: return "syscall";
+    case P_GCSTOP: return "gcstop";
     case P_CLIENT: return "client";
     default: return "unknown";
     }
@@ -238,10 +240,10 @@ static PyObject *View_told_deadlock(View *self, PyObject *arg) {
     return PyLong_FromUnsignedLong(gtold_deadlock(&self->v, w));
 }
 
-/* own_threads(n): so many more threads of this process run no user code. */
+/* own_threads(n): so many more threads of this process, or fewer, run no user code now. */
 static PyObject *View_own_threads(View *self, PyObject *arg) {
     CHECK(self);
-    unsigned long n = PyLong_AsUnsignedLong(arg);
+    long n = PyLong_AsLong(arg);
     if (PyErr_Occurred()) return NULL;
     atomic_fetch_add(&self_m(&self->v)->own_threads, (uint32_t)n);
     Py_RETURN_NONE;

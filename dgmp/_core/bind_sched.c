@@ -79,6 +79,35 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
+/* Those of our started Gs that can go on wait while another runs: sysmon may see to it that it gives way. */
+static void publish_ready(View *self) {
+    if (!self->ready) return;
+    uint32_t n = (uint32_t)(PyObject_Size(self->ready) + PyObject_Size(self->yielded));
+    struct m *m = self_m(&self->v);
+    if (n == load_rlx(&m->ready)) return;
+    atomic_store(&m->ready, n);
+    if (n) sysmon_soon(&self->v);
+}
+
+/* watch_ready(ready, yielded): where this M keeps its started Gs that can go on */
+static PyObject *View_watch_ready(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *ready, *yielded;
+    if (!PyArg_ParseTuple(args, "OO", &ready, &yielded)) return NULL;
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
+    self->ready = Py_NewRef(ready), self->yielded = Py_NewRef(yielded);
+    Py_RETURN_NONE;
+}
+
+/* publish_ready(): there are more of them, while a G runs. */
+static PyObject *View_publish_ready(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    publish_ready(self);
+    Py_RETURN_NONE;
+}
+
 /* Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work that was
  * published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin. */
 static void wake_another(struct view *v) {
@@ -96,6 +125,8 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    running_g = w;
+    publish_ready(self);
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
@@ -126,11 +157,13 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if (PyErr_Occurred()) return NULL;
     if ((off = take_block(self, a[2], &size)) != 0) {
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        running_g = 0;
         if (!won) heap_free(&self->v, off);
         return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
     gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    running_g = 0;
     return PyBool_FromLong(take_back_p(self));
 }
 
@@ -158,7 +191,8 @@ static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
-    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    running_g = to == G_RUNNING ? w : 0;
+    store_rel(&self_m(&self->v)->curg, running_g);
     return 1;
 }
 
@@ -188,6 +222,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
+    publish_ready(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
@@ -435,4 +470,5 @@ PyMethodDef sched_methods[] = {
     ONE(to_raise), ONE(gready), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
-    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};
+    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
+    ARGS(watch_ready), NOARGS(publish_ready), {NULL, NULL, 0, NULL}};

@@ -59,9 +59,10 @@ typedef struct View {
     struct site *sites;               /* what this process has spawned where: bind_observe.c */
     uint32_t sites_met;
     int handlers;                     /* user code has installed a signal handler */
+    PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
-    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
+    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     struct View *next;
 } View;
 
@@ -103,8 +104,6 @@ extern PyMethodDef spawn_methods[];
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
 
-/* bind_netpoll.c */
-extern PyMethodDef netpoll_methods[];
 /* bind_syscall.c */
 extern PyMethodDef syscall_methods[];
 
@@ -117,7 +116,21 @@ int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject
              uint32_t *place);
 void forget_sites(View *self);
 
+/* bind_netpoll.c */
+extern PyMethodDef netpoll_methods[];
+
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
+
+/* bind_lock.c */
+extern PyMethodDef lock_view_methods[];
+extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
+PyObject *allocate_lock(PyObject *mod, PyObject *none);
+PyObject *lock_owner(PyObject *mod, PyObject *none);
+int add_lock_types(PyObject *mod);    /* -1: an exception */
+
+/* bind_stack.c */
+PyObject *stack_address(PyObject *mod, PyObject *none);
+PyObject *send_self(PyObject *mod, PyObject *number);
 
 #endif

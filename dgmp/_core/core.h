@@ -122,12 +122,13 @@ struct m {
     au32 polled;                      /* and of these, how many wait for a file descriptor */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
-    au32 own_threads;                 /* threads of ours beside the main one, which run no user code */
+    au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
-    au64 curg;                        /* the word of the running G, 0 none; for people */
+    au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au32 ready;                       /* while that runs: how many of its other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
      * as only one state CAS can win. */
@@ -470,6 +471,7 @@ int out_of_ms(struct view *v);                                  /* every M is at
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 void sysmon_wake(struct view *v);                               /* there may be something for it to see to */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
+void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
 
 /* world.c */

@@ -73,6 +73,11 @@ static void sysmon_set(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
 
 void sysmon_wake(struct view *v) { sysmon_set(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
 
+/* There is something that sysmon sees only while it looks. */
+void sysmon_soon(struct view *v) {
+    if (atomic_load(&v->seg->sched.sysmonwait) == SYSMON_SLOW) sysmon_set(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+}
+
 struct p *pidletake(struct view *v, uint32_t i) {
     if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
     uint64_t own = atomic_load(&v->allp[i].own);

@@ -138,6 +138,8 @@ static void View_dealloc(View *self) {
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
     Py_XDECREF(self->watched);
     Py_XDECREF(self->mark);
     Py_XDECREF(self->act);
@@ -200,7 +202,8 @@ PyMethodDef own_methods[] = {
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
-                             netpoll_methods, syscall_methods, sysmon_methods, observe_methods, coordinator_methods};
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods,
+                             netpoll_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -283,7 +286,11 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
     return watch < 0 ? NULL : PyLong_FromLong(watch);
 }
 
-static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, NULL},
+                                  {"lock_owner", lock_owner, METH_NOARGS, NULL},
+                                  {"stack_address", stack_address, METH_NOARGS, NULL},
+                                  {"send_self", send_self, METH_O, NULL},
+                                  {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
@@ -304,7 +311,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);
-    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) ||
+    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||
         PyModule_AddIntConstant(mod, "RESULT_ERROR", RESULT_ERROR) ||

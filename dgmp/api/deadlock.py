@@ -14,7 +14,7 @@ Called by node (Client.checkdead).
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import sys
 import threading
@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import View
 from ..errors import Deadlock
+from .node import Node
+from .output import Output
 from .snapshot import take
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 APART_NS = 100_000_000
 RETRY_NS = 2_000_000_000  # when something outside may come, which is dearer to find out
 MOST = 100  # Gs in the text of the error
+IDLE = {Node.collect_for_ever.__code__, Output.show_for_ever.__code__}  # in these our threads wait, in others they work
 HEAD = "all goroutines are asleep - deadlock!"
 
 
@@ -46,7 +49,7 @@ def check(client: Client, done: int) -> None:
     now = time.monotonic_ns()
     if now < client.look_again:
         return
-    if something_may_come(client):
+    if something_may_come(client.view):
         client.asleep = None
         client.look_again = now + RETRY_NS
         return
@@ -62,31 +65,17 @@ def check(client: Client, done: int) -> None:
     client.view.deadlocked(client.main_word, client.view.intern(text.encode("utf-8", "backslashreplace")))
 
 
-def something_may_come(client: Client) -> bool:
-    return (other_threads(client) or ours_run_user_code(client) or any(map(is_users, signal.valid_signals()))
-            or ms_have_threads(client.view))
+def something_may_come(view: View) -> bool:
+    return other_threads() or any(map(is_users, signal.valid_signals())) or ms_have_threads(view)
 
 
-def other_threads(client: Client) -> bool:
-    """Whether the program has another Python thread than the calling one."""
-    ours = {threading.get_ident()}
-    if client.collector is not None:
-        ours.add(client.collector.ident or 0)
-    if client.output is not None:
-        ours.add(client.output.thread or 0)
-    return not {*sys._current_frames(), *(thread.ident for thread in threading.enumerate())} <= ours
-
-
-def ours_run_user_code(client: Client) -> bool:
-    """Whether a callback is being called, or what Gs have printed or logged is being written."""
-    if client.untold:
+def other_threads() -> bool:
+    """Whether the program has another Python thread than the calling one, but for ours while they wait for something to do."""
+    frames = sys._current_frames()
+    if any(thread.ident not in frames for thread in threading.enumerate()):  # it begins, or is a library's that comes and goes
         return True
-    if client.output is None:
-        return False
-    if not client.output.lock.acquire(blocking=False):
-        return True
-    client.output.lock.release()
-    return False
+    del frames[threading.get_ident()]
+    return any(frame.f_code not in IDLE for frame in frames.values())
 
 
 def is_users(number: int) -> bool:
@@ -98,8 +87,15 @@ def is_users(number: int) -> bool:
 
 
 def ms_have_threads(view: View) -> bool:
-    """Whether an M has threads beside the main one and ours."""
+    """Whether an M has threads beside the main one and ours; or has died, and what it ran is still to be ended."""
+    return any(threads(pid) > 1 + own for _, pid, _, _, _, _, own in view.ms())
+
+
+def threads(pid: int) -> float:
+    """How many threads a process has; infinity if it has died, or cannot be looked at."""
     try:
-        return any(len(os.listdir(f"/proc/{pid}/task")) > 1 + own for _, pid, _, _, _, _, own in view.ms())
-    except OSError:  # one has just died
-        return True
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return math.inf if fields[0] in b"ZX" else int(fields[17])
+    except (OSError, IndexError, ValueError):
+        return math.inf

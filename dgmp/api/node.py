@@ -369,7 +369,6 @@ class Member(Node):
         from .levels import Levels
 
         self.output = output
-        self.view.own_threads(1 if output.thread else 0)
         Levels(self.view)
 
     def show(self) -> None:
@@ -397,6 +396,8 @@ class Member(Node):
         finally:
             if self.pending:
                 self.run_handlers()
+            if self.m.overdue is not None:
+                self.m.settle_overdue()
 
     def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m

@@ -93,7 +93,8 @@ class PSnapshot:
 
     Attributes:
         p: its number.
-        state: "idle", "running", or "syscall": its M is in user code or a blocking call, and it may be retaken.
+        state: "idle", "running": its M is in the scheduler, "syscall": its M is in user code, and it may be retaken,
+            "gcstop": the world is stopped.
         m: the M that holds it; None if it is idle.
         runqsize: how many Gs are in its run queue.
         runnext: the id of the G that runs next; None without.

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import sys
 import time
 from collections.abc import Coroutine
 from contextvars import Context, ContextVar
@@ -23,7 +22,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .._core import RESULT_CANCELLED, WHY_IO
+from greenlet import getcurrent
+
+from .._core import RESULT_CANCELLED, WHY_IO, stack_address
 from ..errors import Cancelled
 from ..ship import closure, failure
 from . import report, scope
@@ -120,6 +121,7 @@ class Asyncs:
     def serve(self) -> None:
         """What the loop's greenlet does."""
         m = self.m
+        getcurrent().mark = stack_address()
         while True:
             while self.live or self.last:
                 try:
@@ -200,23 +202,12 @@ class Asyncs:
             self.began = False
             if not (m.ready or m.yielded or m.view.async_work()):
                 return False
-            self.apart(m.gosched)
+            m.gosched()
             return True
         deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         parked = Wait(m, self.selector.fileno(), False)
         try:
-            self.apart(partial(m.gopark, parked, deadline, WHY_IO))
+            m.gopark(parked, deadline, WHY_IO)
         finally:
             parked.end()
         return True
-
-    def apart(self, park: Any) -> None:
-        """No other G of the M is inside our loop."""
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        asyncio._set_running_loop(None)
-        try:
-            park()
-        finally:
-            asyncio._set_running_loop(self.loop)
-            sys.set_asyncgen_hooks(*hooks)

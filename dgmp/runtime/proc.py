@@ -31,7 +31,16 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
+from .._core import (
+    RESULT_CANCELLED,
+    RESULT_NO_MEMORY,
+    WHY_FUTURE,
+    WHY_GOSCHED,
+    WHY_PREEMPTED,
+    Block,
+    View,
+    stack_address,
+)
 from ..errors import Cancelled, Deadlock
 from ..ship import closure, functions, values
 from ..ship.values import Large
@@ -82,6 +91,12 @@ class G:
     @property
     def name(self) -> str:
         return values.describe(self.fn)
+
+
+class Runner(greenlet):  # type: ignore[misc]
+    """Holds the stack of one G after the other."""
+
+    __slots__ = ("mark",)  # where its C stack begins, for runtime.asyncpreempt
 
 
 def steal_order(n: int) -> list[int]:
@@ -137,6 +152,12 @@ class M:
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
+        self.overdue: G | None = None  # it was to be preempted, and could not be where it was
+        self.nopreempt: dict[int, int] = {}  # words of Gs that must not be, and how many times over
+        self.running_loop: Callable[[], Any] | None = None  # runtime.loops sets these three once asyncio is imported
+        self.leave_loop: Callable[[], Any] = self.untold.clear
+        self.enter_loop: Callable[[Any], None] = self.untold.remove
+        view.watch_ready(self.ready, self.yielded)
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -404,7 +425,7 @@ class M:
         if gp.greenlet is not None:
             self.resume(gp)
             return
-        runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
+        runner = self.runners.pop() if self.runners else Runner(self.run, self.g0)
         self.next = gp
         runner.switch()
 
@@ -412,6 +433,7 @@ class M:
         """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool, or, if that is full, g0
         goes on with that one."""
         me = getcurrent()
+        me.mark = stack_address()
         while True:
             gp = self.next
             assert gp is not None
@@ -421,6 +443,8 @@ class M:
                 self.curg = gp
                 self.goexit(gp)
                 gp.greenlet = None
+                if me.gr_context is not None:  # its context variables end with a G
+                    me.gr_context = None
                 gp = self.schedule()
             if len(self.runners) >= MOST_RUNNERS:
                 self.next = gp
@@ -510,7 +534,7 @@ class M:
         if self.asyncs is None:
             from .aio import Asyncs
 
-            self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
+            self.asyncs = Asyncs(self, G(), lambda run: Runner(run, self.g0))
         return self.asyncs
 
     def hand_over(self, gp: G) -> None:
@@ -561,6 +585,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         told = self.view.gpark(word, reason)
         to_raise, self.lost = bool(told & 1) and cancellable, told > 1
         self.curg = None
@@ -574,24 +599,35 @@ class M:
         self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
+        if loop is not None:
+            self.enter_loop(loop)
         if timer is not None:
             self.timers.stop(timer)
         if self.deadlocks and word in self.deadlocks:
             raise Deadlock(self.deadlocks.pop(word))
 
-    def gosched(self) -> None:
+    def gosched(self, reason: int = WHY_GOSCHED) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.lost = self.view.gpark(gp.word, WHY_GOSCHED) > 1
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.lost = self.view.gpark(gp.word, reason) > 1
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
+        if loop is not None:
+            self.enter_loop(loop)
+
+    def settle_overdue(self) -> None:
+        """Called at the end of runtime calls, if a G is overdue: here it can give way."""
+        overdue, self.overdue = self.overdue, None
+        if overdue is self.curg and self.in_g() and overdue is not None and overdue.word not in self.nopreempt:
+            self.gosched(WHY_PREEMPTED)
 
     def put_streams_away(self) -> tuple[Any, Any]:
         """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
@@ -609,6 +645,8 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+            if self.curg is not None:
+                self.view.publish_ready()
         elif self.asyncs is not None:
             self.asyncs.readied(word)
 
