@@ -6,7 +6,9 @@ import functools
 import os
 import signal
 import socket
+import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -302,6 +304,7 @@ async def kills_its_m():
 def test_another_m_takes_over_when_the_poller_dies():
     with dgmp.Runtime(procs=2) as rt:
         sleepers = [rt.go(nap, i, 3600) for i in range(20)]
+        assert eventually(lambda: rt.stats()["parks"] >= 20)  # what has not begun goes on with the next
         killer = rt.go(kills_its_m)
         for f in (killer, *sleepers):
             with pytest.raises(dgmp.WorkerDied):
@@ -341,3 +344,9 @@ def test_an_idle_loop_takes_no_cpu(node):
     before = ticks()
     f.result(30)
     assert ticks() - before <= 5
+
+
+def test_the_chat_example():
+    example = Path(__file__).parents[2] / "examples" / "chat.py"
+    done = subprocess.run([helpers.PYTHON, str(example), "--people", "10"], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "10 people said 10 lines, and each heard 10\n", done.stderr
