@@ -90,7 +90,7 @@ class Asyncs:
         context = Context()
         context.run(running.set, gp)
         task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
-        m.lost = m.view.gpark(gp.word, WHY_IO) > 1
+        m.lost = bool(m.view.gpark(gp.word, WHY_IO) & 2)
         m.curg = None
         self.live[gp.word] = gp, task
         task.add_done_callback(partial(self.ended, gp), context=context)
