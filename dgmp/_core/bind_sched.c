@@ -176,6 +176,27 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(take_back_p(self));
 }
 
+/* finish(word, kind, data, host): as complete, for an async G, whose loop goes on in user code: G word waits, or is the host,
+ * as whom the loop runs, and then G host, which waits, becomes that; 0: it does not. */
+static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct view *v = &self->v;
+    char *data = NULL;
+    Py_ssize_t len = 0;
+    uint64_t off, size;
+    if (n != 4) return PyErr_Format(PyExc_TypeError, "finish takes 4 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]), host = PyLong_AsUnsignedLongLong(a[3]);
+    unsigned long kind = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred()) return NULL;
+    if ((off = take_block(self, a[2], &size)) == 0 && PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
+    store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
+    int won = off ? gcomplete_with(v, w, (uint32_t)kind, off, size) : gcomplete(v, w, (uint32_t)kind, data, (uint64_t)len);
+    if (off && !won) heap_free(v, off);
+    if (host) store_rel(&self_m(v)->curg, host);
+    Py_RETURN_NONE;
+}
+
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
@@ -353,8 +374,7 @@ static PyObject *View_handoffp(View *self, PyObject *arg) {
         acquirep(v, p);
         Py_RETURN_FALSE;
     }
-    handoffp(v, p);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(handoffp(v, p));
 }
 
 /* take_token(word) -> m, whose token it is and which may be queued again from now on */
@@ -445,7 +465,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     long long timeout = PyLong_AsLongLong(a[1]);
     int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
-    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers && !load_rlx(&self_m(v)->polled));
     if (locked) mput_locked(v);
     else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
@@ -477,8 +497,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
-    ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
+    ONE(told), ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
