@@ -95,6 +95,22 @@ def test_the_main_g_learns_it(tmp_path):
     assert done.returncode == 1
 
 
+def test_the_standard_librarys_locks_and_queues():
+    done = program("""
+        import queue
+        def lock_twice():
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
+        for fn in (lock_twice, lambda: threading.Event().wait(), lambda: queue.Queue().get()):
+            try:
+                dgmp.go(fn).result()
+            except dgmp.Deadlock as e:
+                print(str(e).count("\nG "), str(e).splitlines()[2][:10])
+        """)
+    assert (done.stdout, done.stderr) == ("1 G 2 [lock]\n2 G 2 [lock]\n3 G 2 [lock]\n", "")
+
+
 CHANNELS = """
 def receive(c):
     return c.recv()
