@@ -106,7 +106,7 @@ def test_the_standard_librarys_locks_and_queues():
             try:
                 dgmp.go(fn).result()
             except dgmp.Deadlock as e:
-                print(str(e).count("\nG "), str(e).splitlines()[2][:10])
+                print(str(e).count("\\nG "), str(e).splitlines()[2][:10])
         """)
     assert (done.stdout, done.stderr) == ("1 G 2 [lock]\n2 G 2 [lock]\n3 G 2 [lock]\n", "")
 
