@@ -35,21 +35,26 @@ from .errors import (
 if TYPE_CHECKING:
     from .api.future import Future
     from .api.group import Group
+    from .api.netpoll import wait_readable, wait_writable
     from .api.preempt import nopreempt
     from .api.syscall import blocking
     from .api.task import Task, task
+    from .api.timers import Timer, after_func, sleep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Cancelled", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
-    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
-    "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g", "snapshot", "spawn",
-    "starmap", "stats", "task",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "Timer", "TooManyGs", "WorkerDied", "after_func", "blocking",
+    "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g",
+    "sleep", "snapshot", "spawn", "starmap", "stats", "task", "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Group": "group", "Task": "task", "blocking": "syscall", "nopreempt": "preempt", "task": "task"}
+_later = {
+    "Future": "future", "Group": "group", "Task": "task", "Timer": "timers", "after_func": "timers", "blocking": "syscall",
+    "nopreempt": "preempt", "sleep": "timers", "task": "task", "wait_readable": "netpoll", "wait_writable": "netpoll",
+}
 
 
 def __getattr__(name: str) -> Any:

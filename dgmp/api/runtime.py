@@ -599,16 +599,15 @@ def gomaxprocs() -> int:
 
 def goid() -> int | None:
     """The id of the G that calls; None outside of Gs."""
-    gp = _member.m.curg if _member is not None and _member.m.in_g() else None
+    gp = None if _member is None else _member.m.running_g()
     return None if gp is None else gp.goid
 
 
 def current() -> dict[str, Any] | None:
     """The G, M and P in which the caller runs: {"g": id, "name", "m", "pid", "p"}; None outside of Gs."""
-    if _member is None or not _member.m.in_g():
+    gp = None if _member is None else _member.m.running_g()
+    if _member is None or gp is None:
         return None
-    gp = _member.m.curg
-    assert gp is not None
     return {"g": gp.goid, "name": gp.name, "m": _member.view.id, "pid": os.getpid(), "p": _member.view.p}
 
 
@@ -619,12 +618,7 @@ def gosched() -> None:
         Cancelled: the calling G was asked to end.
     """
     if _member is not None and _member.m.in_g():
-        gp = _member.m.curg
-        _member.m.gosched()
-        if _member.pending:
-            _member.run_handlers()
-        if gp is not None and (gp.asked or gp.stop):
-            _member.raise_cancelled()
+        _member.gosched()
     else:
         time.sleep(0)
 
