@@ -161,6 +161,30 @@ COMES = {
     "a timer of a G": """
         print(dgmp.go(asleep.park, time.monotonic_ns() + 1_200_000_000).result())
         """,
+    "a descriptor": """
+        r, w = os.pipe()
+        os.set_inheritable(r, True)
+        child = os.fork()
+        if child == 0:
+            time.sleep(1.2)
+            os.write(w, b"x")
+            os._exit(0)
+        dgmp.go(dgmp.wait_readable, r).result()
+        os.waitpid(child, 0)
+        print("late")
+        """,
+    "a G that sleeps": """
+        def later():
+            dgmp.sleep(1.2)
+            return "late"
+        print(dgmp.go(later).result())
+        """,
+    "a call for later": """
+        os.environ["DGMP_PROCS"] = "1"
+        f = dgmp.go(asleep.park)
+        dgmp.after_func(1.2, asleep.release)
+        print(f.result())
+        """,
     "a G in user code": """
         f = dgmp.go(asleep.park)
         dgmp.go(time.sleep, 1.2).result()
