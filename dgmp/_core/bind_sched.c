@@ -155,14 +155,20 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
     if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
     if ((off = take_block(self, a[2], &size)) != 0) {
+        block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
         running_g = 0;
         if (!won) heap_free(&self->v, off);
+        else block_travels(self, NULL, off, size);
+        running_g = 0;
         return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    travels(self, g, data, (uint64_t)len);
     gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    travels(self, NULL, data, (uint64_t)len);
     running_g = 0;
     return PyBool_FromLong(take_back_p(self));
 }
@@ -175,7 +181,27 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone: our running G waits from here on; reason: see
+/* readied() -> words of other Gs of this M that can go on, or None. */
+PyObject *take_readied(View *self) {
+    struct view *v = &self->v;
+    PyObject *out = v->nreadied ? PyList_New(0) : Py_NewRef(Py_None);
+    for (uint32_t i = 0; out && i < v->nreadied; i++) {
+        PyObject *word = PyLong_FromUnsignedLongLong(v->readied[i]);
+        if (!word || PyList_Append(out, word)) Py_CLEAR(out);
+        Py_XDECREF(word);
+    }
+    if (out) v->nreadied = 0;
+    return out;
+}
+
+static PyObject *View_readied(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return take_readied(self);
+}
+
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone, plus 4 if there is something in readied(): our
+ * running G waits from here on; reason: see
  * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
@@ -191,7 +217,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
-    return PyLong_FromLong(to_raise | !take_back_p(self) << 1);
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied > 0) << 2);
 }
 
 /* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
@@ -206,12 +232,12 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
-/* asked(word) -> whether our running G has been asked to end. */
+/* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled */
 static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags) & (G_ASKED | G_TO_RAISE));
 }
 
 /* to_raise(word) -> whether our running G is to raise Cancelled. */
@@ -417,7 +443,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
-    if (PyObject_Size(a[0]) > 0 || async_work(v)) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
@@ -447,7 +473,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
     ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
-    ONE(to_raise), ONE(gready), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),

@@ -39,6 +39,8 @@ struct watched {                      /* of a world, what is Python's */
     Py_ssize_t modules;               /* how many there are */
 };
 
+enum { C_ENCODE, C_UNPICKLE, C_LOADS, C_CLOSED, NCODEC };
+
 typedef struct View {
     PyObject_HEAD
     struct view v;
@@ -63,6 +65,9 @@ typedef struct View {
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
+    PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
+    PyObject *codec[NCODEC];          /* see codec() */
+    unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct View *next;
 } View;
 
@@ -119,6 +124,20 @@ void forget_sites(View *self);
 /* bind_netpoll.c */
 extern PyMethodDef netpoll_methods[];
 
+/* bind_chan.c; first, those before any operation that may wake or wait */
+extern PyMethodDef chan_methods[];
+extern PyType_Spec handle_spec, wait_spec;
+extern PyObject *Handle_type, *Wait_type;
+PyObject *handle_of(View *self, uint64_t word, int held);
+void on_thread(View *self);
+uint64_t waiter_here(View *self);
+PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
+void travels(View *self, struct g *g, const char *data, uint64_t len);   /* a payload, g's or NULL, has been put in its place */
+void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
+PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
+void free_handles(PyObject **handles, uint64_t n);
+PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
+
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
 
@@ -132,5 +151,8 @@ int add_lock_types(PyObject *mod);    /* -1: an exception */
 /* bind_stack.c */
 PyObject *stack_address(PyObject *mod, PyObject *none);
 PyObject *send_self(PyObject *mod, PyObject *number);
+
+/* bind_sema.c */
+extern PyMethodDef sema_methods[];
 
 #endif

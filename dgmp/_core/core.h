@@ -154,6 +154,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
 #define INLINE_ARGS 96
 #define INLINE_RESULT 72
 
@@ -340,6 +341,7 @@ struct world {
 };
 
 #define SUDOGS_KEPT 128
+#define READIED_KEPT 64
 
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
 struct view {
@@ -358,6 +360,9 @@ struct view {
     struct sudog *sudogs;
     uint32_t nfree_sudogs;            /* sudogs of this process that are not in use */
     uint32_t free_sudogs[SUDOGS_KEPT];
+    int on_main;                      /* the caller runs on the thread of this M's Gs: what it readies here goes to readied */
+    uint32_t nreadied;
+    uint64_t readied[READIED_KEPT];   /* words, in order */
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
@@ -441,6 +446,9 @@ static inline const char *gargs(struct view *v, struct g *g) { return g->args ? 
 uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
+
+/* object.c; the rest is in object.h */
+void object_orphaned(struct view *v);                           /* something that referred to shared objects is gone */
 
 /* idle.c */
 uint32_t npidle(struct view *v);

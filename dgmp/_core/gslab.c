@@ -310,9 +310,11 @@ void gclear(struct view *v, uint32_t index) {
     uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
     for (int i = 0; i < 3; i++)
         if (blocks[i]) heap_hold(v, blocks[i]);
+    int carries = (load_rlx(&g->flags) & G_CARRIES) != 0;
     g->args = g->result = 0;
     store_rlx(&g->deps, 0);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
+    if (carries) object_orphaned(v);
     for (int i = 0; i < 3; i++)
         if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block
+from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block, Handle
 from ..errors import Cancelled, EncodingError, WorkerDied
 from ..ship import closure, values
 
@@ -118,7 +118,7 @@ class Future(Generic[T]):
     in_chunks = False  # whether who waits for it may as well wait for a few
     word: int  # of its slot; the core sets it as it spawns the G
     _kind: int  # of the result, in _data; the core sets both, and _state after them
-    _data: bytes | Block
+    _data: bytes | Block | tuple[bytes | Block, tuple[Handle | None, ...]]  # and what keeps the shared objects in it
     _value: Any  # when it is DECODED
     _error: BaseException | None
 
@@ -185,11 +185,15 @@ class Future(Generic[T]):
         data = self._data  # before the state: another thread may be at it too
         if self._state != FINISHED:
             return
+        kept = data
+        if isinstance(data, tuple):
+            data = data[0]
         if self._kind == RESULT_WORKER_DIED:
             value: Any = None
             error: BaseException | None = self._worker_died(bytes(data))
         else:
             value, error = closure.decode_result(self._kind, data, self)
+        del kept
         if isinstance(error, EncodingError):
             error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:

@@ -25,8 +25,10 @@ from .future import PENDING, AnyOf, Future, Listener, Quick, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
+    from .._core import Wait
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .chan import Codec
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
@@ -39,6 +41,8 @@ LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 PATIENCE_NS = 10_000_000
+NO_TIME = (1 << 63) - 1  # Wait.until: never
+WAIT_SPIN_NS = 20_000  # a thread's, for what comes through a channel
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
 
 
@@ -83,9 +87,11 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -227,7 +233,7 @@ class Node:
     def stats(self) -> dict[str, Any]:
         """See Runtime.stats."""
         blocks, size = self.view.large()
-        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size, "objects": self.view.objects()}
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -336,6 +342,8 @@ class Node:
                     self.view.wait(seq, future.word, NEVER, spin, left)
                 self.collect(1)
                 self.few = outstanding - self.view.outstanding < FEW
+                if self.stops and future._state == PENDING and self.is_told():
+                    self.raise_cancelled()
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
@@ -343,6 +351,34 @@ class Node:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
+
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        """The calling thread sleeps until wait may have ended, or the deadline (monotonic, ns).  It may come back early.
+
+        True: who waits has been told to end.  If the wait can be given up, raise_cancelled comes next.
+        """
+        if self.stops and self.is_told():
+            return True
+        left = min(LOOK_NS, wait.until - time.monotonic_ns())
+        if deadline is not None:
+            left = min(left, deadline - time.monotonic_ns())
+        wait.sleep(min(WAIT_SPIN_NS, left), left)
+        if time.monotonic_ns() - self.looked > LOOK_NS:
+            self.looked = time.monotonic_ns()
+            self.collect()
+            self.look()
+        return False
+
+    def is_told(self) -> bool:
+        """Whether the calling thread is to raise Cancelled."""
+        return threading.get_ident() in self.stops
+
+    def raise_cancelled(self) -> None:
+        """The calling thread, or G, is to raise Cancelled: it does."""
+        error = Cancelled("the Group was cancelled")
+        for group in self.stops.pop(threading.get_ident(), ()):
+            group.raised = error
+        raise error
 
     def look(self, for_ever: bool = False) -> None:
         """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
@@ -414,6 +450,20 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        m, gp = self.m, self.m.curg
+        if gp is None or not m.in_g():
+            if threading.get_ident() == m.thread:
+                raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait")
+            return super().await_(wait, deadline, reason)
+        until = wait.until
+        if until < NO_TIME:
+            deadline = until if deadline is None else min(deadline, until)
+        m.gopark(wait, deadline, reason, True)
+        if self.pending:
+            self.run_handlers()
+        return gp.asked or bool(gp.stop)
+
     def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         self.m.collect()
         if future._state != PENDING:
@@ -467,9 +517,9 @@ class Member(Node):
             self.raise_cancelled()
 
     def raise_cancelled(self) -> None:
-        """The calling G is to raise Cancelled: it does."""
         gp = self.m.curg
-        assert gp is not None
+        if gp is None or not self.m.in_g():
+            return super().raise_cancelled()
         if gp.asked or not gp.stop:
             error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
         else:

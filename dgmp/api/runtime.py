@@ -24,6 +24,8 @@ from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
+    from ..runtime.proc import G
+    from .chan import Chan
     from .future import Future
     from .node import Client, Member, Node
     from .output import Output
@@ -211,12 +213,19 @@ class Runtime:
 
         return start(self.node, fn, iterables, chunksize, buffersize, 2, ordered=False)
 
+    def chan(self, capacity: int = 0) -> Chan[Any]:
+        """A `dgmp.Chan` of this runtime."""
+        from .chan import Chan
+
+        return Chan(capacity, runtime=self)
+
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
 
         gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
         ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq; large_blocks and
-        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more).
+        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more); objects
+        (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
             raise self.node.gone
@@ -413,6 +422,15 @@ def _boot_default() -> Runtime:
     return runtime
 
 
+def node_of(runtime_id: int) -> Node | None:
+    """This process's access to the runtime of that id, if it is a member or a client of it."""
+    nodes: list[Node] = [_member] if _member is not None else [runtime.node for runtime in list(_runtimes)]
+    for at in nodes:
+        if at.gone is None and at.view.runtime_id == runtime_id:
+            return at
+    return None
+
+
 def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
     """Runs `fn(*args, **kwargs)` as a G, on some M, and returns a Future of its result (Go: the `go` statement).
 
@@ -597,6 +615,11 @@ def gomaxprocs() -> int:
     return int(node().view.nprocs)
 
 
+def current_g() -> G | None:
+    """The G that calls; None outside of Gs."""
+    return _member.m.curg if _member is not None and _member.m.in_g() else None
+
+
 def goid() -> int | None:
     """The id of the G that calls; None outside of Gs."""
     gp = None if _member is None else _member.m.running_g()
@@ -640,8 +663,5 @@ def cancelled() -> bool:
         >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
         True
     """
-    if _member is None or not _member.m.in_g():
-        return False
-    gp = _member.m.curg
-    assert gp is not None
-    return bool(gp.stop) or _member.view.asked(gp.word)
+    gp = current_g()
+    return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word) != 0)

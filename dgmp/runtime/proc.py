@@ -42,7 +42,7 @@ from .._core import (
     stack_address,
 )
 from ..errors import Cancelled, Deadlock
-from ..ship import closure, functions, values
+from ..ship import closure, functions, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -72,6 +72,7 @@ READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+ASKED = 1  # of View.asked
 
 
 class G:
@@ -141,6 +142,7 @@ class M:
         self.spinning = False
         self.lost = False  # our P was taken as user code ran
         self.thread = threading.get_ident()
+        view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
@@ -467,6 +469,7 @@ class M:
         kwargs: Any = None
         result: bytes | Large
         out: bytes | Block
+        objects: Any = None  # in the result: kept until that does it
         gp.fn = None
         if self.async_keys and key in self.async_keys and not self.view.be_poller():
             self.view.hand_over(gp.word)
@@ -488,8 +491,10 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
-            if isinstance(e, Cancelled) and self.view.asked(gp.word):
+            if isinstance(e, Cancelled) and self.view.asked(gp.word) & ASKED:
                 kind = RESULT_CANCELLED
+        if travel.latest:
+            objects = travel.hold(self.view)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -504,6 +509,7 @@ class M:
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
+            objects = None  # noqa: F841
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
@@ -553,7 +559,8 @@ class M:
 
         Args:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
-                a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
+                a list _then, into which its word is put, or None if who waits is known otherwise.  Whoever makes it come
+                calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
 
@@ -570,16 +577,27 @@ class M:
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         told = self.view.gpark(word, reason)
-        to_raise, self.lost = bool(told & 1) and cancellable, told > 1
+        self.lost = bool(told & 2)
+        readied = self.view.readied() if told & 4 else None
         self.curg = None
         gp.world = world
+        if readied is not None:
+            for other in readied:
+                self.goready(other)
         self.parked[word] = gp
-        if word not in future._then:  # it may have come back early
+        if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
-        to_raise = to_raise or bool(gp.stop) and cancellable
+        to_raise = cancellable and bool(told & 1 or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        self.g0.switch()
+        if (readied is not None and not self.lost and self.ready_run < READY_BOUND and self.ready
+                and self.ready[0].world == self.worlds.current and not self.pending):
+            self.ready_run += 1  # straight to the next one: most often the one that we have just readied
+            self.curg = following = self.ready.popleft()
+            following.asked = self.view.gresume(following.word)
+            following.greenlet.switch()
+        else:
+            self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
         if loop is not None:
@@ -596,7 +614,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
-        self.lost = self.view.gpark(gp.word, reason) > 1
+        self.lost = bool(self.view.gpark(gp.word, reason) & 2)
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
