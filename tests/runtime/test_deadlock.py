@@ -9,8 +9,6 @@ import textwrap
 
 import pytest
 
-import dgmp
-
 HEAD = """
 import os, signal, sys, threading, time
 import dgmp
@@ -132,22 +130,21 @@ for wait in (
         text = str(e)
 print(text.count("[chan receive]: __main__.receive, m"), text.count("[chan send]: __main__.exchange, m"))
 """
-chan = pytest.mark.skipif(not hasattr(dgmp, "Chan"), reason="there are no channels yet")
 
 
-@chan
+
 def test_channels_that_nobody_uses_but_us():
     done = program(CHANNELS)
     assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
 
 
-@chan
+
 def test_channels_that_only_the_main_g_uses(tmp_path):
     done = script(tmp_path, CHANNELS)
     assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
 
 
-@chan
+
 def test_timers_are_waited_for():
     done = program("""
         def receive(c):
