@@ -113,9 +113,11 @@ static void cancellable(int yes) { pthread_setcancelstate(yes ? PTHREAD_CANCEL_E
 /* Nobody has waited for some time.  The mutex is held. */
 static void sleep_until_someone(struct netpoll *np) {
     np->asleep = 1;
+    atomic_fetch_add(&self_m(np->v)->own_threads, 1);
     cancellable(1);
     while (!np->nwaiting) pthread_cond_wait(&np->someone, &np->mutex);
     cancellable(0);
+    atomic_fetch_sub(&self_m(np->v)->own_threads, 1);
     np->asleep = 0;
 }
 
