@@ -14,6 +14,7 @@ from .api.runtime import (
     map,
     map_unordered,
     num_g,
+    snapshot,
     spawn,
     starmap,
     stats,
@@ -22,6 +23,7 @@ from .errors import (
     Cancelled,
     ChanClosed,
     CoordinatorDied,
+    Deadlock,
     DgmpError,
     EncodingError,
     HolderDied,
@@ -37,24 +39,27 @@ if TYPE_CHECKING:
     from .api.context import Context
     from .api.future import Future
     from .api.group import Group
+    from .api.preempt import nopreempt
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
+    from .api.syscall import blocking
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group",
-    "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
-    "Semaphore", "Task", "TooManyGs", "WaitGroup", "WorkerDied", "after", "cancelled", "current", "gather", "go",
-    "goid", "gomaxprocs", "gosched", "map", "map_unordered", "num_g", "recv", "select", "send", "spawn", "starmap",
-    "stats", "task", "tick",
+    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError",
+    "Future", "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime",
+    "RuntimeClosed", "Semaphore", "Task", "TooManyGs", "WaitGroup", "WorkerDied", "after", "blocking", "cancelled",
+    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g", "recv",
+    "select", "send", "snapshot", "spawn", "starmap", "stats", "task", "tick",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
-    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan", "recv": "chan",
-    "select": "chan", "send": "chan", "task": "task", "tick": "chan",
+    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "WaitGroup": "sync", "after": "chan",
+    "blocking": "syscall", "nopreempt": "preempt", "recv": "chan", "select": "chan", "send": "chan", "task": "task",
+    "tick": "chan",
 }
 
 

@@ -46,6 +46,15 @@ class RuntimeClosed(DgmpError):
     """The runtime was closed before this G had finished."""
 
 
+class Deadlock(DgmpError):
+    """All goroutines are asleep: every G waits, and so does the program, and nothing can wake any of them.
+
+    Raised in the wait of the program (of the main G, under `dgmp run`); its text has the dump of all Gs.  It is raised only
+    when nothing else can come either: each M has one thread, the program has one Python thread, which sits in a wait of
+    dgmp without a timeout, and nobody has installed signal handlers (Go: "fatal error: all goroutines are asleep").
+    """
+
+
 class TooManyGs(DgmpError):
     """A G tried to spawn when every slot of the runtime was taken; inside a G a spawn never waits."""
 

@@ -31,15 +31,21 @@ from .native import (
     WHY_SLEEP,
     Block,
     Handle,
+    Lock,
+    RLock,
     View,
     Wait,
     alarm,
+    allocate_lock,
     become_subreaper,
     create,
     die_with_parent,
     inotify,
     inotify_watch,
+    lock_owner,
     receive,
+    send_self,
+    stack_address,
 )
 
 __all__ = [
@@ -47,6 +53,6 @@ __all__ = [
     "RESULT_VALUE", "RESULT_WORKER_DIED", "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
-    "Block", "Handle", "View", "Wait", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch",
-    "receive",
+    "Block", "Handle", "Lock", "RLock", "View", "Wait", "alarm", "allocate_lock", "become_subreaper", "create",
+    "die_with_parent", "inotify", "inotify_watch", "lock_owner", "receive", "send_self", "stack_address",
 ]

@@ -1,5 +1,6 @@
 /* bind_coordinator.c: the coordinator's side, and attaching. */
 #include "binding.h"
+#include "retake.h"
 
 #include <stdlib.h>
 
@@ -16,6 +17,7 @@ static PyObject *View_attach(View *self, PyObject *args) {
         Py_RETURN_FALSE;
     }
     store_rlx(&m->kind, kind);
+    store_rlx(&m->own_threads, 0);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
 }
@@ -87,7 +89,7 @@ static PyObject *View_holders(View *self, PyObject *none) {
     PyObject *out = PyList_New(0);
     for (uint32_t i = 0; out && i < self->v.seg->max_ms; i++) {
         struct m *m = &self->v.allm[i];
-        uint32_t p = load_acq(&m->p), pid = load_acq(&m->pid);
+        uint32_t p = (uint32_t)holds_p(&self->v, i), pid = load_acq(&m->pid);
         if (!p || !pid) continue;
         PyObject *x = Py_BuildValue("(IIii)", i, pid, (int)p - 1, (int)load_acq(&m->bound) - 1);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);

@@ -1,5 +1,6 @@
 /* bind_sched.c: the M's side: queues, claiming and completing Gs, Ps. */
 #include "binding.h"
+#include "retake.h"
 
 /* runqget() -> (word, inherit_time) or None */
 static PyObject *View_runqget(View *self, PyObject *none) {
@@ -78,8 +79,44 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
+/* Those of our started Gs that can go on wait while another runs: sysmon may see to it that it gives way. */
+static void publish_ready(View *self) {
+    if (!self->ready) return;
+    uint32_t n = (uint32_t)(PyObject_Size(self->ready) + PyObject_Size(self->yielded));
+    struct m *m = self_m(&self->v);
+    if (n == load_rlx(&m->ready)) return;
+    atomic_store(&m->ready, n);
+    if (n) sysmon_soon(&self->v);
+}
+
+/* watch_ready(ready, yielded): where this M keeps its started Gs that can go on */
+static PyObject *View_watch_ready(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *ready, *yielded;
+    if (!PyArg_ParseTuple(args, "OO", &ready, &yielded)) return NULL;
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
+    self->ready = Py_NewRef(ready), self->yielded = Py_NewRef(yielded);
+    Py_RETURN_NONE;
+}
+
+/* publish_ready(): there are more of them, while a G runs. */
+static PyObject *View_publish_ready(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    publish_ready(self);
+    Py_RETURN_NONE;
+}
+
+/* Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work that was
+ * published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin. */
+static void wake_another(struct view *v) {
+    if (work_anywhere(v)) wakep(v);
+}
+
 /* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
- * there are new logging levels, 4 its world is not the one we are in. */
+ * there are new logging levels, 4 its world is not the one we are in.  User code begins: the M spins no more, so that another
+ * looks on if there is more, and its P can be retaken. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -88,8 +125,12 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    running_g = w;
+    publish_ready(self);
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
+    if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
+    entersyscall(&self->v);
     int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
     if (g->world != self->world.entered) flags |= 4;
     return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
@@ -103,7 +144,8 @@ static PyObject *View_schedtick(View *self, PyObject *none) {
     return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
 }
 
-/* complete(word, kind, data) -> True if this completion won; data: bytes or a Block */
+/* complete(word, kind, data) -> whether we have our P still, now that user code has ended; data: bytes or a Block.  Completing
+ * needs none. */
 static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     char *data;
@@ -117,21 +159,24 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     if ((off = take_block(self, a[2], &size)) != 0) {
         block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        running_g = 0;
         if (!won) heap_free(&self->v, off);
         else block_travels(self, NULL, off, size);
-        return PyBool_FromLong(won);
+        return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
     travels(self, g, data, (uint64_t)len);
-    int won = gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
     travels(self, NULL, data, (uint64_t)len);
-    return PyBool_FromLong(won);
+    running_g = 0;
+    return PyBool_FromLong(take_back_p(self));
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
-    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    running_g = to == G_RUNNING ? w : 0;
+    store_rel(&self_m(&self->v)->curg, running_g);
     return 1;
 }
 
@@ -147,7 +192,15 @@ PyObject *take_readied(View *self) {
     return out;
 }
 
-/* gpark(word, reason) -> words of other Gs of this M that can go on, or None.  Our running G waits from here on; reason: see
+/* readied() -> words of other Gs of this M that can go on, as gpark has said. */
+static PyObject *View_readied(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return take_readied(self);
+}
+
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone, plus 4 if other Gs of this M can go on, which
+ * readied() tells: our running G waits from here on; reason: see
  * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
@@ -161,19 +214,17 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    PyObject *readied = take_readied(self);
-    if (!readied) {                                           /* no memory: they stay where they are */
-        PyErr_Clear();
-        Py_RETURN_NONE;
-    }
-    return readied;
+    int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied != 0) << 2);
 }
 
-/* gresume(word) -> whether it is to raise Cancelled: it runs again. */
+/* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    publish_ready(self);
+    entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
@@ -246,7 +297,8 @@ static PyObject *View_pidleget(View *self, PyObject *none) {
     return PyBool_FromLong(p != NULL);
 }
 
-/* handoffp(m): our P goes to parked M m, or (m < 0) to any M if there is work, else to the idle list. */
+/* handoffp(m) -> False if parked M m did not want our P after all; m < 0: it goes to any M if there is work, else to the idle
+ * list. */
 static PyObject *View_handoffp(View *self, PyObject *arg) {
     CHECK(self);
     long m = PyLong_AsLong(arg);
@@ -258,11 +310,7 @@ static PyObject *View_handoffp(View *self, PyObject *arg) {
         acquirep(v, p);
         Py_RETURN_FALSE;
     }
-    if (!runqempty(p) || globrunqsize(v)) return PyBool_FromLong(startm(v, p, 0));
-    if (nmspinning(v) + npidle(v) == 0) return PyBool_FromLong(startm(v, p, 1));
-    pidleput(v, p);
-    fence_sc(&v->seg->sched.pidle[0]);
-    if (work_anywhere(v)) wakep(v);
+    handoffp(v, p);
     Py_RETURN_TRUE;
 }
 
@@ -332,18 +380,33 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     return PyBool_FromLong(found);
 }
 
-/* stopm(ready, timeout_ns): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
+/* Work and an idle P, seen after we are known to be parked: whoever put the P there found no M (startm).  1: it is ours. */
+static int look_once_more(struct view *v) {
+    struct p *p = work_anywhere(v) ? pidleget(v) : NULL;
+    if (!p) return 0;
+    if (munput(v)) {
+        acquirep(v, p);
+        return 1;
+    }
+    handoffp(v, p);                                           /* a waker chose us: another P comes */
+    return 0;
+}
+
+/* stopm(ready, timeout_ns, locked): parks this M, which holds no P, until it is handed one: True.  False when its inbox has
  * something, the time is up or a signal came: it runs again, without a P.  ready: its started Gs that are ready; looked at
- * after it is known to be parked, as another of its threads may add one until then. */
+ * after it is known to be parked, as another of its threads may add one until then.  locked: no P for other work. */
 static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
-    if (n != 2) return PyErr_Format(PyExc_TypeError, "stopm takes 2 arguments");
+    if (n != 3) return PyErr_Format(PyExc_TypeError, "stopm takes 3 arguments");
     struct view *v = &self->v;
     long long timeout = PyLong_AsLongLong(a[1]);
-    int woken = 0;
+    int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
-    mput(v);
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
+    if (locked) mput_locked(v);
+    else mput(v);
     if (PyObject_Size(a[0]) > 0 || v->nreadied) want_p(v, v->self);
+    else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
@@ -371,7 +434,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), NOARGS(readied), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
-    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};
+    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
+    ARGS(watch_ready), NOARGS(publish_ready), {NULL, NULL, 0, NULL}};

@@ -1,5 +1,6 @@
 /* bind_spawn.c: spawning and collecting Gs, waiting for them, and the function table. */
 #include "binding.h"
+#include "retake.h"
 
 #include <errno.h>
 #include <string.h>
@@ -87,20 +88,35 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
     return g;
 }
 
-/* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
- * since the caller looked.
+/* Into the ring of our P, a client's its own; in user code only if we can take that back.  0: there is none. */
+static int put_local(struct view *v, uint64_t w, int next) {
+    struct m *m = self_m(v);
+    if (load_rlx(&m->kind) == KIND_CLIENT) {
+        runqput(v, &v->allp[v->self - v->seg->max_ms + MAX_PS], w, next);
+        return 1;
+    }
+    int in_user_code = load_rlx(&m->syscall) != 0;
+    if (exitsyscallfast(v) != P_HELD) return 0;
+    runqput(v, &v->allp[load_rlx(&m->p) - 1], w, next);
+    if (in_user_code) entersyscall(v);
+    return 1;
+}
+
+/* spawn(future, fn, args, where, deps[, code, lasti, label]), args bytes or a Block -> True; None when every slot is taken;
+ * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
- * finds it, and nobody else runs yet). */
+ * finds it, and nobody else runs yet).
+ * code, lasti: the instruction that spawns; label: what the G is called, None: as its function, which has the key fn. */
 static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
-    if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (n != 5 && n != 8) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 8 arguments");
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
-    uint32_t index;
-    if (PyErr_Occurred()) return NULL;
+    uint32_t index, place = 0;
+    if (PyErr_Occurred() || (n == 8 && place_of(self, a[0], (uint32_t)fn, a[5], a[6], a[7], &place))) return NULL;
     if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
     struct g *g = fill(self, &index, a[2], ndeps);
     if (!g) {
@@ -108,6 +124,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
         Py_RETURN_NONE;
     }
     g->fn = (uint32_t)fn;
+    store_rlx(&g->place, place);
     uint64_t s = load_rlx(&g->state), w = gword(index, GGEN(s));
     PyObject *word = PyLong_FromUnsignedLongLong(w);
     if (!word || PyObject_SetAttr(a[0], names[N_WORD], word)) {
@@ -128,10 +145,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     } else {
         atomic_store(&g->state, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
     }
-    struct m *m = self_m(v);
-    uint32_t p = load_rlx(&m->kind) == KIND_CLIENT ? v->self - v->seg->max_ms + v->seg->nprocs + 1 : load_rlx(&m->p);
-    if (where == 0 || where == 3 || !p) globrunqput(v, w);
-    else runqput(v, &v->allp[p - 1], w, where == 2);
+    if (where == 0 || where == 3 || !put_local(v, w, where == 2)) globrunqput(v, w);
     self->woke = where != 3 && wakep(v);
     if (self->told.path.list) world_spawned(&self->world);
     Py_RETURN_TRUE;

@@ -56,10 +56,15 @@ typedef struct View {
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
+    struct site *sites;               /* what this process has spawned where: bind_observe.c */
+    uint32_t sites_met;
+    int handlers;                     /* user code has installed a signal handler */
+    PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
     PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
     PyObject *codec[NCODEC];          /* see codec() */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct View *next;
 } View;
 
@@ -76,6 +81,7 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
 void drop_futures(View *self);
@@ -113,11 +119,32 @@ void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
 PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
 void free_handles(PyObject **handles, uint64_t n);
 PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
+/* bind_syscall.c */
+extern PyMethodDef syscall_methods[];
+
+/* bind_sysmon.c */
+extern PyMethodDef sysmon_methods[];
+
+/* bind_observe.c */
+extern PyMethodDef observe_methods[];
+int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
+             uint32_t *place);
+void forget_sites(View *self);
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
 
 /* bind_sema.c */
 extern PyMethodDef sema_methods[];
+/* bind_lock.c */
+extern PyMethodDef lock_view_methods[];
+extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
+PyObject *allocate_lock(PyObject *mod, PyObject *none);
+PyObject *lock_owner(PyObject *mod, PyObject *none);
+int add_lock_types(PyObject *mod);    /* -1: an exception */
+
+/* bind_stack.c */
+PyObject *stack_address(PyObject *mod, PyObject *none);
+PyObject *send_self(PyObject *mod, PyObject *number);
 
 #endif

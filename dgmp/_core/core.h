@@ -61,8 +61,12 @@ static inline uint64_t token(uint32_t m) { return GWORD_FULL | GWORD_TOKEN | m; 
 #define RUNQ_CAP 256
 #define NONE 0xffffu
 
-/* P.own = {state:8, m:16, seq:40}: a P's ownership is this one word; only whoever won it may touch tail and runnext. */
-enum { P_IDLE, P_RUNNING, P_CLIENT };
+/* P.own = {state:8, m:16, seq:40}: a P's ownership is this one word; only whoever won it may touch tail and runnext.
+ *   P_DEAD: 0, beyond nprocs.  P_IDLE: anybody may take it.  P_RUNNING: m's, in the scheduler.
+ *   P_SYSCALL: m's, which runs user code: m takes it back, and the coordinator takes it away, by a CAS of the exact word
+ *   (retake.c).  P_GCSTOP: the world is stopped; m, unless NONE, has it in P_SYSCALL afterwards (stw.c). */
+enum { P_DEAD, P_IDLE, P_RUNNING, P_SYSCALL, P_GCSTOP, P_CLIENT };
+#define MAX_PS 1024                   /* Ps that run Gs are allp[0 .. nprocs), clients' [MAX_PS .. nps); sparse between */
 #define OWN(state, m, seq) ((uint64_t)(state) << 56 | (uint64_t)((m) & 0xffffu) << 40 | ((seq) & GEN_MASK))
 #define OWN_STATE(w) ((uint32_t)((w) >> 56))
 #define OWN_M(w) ((uint32_t)((w) >> 40) & 0xffffu)
@@ -115,9 +119,14 @@ struct m {
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
-    ALIGNED au64 popping;             /* the word being popped; cleared once its G is claimed.  Written for each G, so
+    au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
+    au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
+    ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
+    au32 oldp;                        /* p + 1 that it held last; self */
+    au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
-    au64 curg;                        /* the word of the running G, 0 none; for people */
+    au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au32 ready;                       /* while that runs: how many of its other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
      * as only one state CAS can win. */
@@ -161,6 +170,7 @@ struct g {
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
+    au32 place;                       /* its name and where it was spawned, see place.h; owner, at spawn.  For people */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -170,8 +180,9 @@ _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
-/* g.flags: it has been asked to end, and has not been told yet. */
-enum { G_ASKED = 1, G_TO_RAISE = 2 };
+/* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
+ * (checkdead.h). */
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_DEADLOCKED = 16 };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -212,6 +223,18 @@ struct fn_entry {
     uint64_t off, len;                /* off without hash: whoever wrote it died */
 };
 
+/* place.c: texts by their number, for people. */
+struct text {
+    au64 hash;                        /* 0: free; written last, under the lock */
+    uint32_t off, len;                /* in the bytes of all texts */
+};
+struct places {
+    struct lock lock;
+    uint64_t texts, bytes;            /* offsets; constant */
+    au32 used;                        /* under lock: bytes, */
+    au32 n;                           /* and texts */
+};
+
 /* A block of the heap: this header, then the payload.  state = {owner:24, state:8}; the owner is that of a held block.
  * FREE: on a free list.  HELD: by its owner, until a G refers to it.  USED: by a G.  KEPT: no G refers to it any more, its
  * readers do (readers.c); in the place of the owner is a count then. */
@@ -238,6 +261,7 @@ struct heap {
 };
 
 /* ------------------------------------------------------------------------------------------------- sched */
+enum { SYSMON_AWAKE, SYSMON_SLOW, SYSMON_ASLEEP };
 #define IDLE_WORDS 64                 /* 4,096 bits: an upper bound for Ps and for Ms */
 /* npidle and nmspinning are no counters but the number of bits set in masks: what a dead process contributed is then
  * exactly its own bit, and nothing needs guessing (GMP-SPEC 2.17-1).  pidle and midle are hints: the word of the P or
@@ -253,10 +277,12 @@ struct sched {
                                        * while it stands there is nothing to be read before a result is given out */
     ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
     au32 log_levels;                  /* client: the function table entry with its logging levels, 0 none */
-    au32 sysmonwait;                  /* sysmon is in its deep sleep; whoever clears it by CAS sets its alarm */
+    ALIGNED au32 gcwaiting;           /* m + 1 of whoever stops the world, by CAS; futex */
+    au32 sysmonwait;                  /* how sysmon sleeps; whoever changes it by CAS sets its alarm */
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
+    au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -271,8 +297,8 @@ struct pool {
 #define VERSION 1
 struct segment {
     uint64_t magic, version, size, header_size;
-    uint32_t nprocs;                  /* Ps that run Gs: allp[0 .. nprocs) */
-    uint32_t nps;                     /* plus client Ps: rings that no M runs and every M may steal from */
+    au32 nprocs;                      /* Ps that run Gs: allp[0 .. nprocs); whoever has stopped the world */
+    uint32_t nps;                     /* clients' Ps, allp[MAX_PS .. nps): rings that no M runs and every M may steal from */
     uint32_t nms, max_ms;             /* slots for Ms: allm[0 .. max_ms); clients: [max_ms .. nms) */
     uint32_t nslots, nfns;
     uint64_t allp, allm, allgs, fns;  /* offsets */
@@ -282,6 +308,7 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+    struct places places;
     struct pool objects, sudogs;      /* object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -377,6 +404,7 @@ uint32_t runqsize(struct p *p);
 /* globrunq.c */
 void globrunqput(struct view *v, uint64_t g);
 void globrunqputbatch(struct view *v, const uint64_t *gs, uint32_t n);
+void globrunqputhead(struct view *v, const uint64_t *gs, uint32_t n);
 uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count);
 uint64_t globrunqsize(struct view *v);
 static inline au64 *lring_cell(struct view *v, struct lring *r, uint64_t i) {
@@ -423,9 +451,11 @@ uint32_t nmspinning(struct view *v);
 uint32_t nmidle(struct view *v);
 void pidleput(struct view *v, struct p *p);
 struct p *pidleget(struct view *v);
+struct p *pidletake(struct view *v, uint32_t i);                /* P i, if it is idle */
 void acquirep(struct view *v, struct p *p);
 struct p *releasep(struct view *v);
 void mput(struct view *v);
+void mput_locked(struct view *v);
 int munput(struct view *v);                                     /* 1: running again; 0: a waker was faster */
 struct p *mtake(struct view *v);                                /* HANDED -> RUNNING: the P we were given, or NULL */
 int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
@@ -439,9 +469,11 @@ int is_spinning(struct view *v);
 int work_anywhere(struct view *v);
 void startm_failed(struct view *v, uint32_t m);                 /* no process could be made for reserved m */
 int stranded(struct view *v);                                   /* work beside an idle P */
+int out_of_ms(struct view *v);                                  /* every M is at work, and none is left to be made */
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 void sysmon_wake(struct view *v);                               /* there may be something for it to see to */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
+void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
 
 /* world.c */

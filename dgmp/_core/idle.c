@@ -16,7 +16,10 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define ALARM_NS 10000000             /* from the first P at work to sysmon's first look */
+/* From the first P at work to sysmon's first look; and from the first work that finds no idle P, so that the P of an M that
+ * blocks is retaken for it. */
+#define ALARM_NS 10000000
+#define SOON_NS 2000000
 
 static uint32_t words(uint32_t n) { return (n + 63) / 64; }
 static uint32_t popcount(au64 *mask, uint32_t n) {
@@ -53,32 +56,43 @@ static int own_take(struct view *v, struct p *p, uint64_t own) {
     return atomic_compare_exchange_strong(&p->own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1));
 }
 
-/* The caller owns p, whose queue it has seen empty. */
+/* The caller owns p.  Its ring is empty, or there is no M for what lies there. */
 void pidleput(struct view *v, struct p *p) {
     own_set(v, p, P_IDLE, NONE);
     set_bit(v->seg->sched.pidle, index_of(v, p));
 }
 
 /* Not woken at once: on a cold path every microsecond on a core counts. */
-void sysmon_wake(struct view *v) {
-    uint32_t asleep = 1;
-    struct itimerspec alarm = {{0, 0}, {0, ALARM_NS}};
-    fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep */
-    if (atomic_load(&v->seg->sched.sysmonwait) &&
-        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, 0) && v->sysmon_fd >= 0)
+static void sysmon_set(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
+    struct itimerspec alarm = {{0, 0}, {0, ns}};
+    fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep, sysmon_slow */
+    if (atomic_load(&v->seg->sched.sysmonwait) == from &&
+        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &from, to) && v->sysmon_fd >= 0)
         timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
 }
 
-/* Takes an idle P for the calling process.  A bit whose P is not idle is left from a repair: it goes, and we look on. */
+void sysmon_wake(struct view *v) { sysmon_set(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
+
+/* There is something that sysmon sees only while it looks. */
+void sysmon_soon(struct view *v) {
+    if (atomic_load(&v->seg->sched.sysmonwait) == SYSMON_SLOW) sysmon_set(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+}
+
+struct p *pidletake(struct view *v, uint32_t i) {
+    if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
+    uint64_t own = atomic_load(&v->allp[i].own);
+    if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) return NULL;
+    sysmon_wake(v);
+    return &v->allp[i];
+}
+
+/* Takes an idle P for the calling process.  A bit whose P is not idle is left from a repair, or from a stop of the world: it
+ * goes, and we look on. */
 struct p *pidleget(struct view *v) {
     for (uint32_t w = 0; w < words(v->seg->nprocs); w++)
         for (uint64_t bits; (bits = atomic_load(&v->seg->sched.pidle[w])) != 0;) {
-            uint32_t i = w * 64 + (uint32_t)__builtin_ctzll(bits);
-            if (!clear_bit(v->seg->sched.pidle, i)) continue;
-            uint64_t own = atomic_load(&v->allp[i].own);
-            if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) continue;
-            sysmon_wake(v);
-            return &v->allp[i];
+            struct p *p = pidletake(v, w * 64 + (uint32_t)__builtin_ctzll(bits));
+            if (p) return p;
         }
     return NULL;
 }
@@ -101,9 +115,14 @@ struct p *releasep(struct view *v) {
 
 /* Publishes that this M is parked; the caller then looks at its inbox once more (munput if there is something). */
 void mput(struct view *v) {
+    set_bit(v->seg->sched.midle, v->self);
+    mput_locked(v);
+}
+
+/* The same, but it is not to be found: only who readies one of its Gs gives it a P. */
+void mput_locked(struct view *v) {
     if (load_rlx(&self_m(v)->p)) throw(v, "stopm holding P %u", load_rlx(&self_m(v)->p) - 1);
     noteclear(v);
-    set_bit(v->seg->sched.midle, v->self);
     fence_sc(&self_m(v)->inbox.tail);
 }
 
@@ -139,6 +158,14 @@ static uint32_t mget(struct view *v, uint32_t *m) {
             uint32_t note = mwant(v, *m);
             if (note) return note;
         }
+    return 0;
+}
+
+/* A bit may be set for one that is about to park, and has been stopped there. */
+static int any_m_parked(struct view *v) {
+    for (uint32_t w = 0; w < words(v->seg->max_ms); w++)
+        for (uint64_t bits = atomic_load(&v->seg->sched.midle[w]); bits; bits &= bits - 1)
+            if (MSTATE(atomic_load(&v->allm[w * 64 + (uint32_t)__builtin_ctzll(bits)].note)) == M_IDLE) return 1;
     return 0;
 }
 
@@ -178,7 +205,8 @@ int startm(struct view *v, struct p *p, int spinning) {
             return 1;
         } else {
             pidleput(v, p);
-            return 0;
+            fence_sc(&v->seg->sched.pidle[0]);                /* the other side: an M parks, and looks once more (stopm) */
+            if (!any_m_parked(v) || !work_anywhere(v) || !(p = pidleget(v))) return 0;
         }
     }
 }
@@ -191,6 +219,7 @@ int wakep(struct view *v) {
     struct p *p = pidleget(v);
     if (!p) {
         if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);
+        sysmon_set(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
         return 0;
     }
     return startm(v, p, 1);
@@ -243,7 +272,9 @@ void reset_spinning(struct view *v) {
 /* Anything an M without a P would want one for? */
 int work_anywhere(struct view *v) {
     if (globrunqsize(v)) return 1;
-    for (uint32_t i = 0; i < v->seg->nps; i++)
+    for (uint32_t i = 0; i < v->seg->nprocs; i++)
+        if (!runqempty(&v->allp[i])) return 1;
+    for (uint32_t i = MAX_PS; i < v->seg->nps; i++)
         if (!runqempty(&v->allp[i])) return 1;
     return 0;
 }
@@ -251,7 +282,12 @@ int work_anywhere(struct view *v) {
 void startm_failed(struct view *v, uint32_t m) {
     au32 *note = &v->allm[m].note, *pid = &v->allm[m].pid;
     uint32_t w = atomic_load(note), p = MARG(w), nobody = 0;
-    if (MSTATE(w) != M_HANDED || !p || !atomic_compare_exchange_strong(pid, &nobody, (uint32_t)getpid())) return;
+    if (MSTATE(w) != M_HANDED || !atomic_compare_exchange_strong(pid, &nobody, (uint32_t)getpid())) return;
+    if (!p) {
+        atomic_store(note, MWORD(M_FREE, 0, MLIFE(w) + 1));
+        atomic_store(pid, 0);
+        return;
+    }
     uint64_t own = atomic_load(&v->allp[p - 1].own);
     atomic_store(note, MWORD(M_FREE, 0, MLIFE(w) + 1));
     if (OWN_M(own) != m || !own_take(v, &v->allp[p - 1], own)) throw(v, "P %u of unborn M %u changed hands", p - 1, m);
@@ -262,11 +298,19 @@ void startm_failed(struct view *v, uint32_t m) {
 
 int stranded(struct view *v) { return npidle(v) && work_anywhere(v); }
 
+int out_of_ms(struct view *v) {
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
+        uint32_t state = MSTATE(atomic_load(&v->allm[i].note));
+        if (state == M_FREE || state == M_IDLE) return 0;
+    }
+    return 1;
+}
+
 /* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody spinning at two looks in a row: a process could not be
  * made, or a wake-up was lost.  With somebody spinning all that time: it is stopped, or about to be woken by one that is. */
 int rescue(struct view *v, int looks) {
     int spinning = nmspinning(v) > 0;
-    if (!stranded(v)) return 0;
+    if (!stranded(v) || out_of_ms(v)) return 0;
     if (++looks < (spinning ? 6 : 2)) return looks;
     if (!spinning) atomic_fetch_add(&v->seg->sched.rescues, 1);
     struct p *p = pidleget(v);
@@ -274,11 +318,18 @@ int rescue(struct view *v, int looks) {
     return 0;
 }
 
+/* All Ps are idle: does a G run all the same, in an M whose P was taken as it blocked? */
+static int any_g_without_p(struct view *v) {
+    for (uint32_t i = 0; i < v->seg->max_ms; i++)
+        if (MSTATE(load_acq(&v->allm[i].note)) == M_RUNNING && load_acq(&v->allm[i].curg)) return 1;
+    return 0;
+}
+
 int sysmon_sleep(struct view *v) {
-    atomic_store(&v->seg->sched.sysmonwait, 1);
+    atomic_store(&v->seg->sched.sysmonwait, SYSMON_ASLEEP);
     fence_sc(&v->seg->sched.pidle[0]);
-    if (npidle(v) == v->seg->nprocs && !work_anywhere(v)) return 1;
-    uint32_t asleep = 1;
-    atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, 0);
+    if (npidle(v) == v->seg->nprocs && !work_anywhere(v) && !any_g_without_p(v)) return 1;
+    uint32_t asleep = SYSMON_ASLEEP;
+    atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &asleep, SYSMON_AWAKE);
     return 0;
 }

@@ -1,6 +1,9 @@
 /* module.c: the module and the type View; see binding.h. */
 #include "binding.h"
+#include "retake.h"
 #include "sema.h"
+#include "stw.h"
+#include "sysmon.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -44,9 +47,19 @@ struct slot *slot_of(View *self, uint32_t index) {
     return &self->slots[index];
 }
 
+/* Out of user code into the scheduler, with our P, if that is still ours; waits while the world is stopped. */
+int take_back_p(View *self) {
+    int got;
+    while ((got = exitsyscallfast(&self->v)) == P_FROZEN) {
+        Py_BEGIN_ALLOW_THREADS
+        gcstopm(&self->v);
+        Py_END_ALLOW_THREADS
+    }
+    return got == P_HELD;
+}
+
 struct p *own_p(View *self) {
-    uint32_t p = load_rlx(&self_m(&self->v)->p);
-    if (p) return &self->v.allp[p - 1];
+    if (take_back_p(self)) return &self->v.allp[load_rlx(&self_m(&self->v)->p) - 1];
     PyErr_SetString(PyExc_RuntimeError, "this M holds no P");
     return NULL;
 }
@@ -121,9 +134,13 @@ static void View_dealloc(View *self) {
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
+    if (self->sysmon) sysmon_free(self->sysmon);
+    free(self->sysmon);
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
     Py_XDECREF(self->watched);
     Py_XDECREF(self->mark);
     Py_XDECREF(self->act);
@@ -131,6 +148,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->blocks);
     Py_XDECREF(self->handles);
     for (int i = 0; i < NCODEC; i++) Py_XDECREF(self->codec[i]);
+    forget_sites(self);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -149,6 +167,7 @@ static PyObject *View_close(View *self, PyObject *error) {
     self->closed = 1;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    forget_sites(self);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -161,7 +180,7 @@ static PyObject *View_get(View *self, void *what) {
     case 0: return PyLong_FromUnsignedLong(v->seg->nprocs);
     case 1: return PyLong_FromUnsignedLong(v->seg->nps);
     case 2: return PyLong_FromUnsignedLong(v->seg->max_ms);
-    case 3: return PyLong_FromLong((long)load_rlx(&m->p) - 1);
+    case 3: return PyLong_FromLong((long)holds_p(v, v->self) - 1);
     case 4: return PyLong_FromUnsignedLong(v->self);
     case 5: return PyLong_FromUnsignedLong(v->seg->nslots);
     case 6: return PyLong_FromUnsignedLongLong(v->seg->runtime_id);
@@ -172,6 +191,7 @@ static PyObject *View_get(View *self, void *what) {
     case 12: return PyLong_FromUnsignedLongLong(v->seg->heap.size);
     case 10: return PyLong_FromLong((long)load_acq(&m->bound) - 1);
     case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
+    case 15: return PyLong_FromUnsignedLong(MAX_PS);
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -183,7 +203,8 @@ PyMethodDef own_methods[] = {
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, chan_methods,
-                             sema_methods, coordinator_methods};
+                             sema_methods, syscall_methods, sysmon_methods, observe_methods, lock_view_methods,
+                             coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -193,7 +214,8 @@ static PyMethodDef *all_methods(void) {
 #define GET(name, i) {name, (getter)View_get, NULL, NULL, (void *)(intptr_t)(i)}
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
-                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14),
+                               GET("max_ps", 15), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -265,7 +287,11 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
     return watch < 0 ? NULL : PyLong_FromLong(watch);
 }
 
-static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, NULL},
+                                  {"lock_owner", lock_owner, METH_NOARGS, NULL},
+                                  {"stack_address", stack_address, METH_NOARGS, NULL},
+                                  {"send_self", send_self, METH_O, NULL},
+                                  {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
@@ -288,7 +314,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);
     if (type && !Handle_type) Handle_type = PyType_FromSpec(&handle_spec);
     if (type && !Wait_type) Wait_type = PyType_FromSpec(&wait_spec);
-    if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) ||
+    if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
         PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
         PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||

@@ -5,6 +5,7 @@
  * to wake, its slots and the blocks it held.  Requeueing a word that another queue holds too is harmless: one state CAS
  * wins.  The order matters: its note says DEAD before its Ps are looked for, so that a waker who hands it one now fails.
  */
+#include "stw.h"
 #include "sudog.h"
 
 #include <string.h>
@@ -58,12 +59,23 @@ static void finish_wakeup(struct view *v, uint32_t dead, uint32_t i) {
     else atomic_compare_exchange_strong(note, &w, MWORD(M_FREE, 0, MLIFE(w)));
 }
 
+/* P i is ours if it was the dead one's; one that is frozen is nobody's, and idle when the world starts. */
+static int release(struct view *v, uint32_t i, uint32_t dead) {
+    au64 *p = &v->allp[i].own;
+    for (uint64_t own = atomic_load(p); OWN_M(own) == dead;) {
+        uint32_t state = OWN_STATE(own);
+        if (state != P_RUNNING && state != P_SYSCALL && state != P_GCSTOP) return 0;
+        uint64_t to = state == P_GCSTOP ? OWN(P_GCSTOP, NONE, OWN_SEQ(own) + 1) : OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1);
+        if (atomic_compare_exchange_strong(p, &own, to)) return state != P_GCSTOP;
+    }
+    return 0;
+}
+
 static void release_ps(struct view *v, uint32_t dead) {
     struct sched *s = &v->seg->sched;
     for (uint32_t i = 0; i < v->seg->nprocs; i++) {
         uint64_t own = atomic_load(&v->allp[i].own), bit = 1ull << (i % 64);
-        if (OWN_STATE(own) == P_RUNNING && OWN_M(own) == dead) {
-            if (!atomic_compare_exchange_strong(&v->allp[i].own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1))) continue;
+        if (release(v, i, dead)) {
             atomic_fetch_and(&s->spinning[i / 64], ~bit);
             if (work_anywhere(v)) startm(v, &v->allp[i], 0);
             else pidleput(v, &v->allp[i]);
@@ -156,6 +168,7 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     uint32_t w = atomic_load(&m->note);
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
+    start_the_world(v, dead + 1);
     requeue_moves(v, m);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     uint32_t ended = settle_gs(v, dead, how, len);
@@ -165,6 +178,8 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     heap_sweep(v, dead);
     gfree_sweep(v);
     atomic_store(&m->p, 0);
+    atomic_store(&m->syscall, 0);
+    atomic_store(&m->oldp, 0);
     atomic_store(&m->curg, 0);
     atomic_store(&m->token_queued, 0);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);

@@ -11,6 +11,9 @@
  * 3 us, about 50 channel operations; our ready-to-run is 2 to 3 us of Python, so two of those. */
 #define RUNNEXT_GRACE_NS 5000
 
+/* User code too: most often it ends at once, or parks, and its M goes on with the runnext. */
+static int has_m(uint64_t own) { return OWN_STATE(own) == P_RUNNING || OWN_STATE(own) == P_SYSCALL; }
+
 static void intent_begin(struct view *v, uint32_t p, uint64_t start, uint64_t n, uint64_t extra) {
     struct m *m = self_m(v);
     store_rlx(&m->intent_p, p);
@@ -104,7 +107,7 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
         if (n == 0) {
             uint64_t next = steal_runnext ? load_acq(&victim->runnext) : 0;
             if (!next) return 0;
-            if (OWN_STATE(load_acq(&victim->own)) == P_RUNNING)
+            if (has_m(load_acq(&victim->own)))
                 for (int64_t end = nanotime() + RUNNEXT_GRACE_NS; nanotime() < end;) {
                     procyield();
                     if (load_acq(&victim->runnext) != next) break;

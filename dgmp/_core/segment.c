@@ -4,6 +4,7 @@
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
  */
 #include "core.h"
+#include "place.h"
 #include "sudog.h"
 
 #include <errno.h>
@@ -40,7 +41,8 @@ static uint64_t place(uint64_t *end, uint64_t n, uint64_t size) {
 static uint64_t layout(struct segment *s, const struct config *c) {
     uint64_t end = sizeof *s;
     s->magic = MAGIC, s->version = VERSION, s->header_size = sizeof *s;
-    s->nprocs = c->nprocs, s->nps = c->nprocs + c->nclients;
+    s->nprocs = c->nprocs;
+    s->nps = MAX_PS + c->nclients;
     s->max_ms = c->max_ms, s->nms = c->max_ms + c->nclients;
     s->nslots = c->nslots, s->nfns = 1u << 16;
     s->inbox_cap = 2ull * c->nslots;
@@ -59,6 +61,8 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
+    s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;
     s->heap.base = place(&end, 1, c->heap_size);
     s->size = (end + 4095) & ~4095ull;
@@ -78,17 +82,20 @@ static int try_create(const struct config *c, int fd) {
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
     if (!e) e = lock_init(&s->heap.lock);
+    if (!e) e = lock_init(&s->places.lock);
     if (!e) e = lock_init(&s->objects.ring.lock);
     if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);
-    atomic_store(&s->sched.sysmonwait, 1);
+    atomic_store(&s->sched.sysmonwait, SYSMON_ASLEEP);
+    s->globrunq.head = s->globrunq.tail = s->globrunq.cap << 16;  /* globrunqputhead goes below */
     if (getrandom(&s->runtime_id, sizeof s->runtime_id, 0) != sizeof s->runtime_id) e = e ? e : EIO;
     struct p *allp = (void *)((char *)s + s->allp);
     struct m *allm = (void *)((char *)s + s->allm);
-    for (uint32_t i = 0; i < s->nps; i++) {
-        store_rlx(&allp[i].own, i < s->nprocs ? OWN(P_IDLE, NONE, 0) : OWN(P_CLIENT, s->max_ms + i - s->nprocs, 0));
-        if (i < s->nprocs) s->sched.pidle[i / 64] |= 1ull << (i % 64);
+    for (uint32_t i = 0; i < s->nprocs; i++) {
+        store_rlx(&allp[i].own, OWN(P_IDLE, NONE, 0));
+        s->sched.pidle[i / 64] |= 1ull << (i % 64);
     }
+    for (uint32_t i = MAX_PS; i < s->nps; i++) store_rlx(&allp[i].own, OWN(P_CLIENT, s->max_ms + i - MAX_PS, 0));
     for (uint32_t i = 0; i < s->nms; i++) allm[i].inbox.cells = inboxes + i * s->inbox_cap * 8;
     munmap(s, head.size);
     return e;
@@ -97,7 +104,7 @@ static int try_create(const struct config *c, int fd) {
 /* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits: half of the address space is
  * for what else a process needs. */
 int segment_create(struct config *c, int *fd_out) {
-    if (c->nprocs == 0 || c->nprocs >= 0xfff || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
+    if (c->nprocs == 0 || c->nprocs > MAX_PS || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
         c->nslots == 0 || c->nslots > INDEX_MASK)
         return EINVAL;
     int fd = memfd_create("dgmp", MFD_CLOEXEC | MFD_ALLOW_SEALING);

@@ -128,6 +128,11 @@ class Future(Generic[T]):
         return self._name or values.describe(self._fn)
 
     @property
+    def _label(self) -> str:
+        """The G's name in dumps, for the core."""
+        return self._name or values.label(self._fn)
+
+    @property
     def spawned_at(self) -> str:
         """Where the G was spawned: file and line."""
         if self._code is None:

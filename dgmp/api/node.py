@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..ship import closure, functions
+from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, Listener, deadline_of
 from .world import Teller
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
@@ -99,7 +100,8 @@ class Node:
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         frame = sys._getframe(depth)
-        future: Future[Any] = Future(self, fn, name, frame.f_code, frame.f_lasti)
+        code, lasti = frame.f_code, frame.f_lasti
+        future: Future[Any] = Future(self, fn, name, code, lasti)
         small = plain = not kwargs
         for x in args:
             if type(x) not in SMALL_TYPES:
@@ -114,8 +116,9 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
+            label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -137,7 +140,8 @@ class Node:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
             raise self.gone
-        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+        if self.view.outstanding >= self.quota or not self.view.spawn(
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
             return False
         self.spawned += 1
         return True
@@ -329,7 +333,7 @@ class Node:
                     self.raise_cancelled()
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
-                    self.look()
+                    self.look(deadline is None)
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -349,7 +353,7 @@ class Node:
         if time.monotonic_ns() - self.looked > LOOK_NS:
             self.looked = time.monotonic_ns()
             self.collect()
-            self.look()
+            self.look(deadline is None and wait.until >= NO_TIME)
         return False
 
     def is_told(self) -> bool:
@@ -363,8 +367,9 @@ class Node:
             group.raised = error
         raise error
 
-    def look(self) -> None:
-        """Is the runtime still there?"""
+    def look(self, for_ever: bool = False) -> None:
+        """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
+        learns that."""
 
 
 class Member(Node):
@@ -414,6 +419,8 @@ class Member(Node):
         finally:
             if self.pending:
                 self.run_handlers()
+            if self.m.overdue is not None:
+                self.m.settle_overdue()
 
     def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
@@ -470,6 +477,9 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
+        gp.asked = self.view.asked(gp.word) & TO_RAISE != 0
+        if (gp.asked or gp.stop) and not waits._state and give_up():
+            self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 return not give_up()
@@ -514,6 +524,8 @@ class Member(Node):
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
     def ready(self, word: int) -> None:
+        if self.output is not None and (text := self.view.told_deadlock(word)):
+            self.m.deadlocks[word] = self.view.function(text).decode(errors="replace")
         self.m.goready(word)
 
     def call(self, future: Future[Any], then: Any) -> None:
@@ -553,6 +565,9 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
+        self.look_again = 0  # not before, at what may come from outside
+        self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
         from .levels import Levels
 
         Levels(view)
@@ -603,13 +618,25 @@ class Client(Node):
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
 
-    def look(self) -> None:
+    def look(self, for_ever: bool = False) -> None:
         if self.output is not None and self.output.is_ours():
             self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
             raise self.gone
+        if for_ever:
+            self.checkdead()
+
+    def checkdead(self) -> None:
+        self.collect()
+        done = self.view.checkdead()
+        if not done:
+            self.asleep = None
+            return
+        from . import deadlock
+
+        deadlock.check(self, done)
 
     def end(self, error: BaseException) -> None:
         """No more work: every pending Future ends with error."""

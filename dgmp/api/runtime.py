@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core import View, alarm
-from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
+from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed
 from ..runtime import boot
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     from .future import Future
     from .node import Client, Member, Node
     from .output import Output
+    from .snapshot import Snapshot
     from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
+LOOK_NS = 250_000_000  # how often close looks whether all Gs are asleep for ever
 CLOSE_PAUSE_SECONDS, LONGEST_CLOSE_PAUSE_SECONDS = 0.001, 0.02
 
 
@@ -95,12 +97,16 @@ class Runtime:
             finally:
                 os.close(segment)
             undo.callback(output.close)
+            from . import quit
             from .node import Client  # what takes long to import is imported while the others start, too
 
             self.node: Client = Client(view, self._alive, output if main is None else None)
             self._procs = view.nprocs
             self.main = self._newproc(main)
+            if main is not None:
+                self.node.main_word = self.main.word
             self._mstart(view)
+            quit.install(view)
             _runtimes.add(self)
             undo.pop_all()
 
@@ -225,6 +231,14 @@ class Runtime:
             raise self.node.gone
         return self.node.stats()
 
+    def snapshot(self) -> Snapshot:
+        """As `dgmp.snapshot`, of this runtime."""
+        from .snapshot import take
+
+        if self.node.gone is not None:
+            raise self.node.gone
+        return take(self.node.view)
+
     def send_signal(self, number: int) -> None:
         """Sends a signal to m0, for the script of `dgmp run`."""
         self._send({"signal": int(number)})
@@ -236,6 +250,9 @@ class Runtime:
 
         Args:
             cancel: drop the Gs that have not finished instead.
+
+        Raises:
+            Deadlock: all of them wait, for nothing that can come; the runtime is closed all the same.
         """
         if self._owner != os.getpid():
             return
@@ -251,18 +268,37 @@ class Runtime:
     def _wait_for_all(self) -> None:
         """For the Gs of this program by waiting, for those of Gs by looking again and again."""
         pause = CLOSE_PAUSE_SECONDS
-        with contextlib.suppress(DgmpError):  # closed by another thread, or its coordinator died
-            while self.node.gone is None:
+        looked = time.monotonic_ns()
+        while self.node.gone is None:
+            try:
                 for future in self.node.view.pending():
-                    with contextlib.suppress(Exception):
-                        future.exception()  # type: ignore[attr-defined]
+                    self._wait_for(future)
                 if not self.node.view.unfinished():
                     return
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
+                if time.monotonic_ns() - looked > LOOK_NS:
+                    looked = time.monotonic_ns()
+                    self.node.look(True)
+            except Deadlock:
+                raise
+            except DgmpError:  # closed by another thread, or its coordinator died
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
+
+    @staticmethod
+    def _wait_for(future: Any) -> None:
+        try:
+            future.exception()
+        except Deadlock:
+            raise
+        except Exception:
+            pass
 
     def _end(self) -> None:
+        from . import quit
+
         _runtimes.discard(self)
+        quit.remove(self.node.view)
         try:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
@@ -540,6 +576,31 @@ def gather(*futures: Future[Any]) -> list[Any]:
 def stats() -> dict[str, Any]:
     """As `Runtime.stats`, of the runtime of this process."""
     return node().stats()
+
+
+def snapshot() -> Snapshot:
+    """Every G, M and P of the runtime of this process, and what it is doing; nothing is stopped for it.
+
+    From the program and inside Gs.  `str()` of it is a dump in the manner of Go's goroutine dump, `to_dict()` is for JSON.
+    SIGQUIT (Ctrl-\\) to the program prints the dump, too, and then ends the program, as in Go.
+
+    Returns:
+        A Snapshot: gs, ms, ps, runqueue, clientqueue (Go: the dump of all goroutines, and GODEBUG=scheddetail=1).
+
+    Raises:
+        RuntimeClosed: the program is ending.
+
+    Example:
+        >>> import dgmp
+        >>> f = dgmp.spawn(abs, (-1,), name="mine")
+        >>> [g.name for g in dgmp.snapshot().gs if g.name == "mine"]
+        ['mine']
+        >>> f.result()
+        1
+    """
+    from .snapshot import take
+
+    return take(node().view)
 
 
 def num_g() -> int:

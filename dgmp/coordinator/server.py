@@ -51,7 +51,7 @@ class Server:
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
-        self.poll = select.poll()
+        self.poll = select.epoll()
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
@@ -74,7 +74,7 @@ class Server:
 
     def watch(self, fd: int, handler: Any) -> None:
         self.handlers[fd] = handler
-        self.poll.register(fd, select.POLLIN)
+        self.poll.register(fd, select.EPOLLIN)
 
     def unwatch(self, fd: int) -> None:
         del self.handlers[fd]
@@ -99,12 +99,15 @@ class Server:
         import msgpack  # noqa: F401  # for later: now, as the zygote starts, nobody waits for it
 
         while not self.done:
-            tick = self.state.next_tick(time.monotonic_ns())
-            ready = self.poll.poll(None if tick is None else max(1, tick // 1_000_000))
-            for fd, _ in ready:
+            now = time.monotonic_ns()
+            tick = self.state.next_tick(now)
+            looked = self.view.sysmon_wait(self.poll.fileno(), -1 if tick is None else max(1_000_000, tick))
+            if looked is not None:
+                self.act([("looked", *looked)])
+            for fd, _ in self.poll.poll(0):
                 if fd in self.handlers and not self.done:
                     self.handlers[fd]()
-            if tick is not None and not self.done:
+            if tick is not None and not self.done and (looked is None or time.monotonic_ns() - now >= tick):
                 self.act([("tick", time.monotonic_ns())])
         self.end()
 
@@ -218,6 +221,9 @@ class Server:
         elif kind == "print":
             with contextlib.suppress(OSError):
                 os.write(self.stdio[2], (action[1] + "\n").encode())
+        elif kind == "preempt":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(action[1], signal.SIGURG)
         elif kind == "signal":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(action[1], action[2])
@@ -245,6 +251,7 @@ class Server:
         if pid == 0:
             try:
                 ours.close()
+                self.poll.close()
                 self.client.close()
                 self.view.unmap()  # each M maps it anew, and the address space may be limited
                 from dgmp.workers.zygote import zygote_main

@@ -14,7 +14,8 @@ Events (tuples):            Actions (tuples):
   ("close",)
   ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
-  ("tick", ns)
+  ("tick", ns)                ("preempt", pid)        SIGURG: this M runs user code without a P (runtime.preempt)
+  ("looked", blocked, loose)
 """
 
 from __future__ import annotations
@@ -183,6 +184,12 @@ class Coordinator:
         return [] if pid is None else [("signal", pid, number)]
 
     # ------------------------------------------------------------------ sysmon
+    def on_looked(self, blocked: list[tuple[int, int]], loose: list[tuple[int, int]]) -> list[Action]:
+        """What a look of the core has found (Go: retake).  The P of an M that blocks goes to another, or becomes idle."""
+        for p, own in blocked:
+            self.view.retake(p, own)
+        return [("preempt", pid) for _, pid in loose] + self.newm()
+
     def on_alarm(self, now: int) -> list[Action]:
         """Somebody has been at work for a tick."""
         self.awake = True

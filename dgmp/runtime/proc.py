@@ -6,7 +6,9 @@ and handing a G straight to an M (destroys locality).  The chosen rule: who subm
 P and nobody spins; a spinning M that finds work wakes the next before it runs it; an M that stops spinning looks at
 every queue once more after it has given its P away.  The barriers on both sides are in _core/idle.c.
 
-Every change of ownership is one call of the core (`view`); what stands here are decisions.  Two deviations from Go:
+Every change of ownership is one call of the core (`view`); what stands here are decisions.  User code is a syscall: it
+begins in View.claim and View.gresume, ends in View.complete and View.gpark, and the P may be gone then (_core/retake.c).
+Two deviations from Go:
 a *started* G has a Python stack (a greenlet) and stays on its home M, so it is readied through that M's inbox, never a
 queue; and a fresh G is bytes, so any M may take it.  g0 is the M's main greenlet.  A runner greenlet takes fresh G after
 fresh G until one parks; g0 then schedules on.
@@ -29,8 +31,17 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
-from ..errors import Cancelled
+from .._core import (
+    RESULT_CANCELLED,
+    RESULT_NO_MEMORY,
+    WHY_FUTURE,
+    WHY_GOSCHED,
+    WHY_PREEMPTED,
+    Block,
+    View,
+    stack_address,
+)
+from ..errors import Cancelled, Deadlock
 from ..ship import closure, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -57,7 +68,8 @@ READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
-ASKED, TO_RAISE = 1, 2  # flags of View.asked
+ASKED = 1  # of View.asked
+TOLD, LOST, READIED = 1, 2, 4  # flags of View.gpark
 
 
 class G:
@@ -77,6 +89,12 @@ class G:
     @property
     def name(self) -> str:
         return values.describe(self.fn)
+
+
+class Runner(greenlet):  # type: ignore[misc]
+    """Holds the stack of one G after the other."""
+
+    __slots__ = ("mark",)  # where its C stack begins, for runtime.asyncpreempt
 
 
 def steal_order(n: int) -> list[int]:
@@ -100,11 +118,13 @@ class M:
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
         self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
         self.serial = 0
+        self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
         self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
-        self.coprimes = steal_order(view.nps)
+        self.procs = 0  # for which the coprimes are
+        self.coprimes: list[int] = []
         self.seed = os.getpid() ^ time.monotonic_ns()
         self.tick = 0
         self.last_other = time.monotonic_ns()
@@ -115,6 +135,7 @@ class M:
         self.shared_at = self.last_other
         self.shared_tick = 0
         self.spinning = False
+        self.lost = False  # our P was taken as user code ran
         self.thread = threading.get_ident()
         view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
@@ -127,6 +148,12 @@ class M:
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
+        self.overdue: G | None = None  # it was to be preempted, and could not be where it was
+        self.nopreempt: dict[int, int] = {}  # words of Gs that must not be, and how many times over
+        self.running_loop: Callable[[], Any] | None = None  # runtime.loops sets these three once asyncio is imported
+        self.leave_loop: Callable[[], Any] = self.untold.clear
+        self.enter_loop: Callable[[Any], None] = self.untold.remove
+        view.watch_ready(self.ready, self.yielded)
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -146,6 +173,8 @@ class M:
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
+        if self.lost:
+            self.exitsyscall0()
         while True:
             if self.pending:
                 self.run_orphans()
@@ -191,7 +220,7 @@ class M:
         return None
 
     def from_clients(self) -> int | None:
-        for p in range(self.view.nprocs, self.view.nps):
+        for p in range(self.view.max_ps, self.view.nps):
             word = self.view.runqsteal(p, True, 1)
             if word is not None:
                 return word
@@ -260,8 +289,11 @@ class M:
         view = self.view
         if not view.work_anywhere():  # one look in C before 4n calls
             return None
-        n = view.nps
-        own, clients = view.p, view.nprocs
+        procs, clients = view.nprocs, view.max_ps
+        n = procs + view.nps - clients
+        if procs != self.procs:
+            self.procs, self.coprimes = procs, steal_order(n)
+        own = view.p
         for round_ in range(STEAL_ROUNDS):
             # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
             self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
@@ -270,7 +302,8 @@ class M:
             for _ in range(n):
                 pos = (pos + step) % n
                 if pos != own:
-                    word = view.runqsteal(pos, round_ == STEAL_ROUNDS - 1, self.share_size if pos >= clients else 0)
+                    p, most = (pos, 0) if pos < procs else (pos - procs + clients, self.share_size)
+                    word = view.runqsteal(p, round_ == STEAL_ROUNDS - 1, most)
                     if word is not None:
                         gp = self.claim(word, False)
                         if gp is not None:
@@ -279,18 +312,22 @@ class M:
         return None
 
     def resetspinning(self) -> None:
-        """A spinning M has found work: if there is more, another looks on.
-
-        Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work
-        that was published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin.
-        """
+        """A spinning M has found a started G, or a token: if there is more work, another looks on.  For a fresh G View.claim
+        does that."""
         self.spinning = False
         self.view.reset_spinning()
         if self.view.work_anywhere():
             self.view.wakep()
 
+    def exitsyscall0(self) -> None:
+        """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
+        self.lost = False
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
+        self.stopm()
+
     def stopm(self) -> None:
-        """Parks this M until it is handed a P."""
+        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
         self.flush()
         while True:
             self.check_closing()
@@ -298,7 +335,7 @@ class M:
             if self.pending:
                 self.run_orphans()
             wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(self.ready, wait):
+            if self.view.stopm(self.ready, wait, False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -327,6 +364,7 @@ class M:
         claimed = self.view.claim(word, inherit_time)
         if claimed is None:
             return None
+        self.spinning = False
         gp = G()
         gp.word = word
         gp.fn = claimed
@@ -339,13 +377,14 @@ class M:
         if gp.greenlet is not None:
             self.resume(gp)
             return
-        runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
+        runner = self.runners.pop() if self.runners else Runner(self.run, self.g0)
         self.next = gp
         runner.switch()
 
     def run(self) -> None:
         """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool."""
         me = getcurrent()
+        me.mark = stack_address()
         while True:
             gp = self.next
             assert gp is not None
@@ -355,6 +394,8 @@ class M:
                 self.curg = gp
                 self.goexit(gp)
                 gp.greenlet = None
+                if me.gr_context is not None:  # its context variables end with a G
+                    me.gr_context = None
                 gp = self.schedule()
             self.runners.append(me)
             self.resume(gp)
@@ -410,7 +451,7 @@ class M:
             if changed:
                 output.settle(gp)
         try:
-            self.view.complete(gp.word, kind, out)
+            self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
             objects = None  # noqa: F841
         except RuntimeError:
@@ -451,6 +492,9 @@ class M:
                 calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
+
+        Raises:
+            Deadlock: it is the main G of `dgmp run`, and nothing will ever ready it.
         """
         gp = self.curg
         assert gp is not None
@@ -459,11 +503,13 @@ class M:
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        readied = self.view.gpark(word, reason)
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        told = self.view.gpark(word, reason)
+        self.lost = told & LOST != 0
         self.curg = None
         gp.world = world
-        if readied is not None:
-            for other in readied:
+        if told & READIED:
+            for other in self.view.readied() or ():
                 if other in self.parked:
                     self.ready.append(self.parked.pop(other))
         self.parked[word] = gp
@@ -474,10 +520,10 @@ class M:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
-        to_raise = cancellable and (bool(gp.stop) or self.view.asked(word) & TO_RAISE)
+        to_raise = cancellable and (told & TOLD or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        if (readied is not None and self.ready_run < READY_BOUND and self.ready
+        if (told & READIED and not self.lost and self.ready_run < READY_BOUND and self.ready
                 and self.ready[0].world == self.worlds.current and not self.pending):
             self.ready_run += 1  # straight to the next one: most often the one that we have just readied
             self.curg = following = self.ready.popleft()
@@ -487,23 +533,36 @@ class M:
             self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
+        if loop is not None:
+            self.enter_loop(loop)
         if timer is not None and timer in self.timers:
             self.timers.remove(timer)
             heapify(self.timers)
+        if self.deadlocks and word in self.deadlocks:
+            raise Deadlock(self.deadlocks.pop(word))
 
-    def gosched(self) -> None:
+    def gosched(self, reason: int = WHY_GOSCHED) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.view.gpark(gp.word, WHY_GOSCHED)
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.lost = self.view.gpark(gp.word, reason) & LOST != 0
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
+        if loop is not None:
+            self.enter_loop(loop)
+
+    def settle_overdue(self) -> None:
+        """Called at the end of runtime calls, if a G is overdue: here it can give way."""
+        overdue, self.overdue = self.overdue, None
+        if overdue is self.curg and self.in_g() and overdue is not None and overdue.word not in self.nopreempt:
+            self.gosched(WHY_PREEMPTED)
 
     def put_streams_away(self) -> tuple[Any, Any]:
         """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
@@ -521,6 +580,8 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+            if self.curg is not None:
+                self.view.publish_ready()
 
     def parked_worlds(self) -> list[int]:
         return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]

@@ -81,6 +81,7 @@ class Signals:
         self.interrupted = False
         # Handlers that are still to run, and what handlers have raised that is still to be raised.
         self.pending: deque[tuple[Handler, int, BaseException | None]] = m.pending
+        self.handled: set[int] = set()  # for which user code has a handler: one may wake this M
         m.run_orphans = self.run_orphans
 
     def install(self) -> None:
@@ -94,13 +95,22 @@ class Signals:
         def wrapped_signal(signalnum: Any, handler: Any) -> Any:
             if callable(handler):
                 handler = Handler(self, handler, self.m.curg)
-            return given(set_handler(signalnum, handler))
+            before = given(set_handler(signalnum, handler))
+            self.note(signalnum, handler)
+            return before
 
         @wraps(get_handler)
         def wrapped_getsignal(signalnum: Any) -> Any:
             return given(get_handler(signalnum))
 
         signal.signal, signal.getsignal = wrapped_signal, wrapped_getsignal
+
+    def note(self, number: int, handler: Any) -> None:
+        if isinstance(handler, Handler) and handler.function is not signal.default_int_handler:
+            self.handled.add(number)
+        else:
+            self.handled.discard(number)
+        self.m.view.can_be_woken(bool(self.handled))
 
     def arrived(self, handler: Handler, number: int, frame: Any) -> None:
         """In the main thread, between any two bytecodes."""

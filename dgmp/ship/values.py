@@ -17,6 +17,7 @@ import copyreg
 import pickle
 from array import array
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 from .._core import Block
@@ -179,6 +180,15 @@ def reduce_array(values: array[Any]) -> tuple[Any, ...] | str:
 
 
 REDUCERS: dict[type, Callable[[Any], Any]] = {memoryview: reduce_memoryview, array: reduce_array}
+
+
+def label(fn: Any) -> str:
+    """A function's name with its module in front, for people; of another callable its class."""
+    if isinstance(name := getattr(fn, "__qualname__", None), str) and name:
+        return f"{getattr(fn, '__module__', None) or 'builtins'}.{name}"
+    if isinstance(partial := getattr(fn, "func", None), FunctionType):
+        return label(partial)
+    return f"{type(fn).__module__}.{type(fn).__qualname__}"
 
 
 def describe(fn: Any) -> str:

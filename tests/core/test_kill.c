@@ -67,14 +67,14 @@ static void get(void) {
 }
 
 static void before_steal(void) {
-    for (int i = 0; i < 5; i++) runqput(&client, &client.allp[PS], spawn(&client, 0), 0);
+    for (int i = 0; i < 5; i++) runqput(&client, &client.allp[MAX_PS], spawn(&client, 0), 0);
 }
 static void steal(void) {
     uint32_t n;
-    for (int i = 0; i < 2; i++) gclaim(&m0, runqsteal(&m0, p0, &m0.allp[PS], 1, 0, &n));
+    for (int i = 0; i < 2; i++) gclaim(&m0, runqsteal(&m0, p0, &m0.allp[MAX_PS], 1, 0, &n));
 }
 
-static void before_steal_next(void) { runqput(&client, &client.allp[PS], spawn(&client, 0), 1); }
+static void before_steal_next(void) { runqput(&client, &client.allp[MAX_PS], spawn(&client, 0), 1); }
 
 static void before_global(void) {
     for (int i = 0; i < 7; i++) globrunqput(&client, spawn(&client, 0));
@@ -199,7 +199,9 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
 static void copy(pid_t child) {
     struct segment *from = m0.seg, *to = to_m1.seg;
     char *a = (char *)from, *b = (char *)to;
-    memcpy(b, a, from->fns);
+    memcpy(b, a, from->allp + PS * sizeof(struct p));         /* most Ps are never used */
+    uint64_t clients = from->allp + MAX_PS * sizeof(struct p);
+    memcpy(b + clients, a + clients, from->fns - clients);
     memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->heap.base + HEAP_COPIED - from->globrunq.cells);
     struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock};
     for (int i = 0; i < 3; i++)
@@ -218,8 +220,8 @@ static void run_everything(void) {
     for (;;) {
         uint64_t g = runqget(v, p, &inherit);
         if (!g) g = globrunqget(v, p, 0, &n);
-        for (uint32_t i = 0; !g && i < v->seg->nps; i++)
-            if (&v->allp[i] != p) g = runqsteal(v, p, &v->allp[i], 1, 0, &n);
+        for (uint32_t i = 1; !g && i < v->seg->nps; i = i == 1 ? MAX_PS : i + 1)
+            g = runqsteal(v, p, &v->allp[i], 1, 0, &n);
         if (!g) return;
         if (!(g & GWORD_TOKEN) && gclaim(v, g)) gcomplete(v, g, RESULT_VALUE, "x", 1);
     }

@@ -262,7 +262,7 @@ static void killed_anywhere(void) {
         attach(&coordinator, fd, 5, KIND_CLIENT);
         attach(&m0, fd, 0, KIND_M);
         attach(&m1, fd, 1, KIND_M);
-        struct p *own = &client.allp[3];
+        struct p *own = &client.allp[MAX_PS];
         for (int i = 0; i < GS; i++) {
             uint64_t w = spawn(&client);
             if (i % 4) globrunqput(&client, w); else runqput(&client, own, w, 0);

@@ -161,6 +161,6 @@ int main(void) {
     overflow(1);
     empty_never_lies();
     stress(&views[0], ps[0], 2);
-    stress(&client, &client.allp[client.seg->nprocs], 0);
+    stress(&client, &client.allp[MAX_PS], 0);
     DONE("runq");
 }

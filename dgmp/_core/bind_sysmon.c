@@ -1,0 +1,81 @@
+/* bind_sysmon.c: the coordinator looks for Ms that block, and takes their Ps. */
+#include "binding.h"
+#include "retake.h"
+#include "sysmon.h"
+
+#include <stdlib.h>
+
+static int has_sysmon(View *self) {
+    if (self->sysmon) return 1;
+    self->sysmon = calloc(1, sizeof *self->sysmon);
+    if (self->sysmon && sysmon_init(&self->v, self->sysmon)) return 1;
+    PyErr_NoMemory();
+    return 0;
+}
+
+static int append(PyObject *list, PyObject *x) {
+    int e = !x || PyList_Append(list, x);
+    Py_XDECREF(x);
+    return e;
+}
+
+/* What the last look has found: ([(p, own)] of Ps whose M blocks, [(m, pid)] of Ms that run user code without a P). */
+static PyObject *found(View *self) {
+    struct sysmon *s = self->sysmon;
+    PyObject *blocked = PyList_New(0), *loose = PyList_New(0);
+    int e = !blocked || !loose;
+    for (uint32_t i = 0; !e && i < s->nblocked; i++)
+        e = append(blocked, Py_BuildValue("(IK)", s->blocked[i], (unsigned long long)s->ps[s->blocked[i]].own));
+    for (uint32_t i = 0; !e && i < s->nloose; i++)
+        e = append(loose, Py_BuildValue("(II)", s->loose[i], load_acq(&self->v.allm[s->loose[i]].pid)));
+    PyObject *out = e ? NULL : PyTuple_Pack(2, blocked, loose);
+    Py_XDECREF(blocked);
+    Py_XDECREF(loose);
+    return out;
+}
+
+/* sysmon_wait(fd, timeout_ns) -> what a look has found, see found(); None: fd can be read, the time is up (< 0: never), or a
+ * signal came. */
+static PyObject *View_sysmon_wait(View *self, PyObject *args) {
+    CHECK(self);
+    int fd, any;
+    long long timeout;
+    if (!PyArg_ParseTuple(args, "iL", &fd, &timeout) || !has_sysmon(self)) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    any = sysmon_wait(&self->v, self->sysmon, fd, timeout);
+    Py_END_ALLOW_THREADS
+    if (PyErr_CheckSignals()) return NULL;
+    if (!any) Py_RETURN_NONE;
+    return found(self);
+}
+
+/* sysmon_look(now) -> as sysmon_wait, after one look at time `now` */
+static PyObject *View_sysmon_look(View *self, PyObject *arg) {
+    CHECK(self);
+    long long now = PyLong_AsLongLong(arg);
+    if (PyErr_Occurred() || !has_sysmon(self)) return NULL;
+    if (!sysmon_look(&self->v, self->sysmon, now)) Py_RETURN_NONE;
+    return found(self);
+}
+
+/* retake(p, own) -> None if the P's word is another by now; else it has been taken: True if an M, or the idle list, has it,
+ * False if there is work for which there is no M. */
+static PyObject *View_retake(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int p;
+    unsigned long long own;
+    if (!PyArg_ParseTuple(args, "IK", &p, &own) || !has_sysmon(self)) return NULL;
+    if (p >= MAX_PS) return PyErr_Format(PyExc_IndexError, "no P %u", p);
+    if (self->sysmon->ps[p].own == own) sysmon_blocked(&self->v, self->sysmon, p);
+    if (!retake(&self->v, &self->v.allp[p], own)) Py_RETURN_NONE;
+    return PyBool_FromLong(handoffp(&self->v, &self->v.allp[p]));
+}
+
+/* out_of_ms() -> whether every M is at work, and none is left to be made */
+static PyObject *View_out_of_ms(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(out_of_ms(&self->v));
+}
+
+PyMethodDef sysmon_methods[] = {ARGS(sysmon_wait), ONE(sysmon_look), ARGS(retake), NOARGS(out_of_ms), {NULL, NULL, 0, NULL}};

@@ -1,0 +1,67 @@
+"""SIGURG in an M: sysmon has something to tell the user code that runs there (Go: preempt_unix.go, doSigPreempt).
+
+An M whose P was taken while its G blocked, and that has come back and works, is one too many: the handler stops it where it
+is, in the middle of the G, until it has a P again.  Nothing of that G is switched away, so it does not matter what it is at.
+In the scheduler the signal is ignored, as the next call of the runtime sees that the P is gone.  SIGURG is Go's choice, for
+Go's reasons: it is hardly ever used, and ignored where nobody expects it; processes that user code starts do not inherit a
+handler.  User code may have a handler of its own for it, which is called each time the signal comes, also for nothing.
+Installed by workers.m before Signals, which wraps what is here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+from .signals import in_policy
+
+if TYPE_CHECKING:
+    from .proc import M
+
+
+class Preemption:
+    """What SIGURG does in one M.
+
+    Args:
+        m: the M.
+
+    Attributes:
+        preempt: called with the interrupted frame, which is user code that has a P.
+    """
+
+    def __init__(self, m: M) -> None:
+        self.m = m
+        self.preempt: Callable[[Any], object] = lambda frame: None
+        self.users: Any = signal.SIG_DFL  # the handler that user code has set
+
+    def install(self) -> None:
+        """Before any user code."""
+        set_handler, get_handler = signal.signal, signal.getsignal
+        set_handler(signal.SIGURG, self.arrived)
+
+        @wraps(set_handler)
+        def wrapped_signal(signalnum: Any, handler: Any) -> Any:
+            if signalnum != signal.SIGURG or not (callable(handler) or handler in (signal.SIG_DFL, signal.SIG_IGN)):
+                return set_handler(signalnum, handler)
+            set_handler(signalnum, self.arrived)  # as it was; raises where it may not be set
+            before, self.users = self.users, handler
+            return before
+
+        @wraps(get_handler)
+        def wrapped_getsignal(signalnum: Any) -> Any:
+            return self.users if signalnum == signal.SIGURG else get_handler(signalnum)
+
+        signal.signal, signal.getsignal = wrapped_signal, wrapped_getsignal
+
+    def arrived(self, number: int, frame: Any) -> None:
+        """In the main thread, between any two bytecodes."""
+        m = self.m
+        if os.getpid() == m.pid and m.curg is not None and not in_policy(frame):
+            if m.view.exitsyscall():
+                m.pinned()
+            self.preempt(frame)
+        if callable(self.users):
+            self.users(number, frame)

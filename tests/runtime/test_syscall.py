@@ -1,0 +1,218 @@
+"""User code is a syscall: Gs that block keep nobody waiting, and Ms that come back get no core of their own."""
+
+import collections
+import mmap
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+import pytest
+
+import dgmp
+
+
+@pytest.fixture
+def fifos(tmp_path):
+    paths = [str(tmp_path / f"fifo{i}") for i in range(6)]
+    for path in paths:
+        os.mkfifo(path)
+    return paths
+
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def write(path):
+    with open(path, "wb") as file:
+        file.write(b"x")
+    return os.getpid()
+
+
+def read_blocking(path):
+    before = dgmp.current()["p"]
+    with dgmp.blocking():
+        with dgmp.blocking():
+            during = dgmp.current()["p"]
+            data = read(path)
+        data += read(path)
+    return before, during, dgmp.current()["p"], data
+
+
+def test_gs_that_block_keep_nobody_waiting(fifos):
+    """Six block on two Ps until a seventh and others have run."""
+    with dgmp.Runtime(procs=2) as rt:
+        blocked = [rt.go(read, path) for path in fifos]
+        writers = [rt.go(write, path) for path in fifos]
+        assert len({f.result(20) for f in writers}) >= 1
+        assert [f.result(20) for f in blocked] == [b"x"] * 6
+        stats = rt.stats()
+        assert stats["throws"] == stats["rescues"] == 0
+
+
+def test_a_blocking_block_gives_its_p_away(fifos):
+    with dgmp.Runtime(procs=1) as rt:
+        blocked = [rt.go(read_blocking, path) for path in fifos]
+        for path in 2 * fifos:
+            rt.go(write, path).result(20)
+        results = [f.result(20) for f in blocked]
+        assert [(before, after, data) for before, _, after, data in results] == [(0, 0, b"xx")] * 6
+        assert -1 in {during for _, during, _, _ in results}  # a P is given to one that computes in its block
+
+
+def test_blocking_outside_of_gs_does_nothing():
+    with dgmp.blocking():
+        pass
+
+
+def raise_in_block():
+    with dgmp.blocking():
+        raise KeyError("x")
+
+
+def test_an_error_in_a_blocking_block_passes():
+    with dgmp.Runtime(procs=1) as rt, pytest.raises(KeyError):
+        rt.go(raise_in_block).result(20)
+
+
+def spawn_after(path):
+    data = read(path)
+    return data, dgmp.gather(*[dgmp.go(abs, -i) for i in range(300)])
+
+
+def test_spawning_and_parking_without_a_p(fifos):
+    with dgmp.Runtime(procs=1) as rt:
+        blocked = [rt.go(spawn_after, path) for path in fifos]
+        for path in fifos:
+            rt.go(write, path).result(20)
+        assert [f.result(20) for f in blocked] == [(b"x", list(range(300)))] * 6
+
+
+def in_a_blocking_block(path):
+    with dgmp.blocking():
+        child = dgmp.go(read, path)
+        return child.result()
+
+
+def test_parking_in_a_blocking_block(fifos):
+    with dgmp.Runtime(procs=1) as rt:
+        blocked = [rt.go(in_a_blocking_block, path) for path in fifos]
+        for path in fifos:
+            rt.go(write, path).result(20)
+        assert [f.result(20) for f in blocked] == [b"x"] * 6
+
+
+def read_then_burn(path, counts, i):
+    """Notes in which twentieths of a second it has run."""
+    read(path)
+    with open(counts, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
+        begun = time.thread_time()
+        while time.thread_time() - begun < 0.3:
+            at = 8 * (i * 1000 + int(time.monotonic() * 20) % 1000)
+            shared[at:at + 8] = struct.pack("q", struct.unpack("q", shared[at:at + 8])[0] + 1)
+
+
+def test_ms_that_come_back_get_no_core_of_their_own(fifos, tmp_path):
+    """Four come back from blocking at once and compute, on one P: they do so one after the other."""
+    counts = str(tmp_path / "counts")
+    with open(counts, "wb") as file:
+        file.truncate(4 * 8000)
+    with dgmp.Runtime(procs=1) as rt:
+        burners = [rt.go(read_then_burn, fifos[i], counts, i) for i in range(4)]
+        rt.go(write_all, fifos[:4]).result(20)  # the last in the queue: all four have blocked, and been taken their P
+        assert [f.result(25) for f in burners] == [None] * 4
+        assert rt.stats()["throws"] == 0
+    with open(counts, "rb") as file:
+        ran = [struct.unpack("1000q", file.read(8000)) for _ in range(4)]
+    at_once = collections.Counter(sum(1 for g in ran if g[t] > 100) for t in range(1000))
+    assert at_once[1] > at_once[2] + at_once[3] + at_once[4]
+
+
+def write_all(paths):
+    for path in paths:
+        write(path)
+
+
+def test_a_lone_sleeper_keeps_its_p():
+    with dgmp.Runtime(procs=2) as rt:
+        assert rt.go(sleep_and_look).result(20)
+
+
+def sleep_and_look():
+    before = dgmp.current()["p"]
+    time.sleep(0.3)
+    return dgmp.current()["p"] == before
+
+
+def test_all_ms_may_block(fifos):
+    """With no M left the work waits for one that comes back, and no wake-up is lost."""
+    with dgmp.Runtime(procs=1, max_ms=2) as rt:
+        blocked = [rt.go(read, path) for path in fifos[:2]]
+        others = [rt.go(abs, -i) for i in range(20)]
+        for path in fifos[:2]:
+            write(path)
+        assert [f.result(20) for f in blocked] == [b"x"] * 2
+        assert [f.result(20) for f in others] == list(range(20))
+        assert rt.stats()["rescues"] == 0
+
+
+def killed_while_blocked(path, pids):
+    with open(pids, "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(pids, pids + ".done")
+    return read(path)
+
+
+def test_an_m_without_a_p_is_killed(fifos, tmp_path):
+    with dgmp.Runtime(procs=1) as rt:
+        pids = str(tmp_path / "pid")
+        blocked = rt.go(killed_while_blocked, fifos[0], pids)
+        assert rt.go(abs, -1).result(20) == 1  # its P has been retaken
+        with open(pids + ".done") as file:
+            os.kill(int(file.read()), signal.SIGKILL)
+        with pytest.raises(dgmp.WorkerDied):
+            blocked.result(20)
+        assert dgmp_results(rt, 200) == list(range(200))
+        assert rt.stats()["throws"] == 0
+
+
+def dgmp_results(rt, n):
+    return [f.result(20) for f in [rt.go(abs, -i) for i in range(n)]]
+
+
+def own_sigurg_handler():
+    got = []
+
+    def handler(number, frame):
+        got.append(number)
+
+    before = signal.getsignal(signal.SIGURG)
+    assert signal.signal(signal.SIGURG, handler) == before == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGURG) is handler
+    os.kill(os.getpid(), signal.SIGURG)
+    signal.signal(signal.SIGURG, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGURG)
+    with pytest.raises(TypeError):
+        signal.signal(signal.SIGURG, "no handler")
+    return got
+
+
+def test_user_code_may_have_a_sigurg_handler():
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt.go(own_sigurg_handler).result(20) == [signal.SIGURG]
+
+
+def status_of_a_subprocess():
+    return subprocess.run([sys.executable, "-c", "print(open('/proc/self/status').read())"], capture_output=True, text=True,
+                          check=True).stdout
+
+
+def test_subprocesses_have_sigurg_as_they_would():
+    with dgmp.Runtime(procs=1) as rt:
+        status = dict(line.split(":", 1) for line in rt.go(status_of_a_subprocess).result(20).splitlines() if ":" in line)
+        for name in ("SigBlk", "SigIgn", "SigCgt"):
+            assert not int(status[name], 16) >> (signal.SIGURG - 1) & 1
