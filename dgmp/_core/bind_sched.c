@@ -189,6 +189,7 @@ PyObject *take_readied(View *self) {
         Py_XDECREF(word);
     }
     if (out) v->nreadied = 0;
+    store_rel(&self_m(v)->readied, v->nreadied);
     return out;
 }
 

@@ -123,6 +123,7 @@ struct m {
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
+    au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
