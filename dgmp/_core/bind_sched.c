@@ -215,6 +215,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
+    store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
     return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied != 0) << 2);
 }
@@ -222,8 +223,10 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
 /* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
+    struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     publish_ready(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
@@ -234,7 +237,7 @@ static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags));
+    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags) & (G_ASKED | G_TO_RAISE));
 }
 
 /* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
@@ -253,6 +256,32 @@ static PyObject *View_gready(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     gready(&self->v, w);
     Py_RETURN_NONE;
+}
+
+/* grant(word) -> True: that started G, on whichever M, has a permit for its gopark; False: it has ended. */
+static PyObject *View_grant(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (gword_index(w) >= self->v.seg->nslots) return PyErr_Format(PyExc_ValueError, "no G %llu", w);
+    return PyBool_FromLong(ggrant(&self->v, w));
+}
+
+/* permitted(word) -> whether our G has a permit */
+static PyObject *View_permitted(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_PERMIT) != 0);
+}
+
+/* take_permit(word) -> whether our G had one */
+static PyObject *View_take_permit(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t was = atomic_fetch_and(&self->v.allgs[gword_index(w)].flags, ~(uint32_t)G_PERMIT);
+    return PyBool_FromLong((was & G_PERMIT) != 0);
 }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
@@ -406,7 +435,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
-    if (PyObject_Size(a[0]) > 0 || v->nreadied) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || v->nreadied || async_work(v)) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
@@ -429,13 +458,14 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_wake_self(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v, self->v.self);
+    wake_self(&self->v);
     Py_RETURN_NONE;
 }
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), NOARGS(readied), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), NOARGS(readied), ONE(asked),
+    ONE(told), ONE(gready), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),

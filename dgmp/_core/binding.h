@@ -12,6 +12,8 @@
 #include <Python.h>                   /* no '#' in formats: built with 3.13's headers they fail on 3.11 and 3.12 */
 
 #include "core.h"
+#include "netpoll.h"
+#include "poller.h"
 
 /* Headers from 3.12 on take these for immortal, which on 3.11 they are not. */
 #undef Py_RETURN_NONE
@@ -65,6 +67,7 @@ typedef struct View {
     PyObject *codec[NCODEC];          /* see codec() */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
+    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     struct View *next;
 } View;
 
@@ -130,6 +133,9 @@ extern PyMethodDef observe_methods[];
 int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
              uint32_t *place);
 void forget_sites(View *self);
+
+/* bind_netpoll.c */
+extern PyMethodDef netpoll_methods[];
 
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];

@@ -118,6 +118,8 @@ struct m {
     au32 pid;                         /* the coordinator, at start */
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
+    au32 parked;                      /* started Gs of its own that wait: others had better take the fresh ones */
+    au32 polled;                      /* and of these, how many wait for a file descriptor */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
@@ -165,7 +167,8 @@ struct g {
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
-    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second */
+    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second;
+                                       * G_PERMIT: anybody sets it, it clears it */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
@@ -183,7 +186,7 @@ enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELE
 
 /* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
  * (checkdead.h). */
-enum { G_ASKED = 1, G_TO_RAISE = 2, G_DEADLOCKED = 16 };
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16 };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -307,7 +310,8 @@ struct segment {
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
     struct sched sched;
-    struct lring globrunq, gfree;
+    struct lring globrunq, gfree, asyncq;
+    au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
     struct pool objects, sudogs;      /* object.c, sudog.c */
@@ -417,6 +421,7 @@ struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slo
 void gfput(struct view *v, uint32_t index);
 int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
 void gready(struct view *v, uint64_t w);                         /* a started G can go on: its home M learns of it */
+int ggrant(struct view *v, uint64_t w);                          /* a permit to go on, for one gopark; 0: it has ended */
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
@@ -462,6 +467,7 @@ struct p *mtake(struct view *v);                                /* HANDED -> RUN
 int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
 void set_spinning(struct view *v);

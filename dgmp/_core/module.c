@@ -131,6 +131,7 @@ static void View_dealloc(View *self) {
             *s = self->next;
             break;
         }
+    netpollclose(self->poll);
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
@@ -165,6 +166,8 @@ static PyObject *View_close(View *self, PyObject *error) {
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
     self->closed = 1;
+    netpollclose(self->poll);
+    self->poll = NULL;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
     forget_sites(self);
@@ -204,6 +207,7 @@ static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, chan_methods,
                              sema_methods, syscall_methods, sysmon_methods, observe_methods, lock_view_methods,
+                             netpoll_methods,
                              coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
@@ -336,6 +340,8 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "WHY_OTHER", WHY_OTHER) ||
         PyModule_AddIntConstant(mod, "SEMA_DONE", SEMA_DONE) || PyModule_AddIntConstant(mod, "SEMA_DIED", SEMA_DIED) ||
         PyModule_AddIntConstant(mod, "SEMA_BLOCKS", SEMA_BLOCKS) ||
+        PyModule_AddIntConstant(mod, "POLL_WAITING", POLL_WAITING) ||
+        PyModule_AddIntConstant(mod, "POLL_READY", POLL_READY) || PyModule_AddIntConstant(mod, "POLL_GONE", POLL_GONE) ||
         PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
         Py_XDECREF(mod);
         return NULL;

@@ -46,7 +46,7 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->max_ms = c->max_ms, s->nms = c->max_ms + c->nclients;
     s->nslots = c->nslots, s->nfns = 1u << 16;
     s->inbox_cap = 2ull * c->nslots;
-    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots;
+    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots, s->asyncq.cap = 2ull * c->nslots;
     s->allp = place(&end, s->nps, sizeof(struct p));
     s->allm = place(&end, s->nms, sizeof(struct m));
     s->fns = place(&end, s->nfns, sizeof(struct fn_entry));
@@ -59,6 +59,7 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->objects.ring.cells = place(&end, s->objects.n, 8), s->sudogs.ring.cells = place(&end, s->sudogs.n, 8);
     s->objects.base = place(&end, s->objects.n, s->objects.stride);
     s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
+    s->asyncq.cells = place(&end, s->asyncq.cap, 8);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
     s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
@@ -81,6 +82,7 @@ static int try_create(const struct config *c, int fd) {
     memcpy(s, &head, sizeof head);
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
+    if (!e) e = lock_init(&s->asyncq.lock);
     if (!e) e = lock_init(&s->heap.lock);
     if (!e) e = lock_init(&s->places.lock);
     if (!e) e = lock_init(&s->objects.ring.lock);

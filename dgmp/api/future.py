@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block, Handle
@@ -40,6 +40,15 @@ def deadline_of(timeout: float | None) -> int | None:
     if timeout > FOR_EVER:
         return None
     return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
+
+
+class Quick:
+    """A callback of ours that never blocks: it may run on the scheduler."""
+
+    __slots__ = ()
+
+    def __call__(self, future: Any) -> None:
+        raise NotImplementedError
 
 
 class AnyOf:
@@ -231,6 +240,23 @@ class Future(Generic[T]):
                 del self, error, context  # no cycle from the traceback to the future
         value: T = self._value
         return value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """In a coroutine: its result, once it has finished; other tasks of the loop run meanwhile.  Cancelling the one that
+        awaits does not cancel the G.
+
+        Example:
+            >>> import asyncio, dgmp
+            >>> async def main():
+            ...     return await dgmp.go(pow, 2, 5) + await dgmp.go(pow, 2, 3)
+            >>> asyncio.run(main()), dgmp.go(main).result()
+            (40, 40)
+        """
+        if self._state == PENDING:
+            from . import awaiting
+
+            yield from awaiting.wait(self)
+        return self.result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits as `result` does; the exception the G ended with, or None."""

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core import WHY_FUTURE, WHY_OTHER, Block, View
+from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, Listener, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, Quick, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -71,8 +72,11 @@ class Node:
     where = LOCAL_TAIL
     idle_look_ns = -1  # how often the collector thread looks whether the runtime is still there
 
+    deadline = staticmethod(deadline_of)
+
     def __init__(self, view: View) -> None:
         self.view = view
+        nodes[view.runtime_id] = self
         self.encoder = closure.Encoder(view)
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
@@ -145,6 +149,12 @@ class Node:
             return False
         self.spawned += 1
         return True
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Block]:
+        """What `send` takes, of a call without Futures among its arguments."""
+        self.look_for_changes()
+        key, data = self.encoder.encode(fn, args, False)
+        return key, data if isinstance(data, bytes) else self.pack(data)
 
     def behind(self) -> int:
         return LOCAL_TAIL
@@ -281,6 +291,10 @@ class Node:
             if self.collector is None:
                 self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
                 self.collector.start()
+
+    def collects_for(self, loop: Any) -> bool:
+        """Whether the thread of this asyncio loop collects results anyway."""
+        return False
 
     def collect_for_ever(self) -> None:
         self.sleepers += 1
@@ -487,6 +501,15 @@ class Member(Node):
                 self.raise_cancelled()
         return True
 
+    def gosched(self) -> None:
+        """The calling G gives way."""
+        gp = self.m.curg
+        self.m.gosched()
+        if self.pending:
+            self.run_handlers()
+        if gp is not None and (gp.asked or gp.stop):
+            self.raise_cancelled()
+
     def raise_cancelled(self) -> None:
         gp = self.m.curg
         if gp is None or not self.m.in_g():
@@ -503,6 +526,17 @@ class Member(Node):
         self.view.told(gp.word)
         raise error
 
+    def wait_fd(self, fd: int, write: bool, deadline: int | None) -> bool:
+        """The calling G waits until fd is ready, or the deadline; whether it is."""
+        from ..runtime.netpoll import Wait
+
+        wait = Wait(self.m, fd, write)
+        try:
+            self.park(wait, deadline, WHY_IO)
+        finally:
+            ready = wait.end()
+        return ready
+
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
             self.m.collect()
@@ -516,6 +550,9 @@ class Member(Node):
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
+    def collects_for(self, loop: Any) -> bool:
+        return self.m.asyncs is not None and self.m.asyncs.loop is loop
+
     def ready(self, word: int) -> None:
         if self.output is not None and (text := self.view.told_deadlock(word)):
             self.m.deadlocks[word] = self.view.function(text).decode(errors="replace")
@@ -527,7 +564,7 @@ class Member(Node):
             self.m.goready(then)
         elif isinstance(then, Listener):
             then.ended(future)
-        elif threading.get_ident() != self.m.thread:
+        elif threading.get_ident() != self.m.thread or isinstance(then, Quick):
             future.run_callback(then)
         else:
             if self.caller is None:

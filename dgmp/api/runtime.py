@@ -622,16 +622,15 @@ def current_g() -> G | None:
 
 def goid() -> int | None:
     """The id of the G that calls; None outside of Gs."""
-    gp = current_g()
+    gp = None if _member is None else _member.m.running_g()
     return None if gp is None else gp.goid
 
 
 def current() -> dict[str, Any] | None:
     """The G, M and P in which the caller runs: {"g": id, "name", "m", "pid", "p"}; None outside of Gs."""
-    if _member is None or not _member.m.in_g():
+    gp = None if _member is None else _member.m.running_g()
+    if _member is None or gp is None:
         return None
-    gp = _member.m.curg
-    assert gp is not None
     return {"g": gp.goid, "name": gp.name, "m": _member.view.id, "pid": os.getpid(), "p": _member.view.p}
 
 
@@ -641,13 +640,8 @@ def gosched() -> None:
     Raises:
         Cancelled: the calling G was asked to end.
     """
-    gp = current_g()
-    if gp is not None and _member is not None:
-        _member.m.gosched()
-        if _member.pending:
-            _member.run_handlers()
-        if gp.asked or gp.stop:
-            _member.raise_cancelled()
+    if _member is not None and _member.m.in_g():
+        _member.gosched()
     else:
         time.sleep(0)
 
@@ -669,5 +663,5 @@ def cancelled() -> bool:
         >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
         True
     """
-    gp = current_g()
+    gp = None if _member is None else _member.m.running_g()
     return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word) != 0)

@@ -25,8 +25,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from math import gcd
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
@@ -42,13 +42,15 @@ from .._core import (
     stack_address,
 )
 from ..errors import Cancelled, Deadlock
-from ..ship import closure, travel, values
+from ..ship import closure, functions, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+from .timers import Timers
 from .world import Worlds
 
 if TYPE_CHECKING:
+    from .aio import Asyncs
     from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
@@ -63,6 +65,8 @@ STEAL_ROUNDS = 4
 # hundred 5 ms tasks would wait behind each other for a quarter of a second, out of order, beside an M without work.
 SHARE_NS = 1_000_000
 MOST_SHARE = 128
+# Pooled greenlets: an M that had a hundred thousand parked Gs gives their memory back.
+MOST_RUNNERS = 256
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
 
@@ -116,8 +120,10 @@ class M:
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
-        self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
-        self.serial = 0
+        self.timers = Timers()  # of parked Gs that wait no longer than until then
+        self.asyncs: Asyncs | None = None  # those of its Gs that are coroutines
+        self.async_keys: set[int] = set()  # of functions that make them
+        self.polled = 0  # how many of its Gs wait for descriptors
         self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
@@ -145,6 +151,7 @@ class M:
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
+        self.run_handlers: Callable[[], None] = self.pending.clear
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
@@ -164,7 +171,11 @@ class M:
         else:
             self.stopm()
         while True:
-            self.execute(self.schedule())
+            gp = self.next
+            if gp is None:
+                gp = self.schedule()
+            self.next = None
+            self.execute(gp)
 
     def pinned(self) -> None:
         if self.affinity is not None:
@@ -178,6 +189,10 @@ class M:
         while True:
             if self.pending:
                 self.run_orphans()
+            if self.asyncs is not None:
+                gp = self.next_of_poller()
+                if gp is not None:
+                    return gp
             gp = self.other_turn()
             if gp is None:
                 self.collect()
@@ -199,6 +214,37 @@ class M:
             if self.spinning:
                 self.resetspinning()
             return gp
+
+    def next_of_poller(self) -> G | None:
+        """schedule where the async Gs run, as long as there are any: it takes no other fresh ones, and gives its P away when it
+        has nothing to do.  None: there are none, or no other M is to be had for the others."""
+        view, asyncs = self.view, self.asyncs
+        assert asyncs is not None
+        while True:
+            word = view.asyncq_get()
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
+            if not asyncs.live:
+                return None
+            self.collect()
+            if self.ready:
+                return self.ready.popleft()
+            if self.yielded:
+                return self.yielded.popleft()
+            if self.polled and view.netpoll():
+                continue
+            if self.spinning:
+                self.spinning = False
+                view.reset_spinning()
+            if view.spin(SPIN_NS) and not view.inbox_empty():
+                continue
+            if not view.handoffp(-1) and view.pidleget():
+                self.pinned()
+                return None
+            self.stopm()
 
     def other_turn(self) -> G | None:
         """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way, and
@@ -244,6 +290,8 @@ class M:
                 gp = self.claim(word, False)
                 if gp is not None:
                     return gp
+                continue
+            if self.polled and view.netpoll():
                 continue
             if view.become_spinning():
                 self.spinning = True
@@ -334,8 +382,7 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
-            wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(self.ready, wait, False):
+            if self.view.stopm(self.ready, self.timers.wait(time.monotonic_ns()), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -382,7 +429,8 @@ class M:
         runner.switch()
 
     def run(self) -> None:
-        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool."""
+        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool, or, if that is full, g0
+        goes on with that one."""
         me = getcurrent()
         me.mark = stack_address()
         while True:
@@ -397,6 +445,9 @@ class M:
                 if me.gr_context is not None:  # its context variables end with a G
                     me.gr_context = None
                 gp = self.schedule()
+            if len(self.runners) >= MOST_RUNNERS:
+                self.next = gp
+                return
             self.runners.append(me)
             self.resume(gp)
 
@@ -421,12 +472,18 @@ class M:
         out: bytes | Block
         objects: Any = None  # in the result: kept until that does it
         gp.fn = None
+        if self.async_keys and key in self.async_keys and not self.view.be_poller():
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
         try:
             deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
+            if type(value) is CoroutineType:
+                return self.start_async(gp, value, key)
             kind, result = closure.encode_result(value, gp.fn, gp.goid)
             kind, out = (kind, result) if isinstance(result, bytes) else self.pack(kind, result)
         except closure.DependencyFailed as e:
@@ -458,6 +515,21 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
+        """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
+        from .aio import Asyncs, is_coroutine_function
+
+        if not self.view.be_poller() and is_coroutine_function(gp.fn):
+            coro.close()
+            if key != functions.WHOLE:
+                self.async_keys.add(key)
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
+        if self.asyncs is None:
+            self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
+        self.asyncs.start(gp, coro)
 
     def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
         """A copy of it in the segment."""
@@ -502,6 +574,7 @@ class M:
             return
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
+        timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         told = self.view.gpark(word, reason)
@@ -515,11 +588,6 @@ class M:
         self.parked[word] = gp
         if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
-        timer = None
-        if deadline is not None:
-            self.serial += 1
-            timer = [deadline, self.serial, word]
-            heappush(self.timers, timer)
         to_raise = cancellable and (told & TOLD or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
@@ -535,9 +603,8 @@ class M:
             sys.stdout, sys.stderr = streams
         if loop is not None:
             self.enter_loop(loop)
-        if timer is not None and timer in self.timers:
-            self.timers.remove(timer)
-            heapify(self.timers)
+        if timer is not None:
+            self.timers.stop(timer)
         if self.deadlocks and word in self.deadlocks:
             raise Deadlock(self.deadlocks.pop(word))
 
@@ -582,6 +649,14 @@ class M:
                 self.view.wake_self()
             if self.curg is not None:
                 self.view.publish_ready()
+        elif self.asyncs is not None:
+            self.asyncs.readied(word)
+
+    def running_g(self) -> G | None:
+        """The G whose code calls; None outside of Gs.  In the loop of the async Gs that is not curg, which is its host."""
+        if not self.in_g():
+            return None
+        return self.curg if self.asyncs is None or self.curg is not self.asyncs.g else self.asyncs.running_g()
 
     def parked_worlds(self) -> list[int]:
         return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
@@ -591,7 +666,6 @@ class M:
         if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
-        if self.timers:
-            now = time.monotonic_ns()
-            while self.timers and self.timers[0][0] <= now:
-                self.goready(heappop(self.timers)[2])
+        if self.timers.heap:
+            for word in self.timers.expire(time.monotonic_ns()):
+                self.goready(word)

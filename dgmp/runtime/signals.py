@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .proc import G, M
 
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
-POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.api.chan", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic",
-          "dgmp.ship.death", "dgmp.runtime.output", "dgmp.runtime.logs"}
+POLICY = {"dgmp.runtime.proc", "dgmp.runtime.timers", "dgmp.runtime.netpoll", "dgmp.runtime.park", "dgmp.runtime.aio",
+          "dgmp.runtime.output", "dgmp.runtime.logs", "dgmp.api.node", "dgmp.api.chan", "dgmp.api.sync", "dgmp.ship.closure",
+          "dgmp.ship.dynamic", "dgmp.ship.death"}
 
 
 def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -82,7 +83,7 @@ class Signals:
         # Handlers that are still to run, and what handlers have raised that is still to be raised.
         self.pending: deque[tuple[Handler, int, BaseException | None]] = m.pending
         self.handled: set[int] = set()  # for which user code has a handler: one may wake this M
-        m.run_orphans = self.run_orphans
+        m.run_orphans, m.run_handlers = self.run_orphans, self.run
 
     def install(self) -> None:
         """Before any user code."""
