@@ -49,21 +49,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError",
-    "Future", "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func",
-    "blocking", "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered",
-    "nopreempt", "num_g", "recv", "select", "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick",
-    "wait_readable", "wait_writable",
+    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
+    "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
+    "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func", "blocking", "cancelled",
+    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g", "recv", "select",
+    "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick", "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
     "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync", "after": "chan",
-    "after_func": "timers", "blocking": "syscall", "nopreempt": "preempt", "recv": "chan", "select": "chan",
-    "send": "chan", "sleep": "timers", "task": "task", "tick": "chan", "wait_readable": "netpoll",
-    "wait_writable": "netpoll",
+    "after_func": "timers", "blocking": "syscall", "nopreempt": "preempt", "recv": "chan", "select": "chan", "send": "chan",
+    "sleep": "timers", "task": "task", "tick": "chan", "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

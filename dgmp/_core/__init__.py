@@ -52,11 +52,10 @@ from .native import (
 )
 
 __all__ = [
-    "KIND_CLIENT", "KIND_M", "OBJECTS_MAGIC", "POLL_GONE", "POLL_READY", "POLL_WAITING", "RESULT_CANCELLED",
-    "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED", "SEMA_BLOCKS",
-    "SEMA_DIED", "SEMA_DONE",
-    "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
-    "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
-    "Block", "Handle", "Lock", "RLock", "View", "Wait", "alarm", "allocate_lock", "become_subreaper", "create",
-    "die_with_parent", "inotify", "inotify_watch", "lock_owner", "receive", "send_self", "stack_address",
+    "Block", "Handle", "KIND_CLIENT", "KIND_M", "Lock", "OBJECTS_MAGIC", "POLL_GONE", "POLL_READY", "POLL_WAITING",
+    "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED", "RLock",
+    "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE", "View", "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO",
+    "WHY_LOCK", "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP", "Wait", "alarm",
+    "allocate_lock", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "lock_owner", "receive",
+    "send_self", "stack_address",
 ]

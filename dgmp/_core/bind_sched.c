@@ -162,6 +162,7 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
         running_g = 0;
         if (!won) heap_free(&self->v, off);
         else block_travels(self, NULL, off, size);
+        running_g = 0;
         return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
@@ -180,6 +181,7 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
+/* readied() -> words of other Gs of this M that can go on, or None. */
 PyObject *take_readied(View *self) {
     struct view *v = &self->v;
     PyObject *out = v->nreadied ? PyList_New(0) : Py_NewRef(Py_None);
@@ -193,15 +195,14 @@ PyObject *take_readied(View *self) {
     return out;
 }
 
-/* readied() -> words of other Gs of this M that can go on, as gpark has said. */
 static PyObject *View_readied(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
     return take_readied(self);
 }
 
-/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone, plus 4 if other Gs of this M can go on, which
- * readied() tells: our running G waits from here on; reason: see
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone, plus 4 if there is something in readied(): our
+ * running G waits from here on; reason: see
  * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
@@ -217,7 +218,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
-    return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied != 0) << 2);
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied > 0) << 2);
 }
 
 /* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
@@ -435,7 +436,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
-    if (PyObject_Size(a[0]) > 0 || v->nreadied || async_work(v)) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
@@ -464,8 +465,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), NOARGS(readied), ONE(asked),
-    ONE(told), ONE(gready), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
+    ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),

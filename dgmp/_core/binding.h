@@ -63,11 +63,11 @@ typedef struct View {
     int handlers;                     /* user code has installed a signal handler */
     PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
+    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
+    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
     PyObject *codec[NCODEC];          /* see codec() */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
-    struct sysmon *sysmon;            /* the coordinator's, from its first look on */
-    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     struct View *next;
 } View;
 
@@ -109,19 +109,6 @@ extern PyMethodDef spawn_methods[];
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];
 
-/* bind_chan.c; first, those before any operation that may wake or wait */
-extern PyMethodDef chan_methods[];
-extern PyType_Spec handle_spec, wait_spec;
-extern PyObject *Handle_type, *Wait_type;
-PyObject *handle_of(View *self, uint64_t word, int held);
-void on_thread(View *self);
-uint64_t waiter_here(View *self);
-PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
-void travels(View *self, struct g *g, const char *data, uint64_t len);   /* a payload, g's or NULL, has been put in its place */
-void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
-PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
-void free_handles(PyObject **handles, uint64_t n);
-PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
 /* bind_syscall.c */
 extern PyMethodDef syscall_methods[];
 
@@ -137,11 +124,23 @@ void forget_sites(View *self);
 /* bind_netpoll.c */
 extern PyMethodDef netpoll_methods[];
 
+/* bind_chan.c; first, those before any operation that may wake or wait */
+extern PyMethodDef chan_methods[];
+extern PyType_Spec handle_spec, wait_spec;
+extern PyObject *Handle_type, *Wait_type;
+PyObject *handle_of(View *self, uint64_t word, int held);
+void on_thread(View *self);
+uint64_t waiter_here(View *self);
+PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
+void travels(View *self, struct g *g, const char *data, uint64_t len);   /* a payload, g's or NULL, has been put in its place */
+void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
+PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
+void free_handles(PyObject **handles, uint64_t n);
+PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
+
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
 
-/* bind_sema.c */
-extern PyMethodDef sema_methods[];
 /* bind_lock.c */
 extern PyMethodDef lock_view_methods[];
 extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
@@ -152,5 +151,8 @@ int add_lock_types(PyObject *mod);    /* -1: an exception */
 /* bind_stack.c */
 PyObject *stack_address(PyObject *mod, PyObject *none);
 PyObject *send_self(PyObject *mod, PyObject *number);
+
+/* bind_sema.c */
+extern PyMethodDef sema_methods[];
 
 #endif

@@ -147,9 +147,9 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->act);
     Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
+    forget_sites(self);
     Py_XDECREF(self->handles);
     for (int i = 0; i < NCODEC; i++) Py_XDECREF(self->codec[i]);
-    forget_sites(self);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -205,10 +205,9 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, chan_methods,
-                             sema_methods, syscall_methods, sysmon_methods, observe_methods, lock_view_methods,
-                             netpoll_methods,
-                             coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, netpoll_methods,
+                             chan_methods, sema_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -338,10 +337,10 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "WHY_LOCK", WHY_LOCK) ||
         PyModule_AddIntConstant(mod, "WHY_PREEMPTED", WHY_PREEMPTED) ||
         PyModule_AddIntConstant(mod, "WHY_OTHER", WHY_OTHER) ||
-        PyModule_AddIntConstant(mod, "SEMA_DONE", SEMA_DONE) || PyModule_AddIntConstant(mod, "SEMA_DIED", SEMA_DIED) ||
-        PyModule_AddIntConstant(mod, "SEMA_BLOCKS", SEMA_BLOCKS) ||
         PyModule_AddIntConstant(mod, "POLL_WAITING", POLL_WAITING) ||
         PyModule_AddIntConstant(mod, "POLL_READY", POLL_READY) || PyModule_AddIntConstant(mod, "POLL_GONE", POLL_GONE) ||
+        PyModule_AddIntConstant(mod, "SEMA_DONE", SEMA_DONE) || PyModule_AddIntConstant(mod, "SEMA_DIED", SEMA_DIED) ||
+        PyModule_AddIntConstant(mod, "SEMA_BLOCKS", SEMA_BLOCKS) ||
         PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
         Py_XDECREF(mod);
         return NULL;

@@ -17,7 +17,7 @@ import asyncio
 import selectors
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, MutableSet
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -89,7 +89,7 @@ class Asyncs:
         context = Context()
         context.run(running.set, gp)
         task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
-        m.lost = m.view.gpark(gp.word, WHY_IO) > 1
+        m.lost = bool(m.view.gpark(gp.word, WHY_IO) & 2)
         m.curg = None
         self.live[gp.word] = gp, task
         task.add_done_callback(partial(self.ended, gp), context=context)

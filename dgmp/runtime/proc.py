@@ -73,7 +73,6 @@ READY_BOUND = 16
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 ASKED = 1  # of View.asked
-TOLD, LOST, READIED = 1, 2, 4  # flags of View.gpark
 
 
 class G:
@@ -578,20 +577,20 @@ class M:
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         told = self.view.gpark(word, reason)
-        self.lost = told & LOST != 0
+        self.lost = bool(told & 2)
+        readied = self.view.readied() if told & 4 else None
         self.curg = None
         gp.world = world
-        if told & READIED:
-            for other in self.view.readied() or ():
-                if other in self.parked:
-                    self.ready.append(self.parked.pop(other))
+        if readied is not None:
+            for other in readied:
+                self.goready(other)
         self.parked[word] = gp
         if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
-        to_raise = cancellable and (told & TOLD or gp.stop)
+        to_raise = cancellable and bool(told & 1 or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        if (told & READIED and not self.lost and self.ready_run < READY_BOUND and self.ready
+        if (readied is not None and not self.lost and self.ready_run < READY_BOUND and self.ready
                 and self.ready[0].world == self.worlds.current and not self.pending):
             self.ready_run += 1  # straight to the next one: most often the one that we have just readied
             self.curg = following = self.ready.popleft()
@@ -615,7 +614,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
-        self.lost = self.view.gpark(gp.word, reason) & LOST != 0
+        self.lost = bool(self.view.gpark(gp.word, reason) & 2)
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
