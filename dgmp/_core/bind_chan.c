@@ -393,24 +393,36 @@ static PyObject *begin(View *self, Wait *w) {
     return x;
 }
 
-/* end(give_up) -> the outcome; the Wait itself: it goes on; None, after give_up: nothing has come.  When nothing has come by
- * `until` it is queued anew. */
-static PyObject *Wait_end(Wait *w, PyObject *give_up) {
+/* give_up() -> False: it has come in this moment, and end() is to be called */
+static PyObject *Wait_give_up(Wait *w, PyObject *none) {
+    (void)none;
+    CHECK(w->view);
+    uint32_t which;
+    if (!w->queued) Py_RETURN_TRUE;
+    struct sudog *leader = sudog_at(&w->view->v, w->is[0]);
+    if (atomic_load(&leader->done) != WAIT_PENDING) Py_RETURN_FALSE;
+    if (chan_wait_end(&w->view->v, w->cases, w->n, w->is, 1, &which) == SELECT_WAITS) Py_RETURN_FALSE;
+    w->queued = 0;
+    Py_RETURN_TRUE;
+}
+
+/* end(last) -> the outcome; the Wait itself: it goes on; None, if this is the last time: nothing has come.  What has been given
+ * up, or is worth a new try (`until`), is tried anew, and queued again unless this is the last time. */
+static PyObject *Wait_end(Wait *w, PyObject *last) {
     View *self = w->view;
     CHECK(self);
     uint32_t which = 0;
-    if (!w->queued) Py_RETURN_NONE;
     on_thread(self);
-    int late = w->until != NO_TIME && nanotime() >= w->until;
-    int how = chan_wait_end(&self->v, w->cases, w->n, w->is, give_up == Py_True || late, &which);
-    if (how == SELECT_WAITS) return Py_NewRef((PyObject *)w);
-    w->queued = 0;
-    w->came = how != SELECT_BLOCKS;
-    if (w->came) return outcome(self, w->cases, which, how, w->as);
-    uint64_t who = w->waiter;
-    if (give_up == Py_True) w->waiter = NO_WAITER;            /* one last try */
-    how = chan_select(&self->v, w->cases, w->n, w->waiter, w->is, &which, &w->until);
-    w->waiter = who;
+    if (w->queued) {
+        int late = w->until != NO_TIME && nanotime() >= w->until;
+        int how = chan_wait_end(&self->v, w->cases, w->n, w->is, last == Py_True || late, &which);
+        if (how == SELECT_WAITS) return Py_NewRef((PyObject *)w);
+        w->queued = 0;
+        w->came = how != SELECT_BLOCKS;
+        if (w->came) return outcome(self, w->cases, which, how, w->as);
+    }
+    uint64_t who = last == Py_True ? NO_WAITER : w->waiter;
+    int how = chan_select(&self->v, w->cases, w->n, who, w->is, &which, &w->until);
     if (how == SELECT_BLOCKS) Py_RETURN_NONE;
     if (how == SELECT_NO_ROOM || how == SELECT_TIMER) return failed(how);
     w->came = how != SELECT_WAITS;
@@ -459,7 +471,7 @@ static PyObject *Wait_until(Wait *w, void *closure) {
 }
 
 static PyMethodDef wait_methods[] = {
-    {"end", (PyCFunction)Wait_end, METH_O, NULL},
+    {"end", (PyCFunction)Wait_end, METH_O, NULL}, {"give_up", (PyCFunction)Wait_give_up, METH_NOARGS, NULL},
     {"sleep", (PyCFunction)(void (*)(void))Wait_sleep, METH_FASTCALL, NULL}, {NULL, NULL, 0, NULL}};
 static PyGetSetDef wait_getset[] = {{"_state", (getter)Wait_state, NULL, NULL, NULL},
                                     {"_then", (getter)Wait_then, NULL, NULL, NULL},

@@ -1,9 +1,9 @@
 /* module.c: the module and the type View; see binding.h. */
 #include "binding.h"
 #include "retake.h"
+#include "sema.h"
 #include "stw.h"
 #include "sysmon.h"
-#include "sema.h"
 
 #include <errno.h>
 #include <signal.h>

@@ -270,12 +270,10 @@ def wait_for(node: Node, wait: Wait, deadline: int | None, timeout: float | None
     """The outcome of a wait: the calling G parks, a thread sleeps."""
     got: Any = wait
     while got is wait:
-        told = node.await_(wait, deadline, reason)
+        node.await_(wait, deadline, reason)
         late = deadline is not None and time.monotonic_ns() >= deadline
-        got = wait.end(told or late)
-        if got is None and (told or late) and not wait.came:
-            if told:
-                node.raise_cancelled()
+        got = wait.end(late)
+        if got is None and late and not wait.came:
             raise TimeoutError(f"nothing came within {timeout} s")
     return got
 
@@ -354,10 +352,8 @@ def select(*cases: Case, timeout: float | None = None) -> tuple[int, Any, bool]:
     got = node.view.select(tuple(parts), block)
     while type(got) is Wait:
         wait = got
-        told = node.await_(wait, deadline, WHY_SELECT)
-        got = wait.end(told or deadline is not None and time.monotonic_ns() >= deadline)
-        if got is None and told:
-            node.raise_cancelled()
+        node.await_(wait, deadline, WHY_SELECT)
+        got = wait.end(deadline is not None and time.monotonic_ns() >= deadline)
     if got is None:
         return -1, None, False
     return got if got[0] < len(cases) else (more[got[0] - len(cases)], *got[1:])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
@@ -352,13 +353,10 @@ class Node:
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
-    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
-        """The calling thread sleeps until wait may have ended, or the deadline (monotonic, ns).  It may come back early.
-
-        True: who waits has been told to end.  If the wait can be given up, raise_cancelled comes next.
-        """
-        if self.stops and self.is_told():
-            return True
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> None:
+        """The calling thread sleeps until wait may have ended, or the deadline (monotonic, ns).  It may come back early."""
+        if self.stops and self.is_told() and wait.give_up():
+            self.raise_cancelled()
         left = min(LOOK_NS, wait.until - time.monotonic_ns())
         if deadline is not None:
             left = min(left, deadline - time.monotonic_ns())
@@ -367,7 +365,6 @@ class Node:
             self.looked = time.monotonic_ns()
             self.collect()
             self.look(deadline is None and wait.until >= NO_TIME)
-        return False
 
     def is_told(self) -> bool:
         """Whether the calling thread is to raise Cancelled."""
@@ -450,19 +447,16 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
-        m, gp = self.m, self.m.curg
-        if gp is None or not m.in_g():
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> None:
+        m = self.m
+        if not m.in_g():
             if threading.get_ident() == m.thread:
                 raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait")
             return super().await_(wait, deadline, reason)
         until = wait.until
         if until < NO_TIME:
             deadline = until if deadline is None else min(deadline, until)
-        m.gopark(wait, deadline, reason, True)
-        if self.pending:
-            self.run_handlers()
-        return gp.asked or bool(gp.stop)
+        self.park(wait, deadline, reason, wait.give_up)
 
     def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         self.m.collect()
@@ -490,8 +484,8 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
-        if not waits._state and (gp.stop or self.view.to_raise(gp.word)) and give_up():
-            gp.asked = self.view.to_raise(gp.word)
+        gp.asked = self.view.asked(gp.word) & TO_RAISE != 0
+        if (gp.asked or gp.stop) and not waits._state and give_up():
             self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:

@@ -663,5 +663,5 @@ def cancelled() -> bool:
         >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
         True
     """
-    gp = current_g()
+    gp = None if _member is None else _member.m.running_g()
     return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word) != 0)
