@@ -30,7 +30,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
-    from .api.syscall import blocking
+    from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
 
 __version__ = "0.1.0"
@@ -38,11 +38,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
     "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "current", "gather", "go", "goid", "gomaxprocs", "gosched",
-    "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task",
+    "lock_os_thread", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task", "unlock_os_thread",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Task": "task", "blocking": "syscall", "task": "task"}
+_later = {"Future": "future", "Task": "task", "blocking": "syscall", "lock_os_thread": "syscall", "task": "task",
+          "unlock_os_thread": "syscall"}
 
 
 def __getattr__(name: str) -> Any:

@@ -22,9 +22,14 @@
 #define SOON_NS 2000000
 
 static uint32_t words(uint32_t n) { return (n + 63) / 64; }
+/* Of the first n bits: later ones may be left from when there were more Ps. */
 static uint32_t popcount(au64 *mask, uint32_t n) {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < words(n); i++) sum += (uint32_t)__builtin_popcountll(atomic_load(&mask[i]));
+    for (uint32_t i = 0; i < words(n); i++) {
+        uint64_t bits = atomic_load(&mask[i]);
+        if (i == n / 64) bits &= (1ull << n % 64) - 1;
+        sum += (uint32_t)__builtin_popcountll(bits);
+    }
     return sum;
 }
 static void set_bit(au64 *mask, uint32_t i) { atomic_fetch_or(&mask[i / 64], 1ull << (i % 64)); }

@@ -63,7 +63,7 @@ NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks")
 
     def __init__(self) -> None:
         self.word = 0
@@ -71,6 +71,7 @@ class G:
         self.fn: Any = None
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
+        self.locks = 0  # how often it has locked its M
 
     @property
     def name(self) -> str:
@@ -115,6 +116,9 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.lost = False  # our P was taken as user code ran
+        self.lockedg: G | None = None  # the only G that this M runs
+        self.tainted = False  # such a G has ended: this M ends when nothing needs it any more
+        self.locked = False  # either of these
         self.thread = threading.get_ident()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
@@ -145,6 +149,8 @@ class M:
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
+        if self.locked:
+            return self.stoplockedm()
         if self.lost:
             self.exitsyscall0()
         while True:
@@ -291,6 +297,63 @@ class M:
         if self.view.work_anywhere():
             self.view.wakep()
 
+    # ------------------------------------------------------------------ a G that has its M for itself
+    def lock_os_thread(self) -> None:
+        """The calling G gets this M for itself, until it has unlocked as often, or ends."""
+        gp = self.curg
+        assert gp is not None
+        gp.locks += 1
+        self.lockedg = gp
+        self.locked = True
+
+    def unlock_os_thread(self) -> None:
+        gp = self.curg
+        assert gp is not None
+        if gp.locks:
+            gp.locks -= 1
+            if not gp.locks:
+                self.lockedg = None
+                self.locked = self.tainted
+
+    def stoplockedm(self) -> G:
+        """The P goes to others, and this M waits until its own G can go on.  Who readies that gives us a P (Go: stoplockedm,
+        startlockedm).  Other started Gs of this M wait until it is unlocked, as they cannot go anywhere else.
+
+        If its G has ended while it was locked, nobody else shall find what it has left here: then those others are run, as
+        they must be, and the M ends when it has none, and owns no G (Go: the thread ends)."""
+        view = self.view
+        self.collect()
+        if not self.lost and self.lockedg in self.ready:
+            return self.take_ready()
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
+        if not self.lost:
+            view.handoffp(-1)
+        self.lost = False
+        while True:
+            self.check_closing()
+            self.collect()
+            if self.pending:
+                self.run_orphans()
+            mine = self.lockedg in self.ready if self.lockedg is not None else bool(self.ready)
+            if self.lockedg is None and not (self.ready or self.parked or view.outstanding):
+                raise SystemExit
+            if view.stopm((0,) if mine else (), self.until_timer(), True):
+                if mine:
+                    self.pinned()
+                    return self.take_ready()
+                view.handoffp(-1)
+
+    def take_ready(self) -> G:
+        if self.lockedg is None:
+            return self.ready.popleft()
+        self.ready.remove(self.lockedg)
+        return self.lockedg
+
+    def until_timer(self) -> int:
+        return max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
+
+    # ------------------------------------------------------------------ parking the M
     def exitsyscall0(self) -> None:
         """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
         self.lost = False
@@ -306,8 +369,7 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
-            wait = max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
-            if self.view.stopm(self.ready, wait, False):
+            if self.view.stopm(self.ready, self.until_timer(), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -417,6 +479,9 @@ class M:
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
+            if gp is self.lockedg:
+                self.lockedg = None
+                self.tainted = True
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
