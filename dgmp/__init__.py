@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api.runtime import (
     Runtime,
+    cancelled,
     current,
     gather,
     go,
@@ -18,6 +19,7 @@ from .api.runtime import (
     stats,
 )
 from .errors import (
+    Cancelled,
     CoordinatorDied,
     DgmpError,
     EncodingError,
@@ -30,20 +32,22 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .api.future import Future
+    from .api.group import Group
     from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "CoordinatorDied", "DgmpError", "EncodingError", "Future", "LargeCaptureWarning", "RemoteTraceback", "Runtime",
-    "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "current", "gather", "go", "goid", "gomaxprocs", "gosched",
-    "lock_os_thread", "map", "map_unordered", "num_g", "spawn", "starmap", "stats", "task", "unlock_os_thread",
+    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
+    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
+    "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "num_g", "spawn", "starmap",
+    "stats", "task", "unlock_os_thread",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Task": "task", "blocking": "syscall", "lock_os_thread": "syscall", "task": "task",
-          "unlock_os_thread": "syscall"}
+_later = {"Future": "future", "Group": "group", "Task": "task", "blocking": "syscall", "lock_os_thread": "syscall",
+          "task": "task", "unlock_os_thread": "syscall"}
 
 
 def __getattr__(name: str) -> Any:

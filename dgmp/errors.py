@@ -21,6 +21,14 @@ class WorkerDied(DgmpError):
     exitcode: int | None = None
 
 
+class Cancelled(BaseException):
+    """Raised in a G that was asked to end (Future.cancel), where it waits or next waits; also what such a G ends with.
+
+    No Exception, as asyncio.CancelledError is none: `except Exception` lets it pass.  The G cleans up in its `finally`
+    blocks, in which it may wait again.
+    """
+
+
 class CoordinatorDied(DgmpError):
     """The runtime's coordinator is gone, and with it everything that was still to be done."""
 

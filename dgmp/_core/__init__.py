@@ -7,6 +7,7 @@ Python between taking a G or a P and having published where it went.  The core k
 from .native import (
     KIND_CLIENT,
     KIND_M,
+    RESULT_CANCELLED,
     RESULT_ERROR,
     RESULT_NO_MEMORY,
     RESULT_NONE,
@@ -36,7 +37,8 @@ from .native import (
 )
 
 __all__ = [
-    "KIND_CLIENT", "KIND_M", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED",
+    "KIND_CLIENT", "KIND_M", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE",
+    "RESULT_WORKER_DIED",
     "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK",
     "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP",
     "Block", "View", "alarm", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "receive",

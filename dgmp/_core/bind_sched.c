@@ -141,7 +141,8 @@ static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     return 1;
 }
 
-/* gpark(word, reason) -> whether we have our P still: our running G waits from here on; reason: see WHY_NONE. */
+/* gpark(word, reason) -> flags: our running G waits from here on; reason: see WHY_NONE.  1: it is to raise Cancelled, 2: our P
+ * has been taken. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -154,15 +155,34 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    return PyBool_FromLong(take_back_p(self));
+    int flags = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
+    return PyLong_FromLong(flags | !take_back_p(self) << 1);
 }
 
-/* gresume(word): it runs again; user code goes on. */
+/* gresume(word) -> whether it is to raise Cancelled: it runs again, user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
-    if (!change_status(self, PyLong_AsUnsignedLongLong(arg), G_WAITING, G_RUNNING)) return NULL;
+    uint64_t w = PyLong_AsUnsignedLongLong(arg);
+    if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     entersyscall(&self->v);
-    Py_RETURN_NONE;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
+}
+
+/* asked(word) -> whether our running G has been asked to end. */
+static PyObject *View_asked(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+}
+
+/* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
+static PyObject *View_told(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t was = atomic_fetch_and(&self->v.allgs[gword_index(w)].flags, ~(uint32_t)G_TO_RAISE);
+    return PyBool_FromLong((was & G_TO_RAISE) != 0);
 }
 
 /* gready(word): what that started G, on whichever M, waits for has come. */
@@ -353,7 +373,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};

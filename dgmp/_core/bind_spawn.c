@@ -147,15 +147,26 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     Py_RETURN_TRUE;
 }
 
-/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends with None, and its Future is drained as usual.
+static int is_ours(View *self, uint64_t w) {
+    uint32_t index = gword_index(w);
+    return (w & GWORD_FULL) && index < self->nslots && self->slots[index].future;
+}
+
+/* cancel(word) -> True if it was a G of ours that nobody had begun: it ends as cancelled, and its Future is drained as usual.
  * 0: one that was never spawned. */
 static PyObject *View_cancel(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    uint32_t index = gword_index(w);
-    int ours = (w & GWORD_FULL) && index < self->nslots && self->slots[index].future;
-    return PyBool_FromLong(ours && gcancel(&self->v, w));
+    return PyBool_FromLong(is_ours(self, w) && gcancel(&self->v, w));
+}
+
+/* ask(word) -> True if it is a started G of ours that has not ended: it has been asked to. */
+static PyObject *View_ask(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(is_ours(self, w) && gask(&self->v, w));
 }
 
 static void unpin(View *self, uint32_t index) {
@@ -353,5 +364,5 @@ static PyObject *View_function(View *self, PyObject *arg) {
 }
 
 PyMethodDef spawn_methods[] = {
-    FAST(spawn), ONE(cancel), FAST(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait),
+    FAST(spawn), ONE(cancel), ONE(ask), FAST(drain), NOARGS(pending), NOARGS(inbox_empty), NOARGS(inbox_seq), ARGS(wait),
     NOARGS(kick), NOARGS(sent), ONE(shown), ONE(publish_levels), NOARGS(new_levels), ONE(intern), ONE(function), {NULL, NULL, 0, NULL}};

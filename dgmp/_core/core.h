@@ -160,7 +160,7 @@ struct g {
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
-    au32 flags;
+    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
@@ -175,8 +175,11 @@ _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
+/* g.flags: it has been asked to end, and has not been told yet. */
+enum { G_ASKED = 1, G_TO_RAISE = 2 };
+
 /* What the result bytes are. */
-enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE };
+enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
 
 /* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
  * whether all are, so a completer that dies half-way is finished by walking the same list again.  The records stay until
@@ -263,6 +266,14 @@ struct sched {
     char throw_text[160];
 };
 
+/* Records that processes take and give back; pool.c. */
+struct pool {
+    struct lring ring;                /* indices of what was given back */
+    au64 next;                        /* under the ring's lock: records never used start here */
+    uint64_t base;                    /* offset of the records; constant, as what follows */
+    uint32_t n, stride;
+};
+
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
 #define VERSION 1
 struct segment {
@@ -278,6 +289,9 @@ struct segment {
     struct sched sched;
     struct lring globrunq, gfree;
     struct heap heap;
+    struct pool objects, sudogs;      /* object.c, sudog.c */
+    ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
+    au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
 };
 
 /* world.c: what a process looked like.  Process-local. */
@@ -302,6 +316,8 @@ struct world {
     struct world_seen told, seen;
 };
 
+#define SUDOGS_KEPT 128
+
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
 struct view {
     struct segment *seg;
@@ -313,8 +329,12 @@ struct view {
     uint32_t nfree, free_cap;         /* gFree of this process: indices of dead slots it owns */
     uint32_t *free;
     uint64_t goid_next, goid_end;     /* what is left of our batch of goids */
+    uint64_t seed;                    /* of random choices */
     uint32_t ncached[NCLASSES];       /* heap cache of this process */
     uint64_t cached[NCLASSES][16];
+    struct sudog *sudogs;
+    uint32_t nfree_sudogs;            /* sudogs of this process that are not in use */
+    uint32_t free_sudogs[SUDOGS_KEPT];
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
@@ -328,6 +348,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why);
 void segment_unmap(struct view *v);
 int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
+int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
@@ -374,7 +395,8 @@ void gready(struct view *v, uint64_t w);                         /* a started G 
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
-int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE -> G_DONE, by its owner */
+int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
+int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */
@@ -422,6 +444,7 @@ void startm_failed(struct view *v, uint32_t m);                 /* no process co
 int stranded(struct view *v);                                   /* work beside an idle P */
 int out_of_ms(struct view *v);                                  /* every M is at work, and none is left to be made */
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
+void sysmon_wake(struct view *v);                               /* there may be something for it to see to */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void wake_coordinator(struct view *v);
 

@@ -229,16 +229,28 @@ int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, ui
     return 1;
 }
 
-/* Its owner drops a G that nobody has begun: it ends with an empty result, and is told of and collected like any other.
- * Whoever pops its word afterwards claims in vain.  1: in time. */
+/* Its owner drops a G that nobody has begun: it ends as cancelled, without a word why, and is told of and collected like any
+ * other.  Whoever pops its word afterwards claims in vain, and whoever completes what it waits for readies nothing; its
+ * records stay as they were.  1: in time. */
 int gcancel(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = load_acq(&g->state);
-    if (GSTATUS(s) != G_RUNNABLE || GGEN(s) != gword_gen(w) ||
-        !atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))))
-        return 0;
-    gset_result(v, g, RESULT_NONE, "", 0);
+    do {
+        if ((GSTATUS(s) != G_RUNNABLE && GSTATUS(s) != G_DEPS) || GGEN(s) != gword_gen(w)) return 0;
+    } while (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))));
+    gset_result(v, g, RESULT_CANCELLED, "", 0);
     gfinish(v, gword_index(w));
+    return 1;
+}
+
+/* A started G is asked to end, by its owner, which alone lets the slot be used again: the flags are this G's.  Set before
+ * its state is read; it looks at them after it has said that it waits.  0: it has ended. */
+int gask(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    if ((GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || GGEN(s) != gword_gen(w)) return 0;
+    atomic_fetch_or(&g->flags, G_ASKED | G_TO_RAISE);
+    gready(v, w);
     return 1;
 }
 

@@ -68,7 +68,7 @@ void pidleput(struct view *v, struct p *p) {
 }
 
 /* Not woken at once: on a cold path every microsecond on a core counts. */
-static void sysmon_wake(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
+static void set_alarm(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
     struct itimerspec alarm = {{0, 0}, {0, ns}};
     fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep, sysmon_slow */
     if (atomic_load(&v->seg->sched.sysmonwait) == from &&
@@ -76,11 +76,13 @@ static void sysmon_wake(struct view *v, uint32_t from, uint32_t to, int64_t ns) 
         timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
 }
 
+void sysmon_wake(struct view *v) { set_alarm(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
+
 struct p *pidletake(struct view *v, uint32_t i) {
     if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
     uint64_t own = atomic_load(&v->allp[i].own);
     if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) return NULL;
-    sysmon_wake(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS);
+    sysmon_wake(v);
     return &v->allp[i];
 }
 
@@ -217,7 +219,7 @@ int wakep(struct view *v) {
     struct p *p = pidleget(v);
     if (!p) {
         if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);
-        sysmon_wake(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+        set_alarm(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
         return 0;
     }
     return startm(v, p, 1);

@@ -39,7 +39,7 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w) {
         uint64_t want = atomic_load(&b->want);
         if (want == ANY_WORD || want == w || t + 1 >= atomic_load(&b->wake_at)) inbox_kick(v, m);
     }
-    if (load_rlx(&v->allm[m].kind) == KIND_M && m != v->self) wake_m(v, m);
+    if (load_rlx(&v->allm[m].kind) == KIND_M) wake_m(v, m);     /* our own main thread may be parked, too */
 }
 
 /* Wakes every thread that sleeps on the inbox. */

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #define PATIENCE_NS 100000000
+#define SPINS 100                     /* what is done under a lock takes less, and sleeping takes far more */
 
 int lock_init(struct lock *l) {
     pthread_mutexattr_t a;
@@ -55,13 +56,22 @@ static int lock_patiently(struct view *v, struct lock *l) {
     }
 }
 
-void lock(struct view *v, struct lock *l) {
-    int e = pthread_mutex_trylock(&l->mutex);
+/* 1: who held it died; what it protects may be as that one left it. */
+int lock_robust(struct view *v, struct lock *l) {
+    int e = pthread_mutex_trylock(&l->mutex), died;
+    for (int i = 0; e == EBUSY && i < SPINS; i++) {
+        procyield();
+        e = pthread_mutex_trylock(&l->mutex);
+    }
     if (e == EBUSY) e = lock_patiently(v, l);
-    if (e == EOWNERDEAD) e = pthread_mutex_consistent(&l->mutex);
+    died = e == EOWNERDEAD;
+    if (died) e = pthread_mutex_consistent(&l->mutex);
     if (e) throw(v, "a mutex of the segment failed: %s", strerror(e));
     store_rlx(&l->holder, v->self + 1);
+    return died;
 }
+
+void lock(struct view *v, struct lock *l) { lock_robust(v, l); }
 
 void unlock(struct lock *l) {
     store_rlx(&l->holder, 0);

@@ -306,6 +306,7 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "RESULT_WORKER_DIED", RESULT_WORKER_DIED) ||
         PyModule_AddIntConstant(mod, "RESULT_NO_MEMORY", RESULT_NO_MEMORY) ||
         PyModule_AddIntConstant(mod, "RESULT_NONE", RESULT_NONE) ||
+        PyModule_AddIntConstant(mod, "RESULT_CANCELLED", RESULT_CANCELLED) ||
         PyModule_AddIntConstant(mod, "WHY_NONE", WHY_NONE) || PyModule_AddIntConstant(mod, "WHY_GOSCHED", WHY_GOSCHED) ||
         PyModule_AddIntConstant(mod, "WHY_FUTURE", WHY_FUTURE) ||
         PyModule_AddIntConstant(mod, "WHY_CHAN_RECV", WHY_CHAN_RECV) ||

@@ -5,8 +5,8 @@
  * to wake, its slots and the blocks it held.  Requeueing a word that another queue holds too is harmless: one state CAS
  * wins.  The order matters: its note says DEAD before its Ps are looked for, so that a waker who hands it one now fails.
  */
-#include "core.h"
 #include "stw.h"
+#include "sudog.h"
 
 #include <string.h>
 
@@ -172,6 +172,9 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     requeue_moves(v, m);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     uint32_t ended = settle_gs(v, dead, how, len);
+    objects_fix(v);
+    sudogs_repair(v, dead);
+    objects_forget(v, dead);
     heap_sweep(v, dead);
     gfree_sweep(v);
     atomic_store(&m->p, 0);

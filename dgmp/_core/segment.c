@@ -4,6 +4,7 @@
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
  */
 #include "core.h"
+#include "sudog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -50,6 +51,13 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->fns = place(&end, s->nfns, sizeof(struct fn_entry));
     s->globrunq.cells = place(&end, s->globrunq.cap, 8);
     s->gfree.cells = place(&end, s->gfree.cap, 8);
+    s->objects.n = c->nslots, s->sudogs.n = 2 * c->nslots;
+    s->objects.stride = (uint32_t)(sizeof(struct object) + 8 * ((s->nms + 63) / 64));
+    s->sudogs.stride = sizeof(struct sudog);
+    s->objects.ring.cap = s->objects.n, s->sudogs.ring.cap = s->sudogs.n;
+    s->objects.ring.cells = place(&end, s->objects.n, 8), s->sudogs.ring.cells = place(&end, s->sudogs.n, 8);
+    s->objects.base = place(&end, s->objects.n, s->objects.stride);
+    s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
     s->heap.size = c->heap_size;
@@ -71,6 +79,8 @@ static int try_create(const struct config *c, int fd) {
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
     if (!e) e = lock_init(&s->heap.lock);
+    if (!e) e = lock_init(&s->objects.ring.lock);
+    if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);
     atomic_store(&s->sched.sysmonwait, SYSMON_ASLEEP);
     s->globrunq.head = s->globrunq.tail = s->globrunq.cap << 16;  /* globrunqputhead goes below */
@@ -130,6 +140,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
     madvise(s, s->size, MADV_DONTDUMP);
     v->seg = s;
     v->allp = at(v, s->allp), v->allm = at(v, s->allm), v->allgs = at(v, s->allgs), v->fns = at(v, s->fns);
+    v->sudogs = at(v, s->sudogs.base);
     v->self = self, v->coordinator_fd = v->sysmon_fd = -1;
     return 0;
 }

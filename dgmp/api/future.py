@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._core import RESULT_WORKER_DIED, Block
-from ..errors import EncodingError, WorkerDied
+from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block
+from ..errors import Cancelled, EncodingError, WorkerDied
 from ..ship import closure, values
 
 if TYPE_CHECKING:
@@ -67,6 +67,30 @@ class AnyOf:
         return self._then
 
 
+class Listener:
+    """What stands in the `_then` of Futures to be told of the end of each, at once, by whoever collects: maybe the scheduler
+    of an M, so it is short and runs no user code.  One can wait for it, as for a Future."""
+
+    __slots__ = ("_then", "__weakref__")
+
+    word = ANY_WORD
+    in_chunks = False
+    name = "what several Gs are to do"
+
+    def __init__(self) -> None:
+        self._then: list[Any] = []
+
+    @property
+    def _state(self) -> int:
+        raise NotImplementedError
+
+    def listen(self) -> list[Any]:
+        return self._then
+
+    def ended(self, future: Future[Any]) -> None:
+        raise NotImplementedError
+
+
 class Future(Generic[T]):
     """The result of a G, when it has one.
 
@@ -115,8 +139,9 @@ class Future(Generic[T]):
         return f"{self._code.co_filename}:{line}"
 
     def fail(self, error: BaseException) -> None:
-        """Ends it here: the runtime is gone."""
+        """Ends it here: the runtime is gone, or an argument has failed."""
         if self._state == PENDING:
+            self._kind = RESULT_CANCELLED if isinstance(error, Cancelled) else RESULT_ERROR
             self._value, self._error, self._data = None, error, b""
             self._state = DECODED
             self._node.tell(self)
@@ -181,6 +206,7 @@ class Future(Generic[T]):
             TimeoutError: the time is up; the G goes on.
             TypeError, ValueError: timeout is no number, or NaN.
             WorkerDied: the process died in which it ran or was parked.
+            Cancelled: it was cancelled; or the calling G was, while it waited.
             Exception: whatever the function raised, its remote traceback as `__cause__`.
         """
         if self._state == PENDING:
@@ -209,6 +235,30 @@ class Future(Generic[T]):
         if self._state == PENDING:
             self._node.collect()
         return self._state != PENDING
+
+    def cancel(self) -> bool:
+        """Cancels the G.
+
+        One that is queued, or waits for its arguments, ends at once, and so do those that wait for it as an argument.  One
+        that waits in a call of dgmp raises `Cancelled` there, and may clean up, or go on: it is not told again unless cancel is
+        called again.  One that runs is not interrupted: `dgmp.cancelled()` tells it, and the next call of dgmp in which it has
+        to wait, or gosched, raises `Cancelled`.
+
+        Returns:
+            True: it has ended as cancelled, or has been asked to.  False: it had already ended otherwise.  As in
+            concurrent.futures, except that a running one can be cancelled, too.
+
+        Example:
+            >>> import dgmp
+            >>> f = dgmp.go(lambda: dgmp.go(dgmp.gosched).result())
+            >>> f.result(), f.cancel(), f.cancelled()
+            (None, False, False)
+        """
+        return self._node.cancel_one(self)
+
+    def cancelled(self) -> bool:
+        """Whether the G was cancelled, and has ended so; never waits."""
+        return self.done() and self._kind == RESULT_CANCELLED
 
     def add_done_callback(self, callback: Callable[[Future[T]], Any]) -> None:
         """Calls `callback(future)` once the G has finished; at once if it has.

@@ -14,14 +14,14 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core import Block, View
-from ..errors import CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from .._core import WHY_FUTURE, WHY_OTHER, Block, View
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
 from ..ship import closure, functions
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
@@ -148,6 +148,26 @@ class Node:
             except Exception:  # closed, or in a forked child
                 return
 
+    def cancel_all(self, futures: Iterable[Future[Any]]) -> None:
+        """Those that nobody has begun end, the others are asked to.  Nothing is collected."""
+        for future in futures:
+            try:
+                if future._state == PENDING and not self.view.cancel(future.word):
+                    self.view.ask(future.word)
+            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+                return
+
+    def cancel_one(self, future: Future[Any]) -> bool:
+        """See Future.cancel."""
+        if future.done():
+            return future.cancelled()
+        try:
+            placed = self.view.cancel(future.word) or self.view.ask(future.word)
+        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+            return False
+        self.collect()
+        return placed or future.cancelled()
+
     def encode_with_futures(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[
         int, bytes | Large, tuple[int, ...] | None
     ]:
@@ -258,7 +278,10 @@ class Node:
         """Only Ms have started Gs."""
 
     def call(self, future: Future[Any], then: Any) -> None:
-        future.run_callback(then)
+        if isinstance(then, Listener):
+            then.ended(future)
+        else:
+            future.run_callback(then)
 
     def need_collector(self) -> None:
         """A callback waits, so somebody must collect even when nobody asks."""
@@ -281,7 +304,7 @@ class Node:
         finally:
             self.sleepers -= 1
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         """The calling thread waits until future has finished."""
         deadline = deadline_of(timeout)
         self.collect()
@@ -374,7 +397,7 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def wait(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
+    def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
         gp = m.curg
         if gp is None or not m.in_g():
@@ -389,19 +412,61 @@ class Member(Node):
             if self.pending:
                 self.run_handlers()
 
-    def park_until(self, future: Future[Any] | AnyOf, timeout: float | None) -> None:
-        m = self.m
-        m.collect()
+    def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
+        self.m.collect()
         if future._state != PENDING:
             return
         future.listen()
-        deadline = deadline_of(timeout)
-        while future._state == PENDING:
+        if not self.park(future, deadline_of(timeout), WHY_FUTURE):
+            raise TimeoutError(f"{future.name} has not finished within {timeout} s")
+
+    def park(self, waits: Any, deadline: int | None = None, reason: int = WHY_OTHER,
+             give_up: Callable[[], bool] = lambda: True) -> bool:
+        """The calling G waits; what every blocking call in a G goes through.  Signal handlers of user code run meanwhile.
+
+        Args:
+            waits, deadline, reason: as for M.gopark, which says who readies the G.
+            give_up: withdraws what it waits for, called before the call ends without it.  False: it has come in this moment,
+                so that it does not end so.
+
+        Returns:
+            True: it has come.  False: the deadline has, and it has been given up.
+
+        Raises:
+            Cancelled: the G was asked to end, before or while it waited; once for each time that it was asked.
+            Whatever a signal handler raises: give_up has been called, and what it says is lost.
+        """
+        m, gp = self.m, self.m.curg
+        assert gp is not None
+        while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
-                raise TimeoutError(f"{future.name} has not finished within {timeout} s")
-            m.gopark(future, deadline)
-            if self.pending:
-                self.run_handlers()
+                return not give_up()
+            try:
+                m.gopark(waits, deadline, reason, True)
+                if self.pending:
+                    self.run_handlers()
+            except BaseException:
+                give_up()
+                raise
+            if (gp.asked or gp.stop) and not waits._state and give_up():
+                self.raise_cancelled()
+        return True
+
+    def raise_cancelled(self) -> None:
+        """The calling G is to raise Cancelled: it does."""
+        gp = self.m.curg
+        assert gp is not None
+        if gp.asked or not gp.stop:
+            error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+        else:
+            error = Cancelled("the Group was cancelled")
+            for group in gp.stop:
+                group.raised = error
+        if gp.stop:
+            gp.stop.clear()
+        gp.asked = False
+        self.view.told(gp.word)
+        raise error
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
@@ -423,6 +488,8 @@ class Member(Node):
         """A parked G is readied; a callback runs on a thread of its own, as the scheduler must not wait for it."""
         if type(then) is int:
             self.m.goready(then)
+        elif isinstance(then, Listener):
+            then.ended(future)
         elif threading.get_ident() != self.m.thread:
             future.run_callback(then)
         else:

@@ -576,10 +576,41 @@ def current() -> dict[str, Any] | None:
 
 
 def gosched() -> None:
-    """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads."""
+    """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads.
+
+    Raises:
+        Cancelled: the calling G was asked to end.
+    """
     if _member is not None and _member.m.in_g():
+        gp = _member.m.curg
         _member.m.gosched()
         if _member.pending:
             _member.run_handlers()
+        if gp is not None and (gp.asked or gp.stop):
+            _member.raise_cancelled()
     else:
         time.sleep(0)
+
+
+def cancelled() -> bool:
+    """Whether the calling G has been asked to end (Go: ctx.Err() != nil, of a context of its own).
+
+    For code that runs long without waiting: a G is told by dgmp.Cancelled only where it waits.  It says so as well after that
+    was raised.  False outside of Gs, and in other threads.
+
+    Example:
+        >>> import dgmp
+        >>> def search():
+        ...     while not dgmp.cancelled():
+        ...         pass  # look on
+        >>> f = dgmp.go(search)
+        >>> f.cancel()
+        True
+        >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
+        True
+    """
+    if _member is None or not _member.m.in_g():
+        return False
+    gp = _member.m.curg
+    assert gp is not None
+    return bool(gp.stop) or _member.view.asked(gp.word)

@@ -31,7 +31,8 @@ from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
+from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
+from ..errors import Cancelled
 from ..ship import closure, values
 from ..ship.values import Large
 from .affinity import Affinity
@@ -58,12 +59,13 @@ READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+TO_RAISE, P_TAKEN = 1, 2  # flags of View.gpark
 
 
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop")
 
     def __init__(self) -> None:
         self.word = 0
@@ -72,6 +74,8 @@ class G:
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
         self.locks = 0  # how often it has locked its M
+        self.asked = False  # to raise Cancelled, as it went on
+        self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
 
     @property
     def name(self) -> str:
@@ -433,7 +437,7 @@ class M:
 
     def resume(self, gp: G) -> None:
         """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
-        self.view.gresume(gp.word)
+        gp.asked = self.view.gresume(gp.word)
         self.curg = gp
         if gp.world != self.worlds.current:
             try:
@@ -465,6 +469,8 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
+            if isinstance(e, Cancelled) and self.view.asked(gp.word):
+                kind = RESULT_CANCELLED
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -510,7 +516,7 @@ class M:
 
     # A frame of a G that is near the recursion limit fails at its first call or not at all, as all its calls are equally
     # deep: so what parks a G stands in one frame each, its first call changes nothing if it fails, and nothing is undone.
-    def gopark(self, future: Any, deadline: int | None = None, reason: int = WHY_FUTURE) -> None:
+    def gopark(self, future: Any, deadline: int | None = None, reason: int = WHY_FUTURE, cancellable: bool = False) -> None:
         """The calling G waits until goready, or the deadline (monotonic, ns); its M runs others meanwhile.  It may come back
         early: the caller looks at what it waits for.
 
@@ -518,13 +524,18 @@ class M:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
                 a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
+            cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
         """
         gp = self.curg
         assert gp is not None
+        if future._state or gp.greenlet is not getcurrent():  # both fail here if they would further down
+            return
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.lost = not self.view.gpark(word, reason)
+        flags = self.view.gpark(word, reason)
+        self.lost = flags & P_TAKEN != 0
+        to_raise = flags & TO_RAISE != 0 and cancellable
         self.curg = None
         gp.world = world
         self.parked[word] = gp
@@ -535,7 +546,8 @@ class M:
             self.serial += 1
             timer = [deadline, self.serial, word]
             heappush(self.timers, timer)
-        if (future._state or self.pending) and self.parked.pop(word, None):  # it ended, or a signal came, too early to ready us
+        to_raise = to_raise or bool(gp.stop) and cancellable
+        if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
         self.g0.switch()
         if streams is not None:
@@ -550,7 +562,7 @@ class M:
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.lost = not self.view.gpark(gp.word, WHY_GOSCHED)
+        self.lost = self.view.gpark(gp.word, WHY_GOSCHED) & P_TAKEN != 0
         self.curg = None
         gp.world = world
         self.yielded.append(gp)

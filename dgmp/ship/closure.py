@@ -15,8 +15,17 @@ from collections.abc import Callable
 from types import FunctionType, MethodType
 from typing import Any
 
-from .._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED, Block, View
-from ..errors import EncodingError
+from .._core import (
+    RESULT_CANCELLED,
+    RESULT_ERROR,
+    RESULT_NO_MEMORY,
+    RESULT_NONE,
+    RESULT_VALUE,
+    RESULT_WORKER_DIED,
+    Block,
+    View,
+)
+from ..errors import Cancelled, EncodingError
 from . import modules, proof, snapshot, values
 from .chunk import Chunk
 from .functions import WHOLE, FunctionKeys
@@ -57,12 +66,18 @@ class DependencyFailed(Exception):
             from . import death
 
             return self.kind, death.of_dependent(goid, self.name, self.data)
-        if self.kind == RESULT_ERROR:
+        if self.kind in (RESULT_ERROR, RESULT_CANCELLED):
             from . import failure
 
+            data = self.data or failure.encode_error(never_began(self.name))[1]
             note = failure.argument_note(f"G {goid} ({self.dependent})", self.name)
-            return self.kind, failure.with_argument_note(self.data, note)
+            return self.kind, failure.with_argument_note(data, note)
         return self.kind, self.data
+
+
+def never_began(name: str) -> Cancelled:
+    """What a G of that name ends with that was cancelled while it was queued."""
+    return Cancelled(f"{name} was cancelled before it began")
 
 
 def encode_call(obj: Any, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | Large:
@@ -237,7 +252,9 @@ def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseExc
     try:
         if kind == RESULT_VALUE:
             return pickle.loads(data) if isinstance(data, bytes) else loads(data), None
-        if kind == RESULT_ERROR:
+        if kind == RESULT_CANCELLED and not len(data):
+            return None, never_began(of.name)
+        if kind in (RESULT_ERROR, RESULT_CANCELLED):
             from . import failure
 
             return None, failure.decode_error(bytes(data))

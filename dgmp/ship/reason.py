@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import Cancelled
 from .values import describe, pickled
 
 SECONDS = 2.0  # how long to look for it
@@ -138,10 +139,10 @@ def parameters(fn: Any) -> tuple[str, ...]:
 
 def is_callers(error: BaseException) -> bool:
     """Whether it is rather the caller's matter than that of the object, and the same may work a little later: memory is
-    short, or the stack was deep before, or somebody has pressed Ctrl-C."""
+    short, or the stack was deep before, or somebody has pressed Ctrl-C or cancelled the G."""
     if isinstance(error, RecursionError):
         return depth() > sys.getrecursionlimit() // 2
-    return isinstance(error, MemoryError) or isinstance(error, KeyboardInterrupt) and is_ctrl_c(error)
+    return isinstance(error, (MemoryError, Cancelled)) or isinstance(error, KeyboardInterrupt) and is_ctrl_c(error)
 
 
 def depth() -> int:

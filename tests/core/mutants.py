@@ -46,8 +46,8 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
      {"              atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s)));":
       "              (atomic_store(&g->state, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s))), 1);"}),
     ("a cancel by a plain store", "test_gslab", "gslab.c",
-     {"        !atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))))\n":
-      "        (atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))), 0))\n"}),
+     {"    } while (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))));\n":
+      "    } while (0);\n    atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));\n"}),
     ("the intent of a steal", "test_kill", "runq.c", {"        intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);\n": ""}),
     ("the intent of an overflow", "test_kill", "runq.c", {"    intent_begin(v, (uint32_t)(p - v->allp), h, n, g);\n": ""}),
     ("the word being popped", "test_kill", "runq.c",

@@ -61,7 +61,7 @@ int main(void) {
         for (uint64_t w; (w = inbox_pop(&owner)) != 0; n++) {
             struct g *g = &owner.allgs[gword_index(w)];
             CHECK(gcollect(&owner, w) && !gcancel(&owner, w));
-            empty += g->result_kind == RESULT_NONE && g->result_len == 0;
+            empty += g->result_kind == RESULT_CANCELLED && g->result_len == 0;
             gdiscard(&owner, gword_index(w));
             CHECK(!gcancel(&owner, w));                         /* a stale word */
         }
@@ -91,6 +91,24 @@ int main(void) {
     CHECK(GSTATUS(g->state) == G_RUNNABLE && globrunqsize(&owner) == 1);
     gwake_dependents(&ms[0], gword_index(b));                         /* repeated, as repair may: nothing happens twice */
     CHECK(globrunqsize(&owner) == 1);
+    /* one that waits for others is cancelled: they ready nothing */
+    a = spawn(&owner), g = gfget(&owner, &index), w = gword(index, GGEN(g->state));
+    off = heap_alloc(&owner, sizeof *d + sizeof(struct dep));
+    store_rel(&g->deps, off), heap_use(&owner, off), d = at(&owner, off);
+    memset(d, 0, sizeof *d + sizeof(struct dep));
+    d->n = 1, d->dep[0].on = gword_index(a);
+    CHECK(gwait_for(&owner, w) == 0 && gcancel(&owner, w) && !gcancel(&owner, w) && !gask(&owner, w));
+    CHECK(gclaim(&ms[0], a) && gcomplete(&ms[0], a, RESULT_VALUE, "x", 1) && globrunqsize(&owner) == 1);
+    CHECK(GSTATUS(g->state) == G_DONE && g->result_kind == RESULT_CANCELLED);
+    /* a started one is asked to end, and its home hears of it; one that has ended is not */
+    a = spawn(&owner);
+    CHECK(!gask(&owner, a) && gclaim(&ms[0], a) && gask(&owner, a) && inbox_pop(&ms[0]) == a);
+    CHECK(gcas(&ms[0], a, G_RUNNING, G_WAITING) && gask(&owner, a) && inbox_pop(&ms[0]) == a);
+    CHECK(owner.allgs[gword_index(a)].flags == (G_ASKED | G_TO_RAISE) && gcas(&ms[0], a, G_WAITING, G_RUNNING));
+    CHECK(gcomplete(&ms[0], a, RESULT_VALUE, "x", 1) && !gask(&owner, a) && inbox_empty(&ms[0], 0));
+    a = spawn(&owner), b = gword(gword_index(a), gword_gen(a) - 1);
+    CHECK(gclaim(&ms[0], a) && !gask(&owner, b) && owner.allgs[gword_index(a)].flags == 0);
+    CHECK(gcomplete(&ms[0], a, RESULT_VALUE, "x", 1));
     /* one that asks too late is not linked */
     g = gfget(&owner, &index), w = gword(index, GGEN(g->state)), off = heap_alloc(&owner, sizeof *d + sizeof(struct dep));
     store_rel(&g->deps, off), heap_use(&owner, off), d = at(&owner, off);
