@@ -176,6 +176,14 @@ static PyObject *View_asked(View *self, PyObject *arg) {
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
 }
 
+/* to_raise(word) -> whether our running G is to raise Cancelled. */
+static PyObject *View_to_raise(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
+}
+
 /* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
 static PyObject *View_told(View *self, PyObject *arg) {
     CHECK(self);
@@ -373,7 +381,7 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(to_raise), ONE(gready), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};

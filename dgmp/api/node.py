@@ -438,6 +438,9 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
+        if not waits._state and (gp.stop or self.view.to_raise(gp.word)) and give_up():
+            gp.asked = self.view.to_raise(gp.word)
+            self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 return not give_up()

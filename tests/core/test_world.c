@@ -82,9 +82,9 @@ int main(void) {
     CHECK(world_changed(&w) == WORLD_STATE);
     tell();
 
-    w.files_ns = 2000000;                                     /* files: after a pause, */
+    w.files_ns = 200000000;                                    /* files: after a pause, */
     CHECK(after(pause_a_little, 20) == WORLD_QUIET);
-    CHECK(after(pause_a_little, 20000) == WORLD_FILES);
+    CHECK(after(pause_a_little, 300000) == WORLD_FILES);
     w.notify = inotify_init1(IN_NONBLOCK);                    /* or an event */
     CHECK(inotify_add_watch(w.notify, ".", IN_CREATE) > 0);
     CHECK(after(pause_a_little, 20) == WORLD_QUIET);
