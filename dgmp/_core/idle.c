@@ -178,6 +178,12 @@ static uint32_t mreserve(struct view *v, uint32_t *m) {
     return 0;
 }
 
+/* One more M, that will be idle.  0: there can be none. */
+int newm_ahead(struct view *v) {
+    uint32_t m, note = mreserve(v, &m);
+    return note && notewakeup(v, m, note, 0);
+}
+
 /* p, which is ours, becomes that of M m, whose note says that we want it.  0: m died meanwhile, and p is ours again. */
 static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int spinning) {
     uint32_t i = index_of(v, p);

@@ -37,6 +37,7 @@ TRIM_BYTES = 64 << 20  # so much at once,
 TRIM_PACE_NS = 1_000_000  # and then the next
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
+AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
 
@@ -86,7 +87,8 @@ class Coordinator:
         return min(wanted, default=None)
 
     def on_wake(self) -> list[Action]:
-        """Somebody reserved an M, in startm."""
+        """Somebody reserved an M, in startm.  When many block, the next will be wanted soon."""
+        self.view.newm_ahead(AHEAD)
         return self.newm()
 
     def newm(self) -> list[Action]:
