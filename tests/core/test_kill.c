@@ -2,6 +2,8 @@
  * every instruction a copy of the segment is repaired as if the child had just been killed.  In each copy nothing may be
  * lost or doubled: Gs, Ps, spinning bits, wake-ups, slots, blocks. */
 #include "check.h"
+#include "retake.h"
+#include "stw.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -184,6 +186,32 @@ static void park(void) {
 static void hand_off(void) { startm_on(&m0, releasep(&m0), 1); }
 static void hand_to_new(void) { startm(&m0, releasep(&m0), 0); }
 
+static void before_block(void) {
+    m1_parks();
+    globrunqput(&client, spawn(&client, 0));
+    entersyscall(&m0);
+}
+static void block(void) { entersyscallblock(&m0); }
+
+static void in_and_out(void) {
+    entersyscall(&m0);
+    exitsyscallfast(&m0);
+}
+
+/* Two Ps with work become one, and two again. */
+static void before_resize(void) {
+    for (int i = 0; i < 3; i++) runqput(&m0, p0, spawn(&client, 0), 1), runqput(&m0, &m0.allp[1], spawn(&client, 0), 1);
+    entersyscall(&m0);
+}
+static void resize(void) {
+    for (uint32_t n = 1; n <= 2; n++) {
+        stop_the_world(&m0);
+        while (!stopped(&m0)) continue;
+        procresize(&m0, n);
+        start_the_world(&m0, 1);
+    }
+}
+
 static struct op { const char *name; void (*before)(void), (*act)(void); } ops[] = {
     {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
     {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
@@ -191,7 +219,8 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
     {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect},
     {"cancel", before_cancel, cancel}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
-    {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}};
+    {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}, {"block", before_block, block},
+    {"in and out", NULL, in_and_out}, {"resize", before_resize, resize}};
 
 /* ---------------------------------------------------------------- what must hold */
 
