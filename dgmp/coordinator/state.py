@@ -37,6 +37,8 @@ TRIM_BYTES = 64 << 20  # so much at once,
 TRIM_PACE_NS = 1_000_000  # and then the next
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
+BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
+NEVER_NS = 1 << 62
 AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
@@ -60,6 +62,7 @@ class Coordinator:
         self.awake = False  # sysmon: somebody runs
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
+        self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
         self.ms: dict[int, int] = {}  # m -> pid, alive as far as we know
@@ -227,4 +230,20 @@ class Coordinator:
             return []
         self.stranded = self.view.rescue(self.stranded)
         self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)
-        return [("bind",)]
+        return [("bind",), *self.warn_of_blocking(now)]
+
+    def warn_of_blocking(self, now: int) -> list[Action]:
+        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until
+        something has moved."""
+        calls = self.view.all_blocked()
+        if not calls:
+            self.blocked_since = None
+            return []
+        if self.blocked_since is None:
+            self.blocked_since = now
+        if now - self.blocked_since < BLOCKED_NS:
+            return []
+        self.blocked_since = now + NEVER_NS
+        from .blocked import warning  # what it needs takes time to import
+
+        return [("print", warning(calls, self.view.function))]
