@@ -14,15 +14,19 @@ from .api.runtime import (
     map,
     map_unordered,
     num_g,
+    snapshot,
     spawn,
     starmap,
     stats,
 )
 from .errors import (
     Cancelled,
+    ChanClosed,
     CoordinatorDied,
+    Deadlock,
     DgmpError,
     EncodingError,
+    HolderDied,
     LargeCaptureWarning,
     RemoteTraceback,
     RuntimeClosed,
@@ -31,23 +35,36 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
+    from .api.chan import Chan, after, recv, select, send, tick
+    from .api.context import Context
     from .api.future import Future
     from .api.group import Group
+    from .api.netpoll import wait_readable, wait_writable
+    from .api.preempt import nopreempt
+    from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
     from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
+    from .api.timers import Timer, after_func, sleep
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "CoordinatorDied", "DgmpError", "EncodingError", "Future", "Group", "LargeCaptureWarning",
-    "RemoteTraceback", "Runtime", "RuntimeClosed", "Task", "TooManyGs", "WorkerDied", "blocking", "cancelled", "current",
-    "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "num_g", "spawn", "starmap",
-    "stats", "task", "unlock_os_thread",
+    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
+    "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
+    "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func", "blocking", "cancelled",
+    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "nopreempt", "num_g",
+    "recv", "select", "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick", "unlock_os_thread",
+    "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
-_later = {"Future": "future", "Group": "group", "Task": "task", "blocking": "syscall", "lock_os_thread": "syscall",
-          "task": "task", "unlock_os_thread": "syscall"}
+_later = {
+    "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
+    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync", "after": "chan",
+    "after_func": "timers", "blocking": "syscall", "lock_os_thread": "syscall", "nopreempt": "preempt", "recv": "chan",
+    "select": "chan", "send": "chan", "sleep": "timers", "task": "task", "tick": "chan", "unlock_os_thread": "syscall",
+    "wait_readable": "netpoll", "wait_writable": "netpoll",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -29,6 +29,15 @@ class Cancelled(BaseException):
     """
 
 
+class HolderDied(DgmpError):
+    """The process died that held what was to be acquired: a Mutex, the write lock of an RWMutex, units of a Semaphore.
+
+    Said once for each death, to the next one that acquires it.  It has not been acquired, but what the dead one held is free:
+    who goes on to acquire it should first see to what it guards, which may be half changed.  Also raised by WaitGroup.wait,
+    when a process died that had added to the WaitGroup.
+    """
+
+
 class CoordinatorDied(DgmpError):
     """The runtime's coordinator is gone, and with it everything that was still to be done."""
 
@@ -37,8 +46,21 @@ class RuntimeClosed(DgmpError):
     """The runtime was closed before this G had finished."""
 
 
+class Deadlock(DgmpError):
+    """All goroutines are asleep: every G waits, and so does the program, and nothing can wake any of them.
+
+    Raised in the wait of the program (of the main G, under `dgmp run`); its text has the dump of all Gs.  It is raised only
+    when nothing else can come either: each M has one thread, the program has one Python thread, which sits in a wait of
+    dgmp without a timeout, and nobody has installed signal handlers (Go: "fatal error: all goroutines are asleep").
+    """
+
+
 class TooManyGs(DgmpError):
     """A G tried to spawn when every slot of the runtime was taken; inside a G a spawn never waits."""
+
+
+class ChanClosed(DgmpError):
+    """A value was sent on a closed channel, or one was asked for when it had no more, or it was closed twice."""
 
 
 class EncodingError(DgmpError):

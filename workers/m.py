@@ -13,14 +13,16 @@ from typing import Any
 
 from dgmp import _core
 from dgmp._core import KIND_M, View
+from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
-from dgmp.runtime import preempt, script
+from dgmp.runtime import locks, loops, preempt, script
 from dgmp.runtime.affinity import Affinity
+from dgmp.runtime.asyncpreempt import AsyncPreempt
 from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
@@ -96,6 +98,7 @@ def be_the_client(member: Member) -> None:
     """m0 of `dgmp run`, where the program runs: others join it."""
     ours, theirs = (socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd) for fd in (SHOWER_FD, OUTPUT_FD))
     output = Shower((ours, theirs))
+    output.waits = member.view.own_threads
     output.start()
     script.show_output = output.show
     member.be_the_client(output)
@@ -131,9 +134,15 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
         worker = M(view, Worlds(view, boot["filters"]), affinity)
-        preempt.Preemption(worker).install()
+        preemption = preempt.Preemption(worker)
+        preemption.preempt = AsyncPreempt(worker).preempt
+        preemption.install()
+        if m == 0 and boot["foreground"]:
+            quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
+        locks.park_gs(worker, signals.run)
+        loops.keep_apart(worker)
         member = Member(view, worker, signals)
         if m == 0 and boot["foreground"]:
             be_the_client(member)

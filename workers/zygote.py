@@ -8,6 +8,7 @@ Always fork, never raw clone: a robust mutex would not be recovered after a clon
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
@@ -15,6 +16,7 @@ import socket
 from typing import Any
 
 from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
+from dgmp.runtime import locks
 
 from . import m as worker
 
@@ -37,6 +39,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
+    locks.install()  # here, so that the modules which are imported below have them
     control.send(FROM_ZYGOTE.pack(READY, 0))
     warm = False
     while True:
@@ -61,8 +64,9 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
         if m == 0 and boot["foreground"]:
             os.close(SHOWER_FD)  # as the coordinator does
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
-            import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
-            import dgmp.ship.failure  # noqa: F401
+            with contextlib.suppress(Exception):  # a module of the user's may have the name of one that they need
+                import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
+                import dgmp.ship.failure  # noqa: F401
 
             warm = True
             gc.collect()

@@ -17,6 +17,7 @@ static PyObject *View_attach(View *self, PyObject *args) {
         Py_RETURN_FALSE;
     }
     store_rlx(&m->kind, kind);
+    store_rlx(&m->own_threads, 0);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
 }

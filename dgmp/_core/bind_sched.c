@@ -79,6 +79,35 @@ static PyObject *View_runqsteal(View *self, PyObject *args) {
     return word_or_none(w);
 }
 
+/* Those of our started Gs that can go on wait while another runs: sysmon may see to it that it gives way. */
+static void publish_ready(View *self) {
+    if (!self->ready) return;
+    uint32_t n = (uint32_t)(PyObject_Size(self->ready) + PyObject_Size(self->yielded));
+    struct m *m = self_m(&self->v);
+    if (n == load_rlx(&m->ready)) return;
+    atomic_store(&m->ready, n);
+    if (n) sysmon_soon(&self->v);
+}
+
+/* watch_ready(ready, yielded): where this M keeps its started Gs that can go on */
+static PyObject *View_watch_ready(View *self, PyObject *args) {
+    CHECK(self);
+    PyObject *ready, *yielded;
+    if (!PyArg_ParseTuple(args, "OO", &ready, &yielded)) return NULL;
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
+    self->ready = Py_NewRef(ready), self->yielded = Py_NewRef(yielded);
+    Py_RETURN_NONE;
+}
+
+/* publish_ready(): there are more of them, while a G runs. */
+static PyObject *View_publish_ready(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    publish_ready(self);
+    Py_RETURN_NONE;
+}
+
 /* Go wakes it unconditionally.  A wake-up of a process costs 25 to 50 us where Go's costs 5, so we look first: work that was
  * published while we spun is seen after the fence in reset_spinning, later submitters do not see us spin. */
 static void wake_another(struct view *v) {
@@ -96,6 +125,8 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
+    running_g = w;
+    publish_ready(self);
     if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
     struct g *g = &self->v.allgs[gword_index(w)];
     if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
@@ -124,25 +155,54 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
     if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
     if ((off = take_block(self, a[2], &size)) != 0) {
+        block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
         int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
+        running_g = 0;
         if (!won) heap_free(&self->v, off);
+        else block_travels(self, NULL, off, size);
+        running_g = 0;
         return PyBool_FromLong(take_back_p(self));
     }
     if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    travels(self, g, data, (uint64_t)len);
     gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
+    travels(self, NULL, data, (uint64_t)len);
+    running_g = 0;
     return PyBool_FromLong(take_back_p(self));
 }
 
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
-    store_rel(&self_m(&self->v)->curg, to == G_RUNNING ? w : 0);
+    running_g = to == G_RUNNING ? w : 0;
+    store_rel(&self_m(&self->v)->curg, running_g);
     return 1;
 }
 
-/* gpark(word, reason) -> flags: our running G waits from here on; reason: see WHY_NONE.  1: it is to raise Cancelled, 2: our P
- * has been taken. */
+/* readied() -> words of other Gs of this M that can go on, or None. */
+PyObject *take_readied(View *self) {
+    struct view *v = &self->v;
+    PyObject *out = v->nreadied ? PyList_New(0) : Py_NewRef(Py_None);
+    for (uint32_t i = 0; out && i < v->nreadied; i++) {
+        PyObject *word = PyLong_FromUnsignedLongLong(v->readied[i]);
+        if (!word || PyList_Append(out, word)) Py_CLEAR(out);
+        Py_XDECREF(word);
+    }
+    if (out) v->nreadied = 0;
+    return out;
+}
+
+static PyObject *View_readied(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return take_readied(self);
+}
+
+/* gpark(word, reason) -> 1 if it is to raise Cancelled, plus 2 if our P is gone, plus 4 if there is something in readied(): our
+ * running G waits from here on; reason: see
+ * WHY_NONE. */
 static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "gpark takes 2 arguments");
@@ -155,25 +215,29 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     store_rlx(&g->wait_since, (uint64_t)nanotime());
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
-    int flags = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
-    return PyLong_FromLong(flags | !take_back_p(self) << 1);
+    store_rlx(&m->parked, load_rlx(&m->parked) + 1);
+    int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
+    return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied > 0) << 2);
 }
 
 /* gresume(word) -> whether it is to raise Cancelled: it runs again, user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
+    struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    store_rlx(&m->parked, load_rlx(&m->parked) - 1);
+    publish_ready(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
 
-/* asked(word) -> whether our running G has been asked to end. */
+/* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled */
 static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_ASKED) != 0);
+    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags) & (G_ASKED | G_TO_RAISE));
 }
 
 /* to_raise(word) -> whether our running G is to raise Cancelled. */
@@ -200,6 +264,32 @@ static PyObject *View_gready(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     gready(&self->v, w);
     Py_RETURN_NONE;
+}
+
+/* grant(word) -> True: that started G, on whichever M, has a permit for its gopark; False: it has ended. */
+static PyObject *View_grant(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (gword_index(w) >= self->v.seg->nslots) return PyErr_Format(PyExc_ValueError, "no G %llu", w);
+    return PyBool_FromLong(ggrant(&self->v, w));
+}
+
+/* permitted(word) -> whether our G has a permit */
+static PyObject *View_permitted(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_PERMIT) != 0);
+}
+
+/* take_permit(word) -> whether our G had one */
+static PyObject *View_take_permit(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint32_t was = atomic_fetch_and(&self->v.allgs[gword_index(w)].flags, ~(uint32_t)G_PERMIT);
+    return PyBool_FromLong((was & G_PERMIT) != 0);
 }
 
 /* dep_results(word) -> list of (kind, data) of the Gs it waited for, in order. */
@@ -246,7 +336,7 @@ static PyObject *View_pidleget(View *self, PyObject *none) {
 }
 
 /* handoffp(m) -> False if parked M m did not want our P after all; m < 0: it goes to any M if there is work, else to the idle
- * list. */
+ * list; False if there is work and no M for it. */
 static PyObject *View_handoffp(View *self, PyObject *arg) {
     CHECK(self);
     long m = PyLong_AsLong(arg);
@@ -258,8 +348,7 @@ static PyObject *View_handoffp(View *self, PyObject *arg) {
         acquirep(v, p);
         Py_RETURN_FALSE;
     }
-    handoffp(v, p);
-    Py_RETURN_TRUE;
+    return PyBool_FromLong(handoffp(v, p));
 }
 
 /* take_token(word) -> m, whose token it is and which may be queued again from now on */
@@ -350,9 +439,10 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     long long timeout = PyLong_AsLongLong(a[1]);
     int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
     if (locked) mput_locked(v);
     else mput(v);
-    if (PyObject_Size(a[0]) > 0) want_p(v, v->self);
+    if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
     if (inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
@@ -375,13 +465,15 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_wake_self(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    if (MSTATE(atomic_load(&self_m(&self->v)->note)) == M_IDLE) want_p(&self->v, self->v.self);
+    wake_self(&self->v);
     Py_RETURN_NONE;
 }
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told), ONE(to_raise), ONE(gready), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
+    ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
-    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self), {NULL, NULL, 0, NULL}};
+    NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
+    ARGS(watch_ready), NOARGS(publish_ready), {NULL, NULL, 0, NULL}};

@@ -102,20 +102,21 @@ static int put_local(struct view *v, uint64_t w, int next) {
     return 1;
 }
 
-/* spawn(future, fn, args, where, deps), args bytes or a Block -> True; None when every slot is taken; False when one of deps has been collected
- * since the caller looked.
+/* spawn(future, fn, args, where, deps[, code, lasti, label]), args bytes or a Block -> True; None when every slot is taken;
+ * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
- * finds it, and nobody else runs yet). */
+ * finds it, and nobody else runs yet).
+ * code, lasti: the instruction that spawns; label: what the G is called, None: as its function, which has the key fn. */
 static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
-    if (n != 5) return PyErr_Format(PyExc_TypeError, "spawn takes 5 arguments");
+    if (n != 5 && n != 8) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 8 arguments");
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
-    uint32_t index;
-    if (PyErr_Occurred()) return NULL;
+    uint32_t index, place = 0;
+    if (PyErr_Occurred() || (n == 8 && place_of(self, a[0], (uint32_t)fn, a[5], a[6], a[7], &place))) return NULL;
     if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
     struct g *g = fill(self, &index, a[2], ndeps);
     if (!g) {
@@ -123,6 +124,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
         Py_RETURN_NONE;
     }
     g->fn = (uint32_t)fn;
+    store_rlx(&g->place, place);
     uint64_t s = load_rlx(&g->state), w = gword(index, GGEN(s));
     PyObject *word = PyLong_FromUnsignedLongLong(w);
     if (!word || PyObject_SetAttr(a[0], names[N_WORD], word)) {
@@ -131,6 +133,8 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
         return NULL;
     }
     Py_DECREF(word);
+    if (g->args) block_travels(self, g, g->args, g->args_len);
+    else travels(self, g, g->inline_args, g->args_len);
     Py_INCREF(a[0]);
     struct slot *slot = &self->slots[index];
     slot->future = a[0], slot->pins = 0, slot->drained = 0;
@@ -223,6 +227,14 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
     int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
     long n = 0;
     if (PyErr_Occurred()) return NULL;
+    if (v->nreadied && PyThread_get_thread_ident() == self->main_thread) {
+        PyObject *readied = take_readied(self);
+        Py_ssize_t more = readied ? PyList_Size(readied) : -1, end = readied ? PyList_Size(tell) : 0;
+        int e = !readied || PyList_SetSlice(tell, end, end, readied);
+        Py_XDECREF(readied);
+        if (e) return NULL;
+        n = (long)more;
+    }
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
         if (!is_m && (first = output_first(self, written_to)) != 0)
             return PyLong_FromLongLong(n ? n : -(long long)first);
@@ -232,6 +244,8 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         PyObject *data = NULL;
         int ours = slot && slot->future && !slot->drained && gdone(v, w);
         if (ours && !(data = result_of(self, g))) return NULL;  /* the word is still there */
+        uint64_t nobjects = 0;
+        PyObject **objects = ours ? result_handles(self, g, &nobjects) : NULL;
         ours = ours && gcollect(v, w);
         if (is_m && !ours && is_readied(v, w)) {
             PyObject *word = PyLong_FromUnsignedLongLong(w);
@@ -246,6 +260,7 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         inbox_drop(v, v->self);
         if (!ours) {                                          /* told twice */
             Py_XDECREF(data);
+            free_handles(objects, nobjects);
             continue;
         }
         PyObject *future = slot->future;
@@ -254,11 +269,12 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         slot->future = NULL;
         let_go(self, index);
         self->outstanding--, n++;
-        int e = finish(future, kind, data);
+        if (objects) data = with_handles(data, objects, nobjects);
+        int e = !data || finish(future, kind, data);
         PyObject *then = e ? NULL : PyObject_GetAttr(future, names[N_THEN]);
         if (!then || (then != Py_None && PyList_Append(tell, future))) e = 1;
         Py_XDECREF(then);
-        Py_DECREF(data);
+        Py_XDECREF(data);
         Py_DECREF(future);
         if (e) return NULL;
     }
@@ -351,6 +367,7 @@ static PyObject *View_intern(View *self, PyObject *arg) {
     if (PyBytes_AsStringAndSize(arg, &data, &len)) return NULL;
     if (!fn_intern(&self->v, fn_hash(data, (uint64_t)len), data, (uint64_t)len, &index))
         return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
+    travels(self, NULL, data, (uint64_t)len);
     return PyLong_FromUnsignedLong(index);
 }
 

@@ -12,6 +12,8 @@
 #include <Python.h>                   /* no '#' in formats: built with 3.13's headers they fail on 3.11 and 3.12 */
 
 #include "core.h"
+#include "netpoll.h"
+#include "poller.h"
 
 /* Headers from 3.12 on take these for immortal, which on 3.11 they are not. */
 #undef Py_RETURN_NONE
@@ -37,6 +39,8 @@ struct watched {                      /* of a world, what is Python's */
     Py_ssize_t modules;               /* how many there are */
 };
 
+enum { C_ENCODE, C_UNPICKLE, C_LOADS, C_CLOSED, NCODEC };
+
 typedef struct View {
     PyObject_HEAD
     struct view v;
@@ -54,8 +58,16 @@ typedef struct View {
     uint64_t shown;                   /* sched.outputs when our process had last written all that Ms have sent */
     uint32_t levels_seen;             /* sched.log_levels that this M has applied */
     PyObject *watched, *mark, *act;   /* see watch() */
+    struct site *sites;               /* what this process has spawned where: bind_observe.c */
+    uint32_t sites_met;
+    int handlers;                     /* user code has installed a signal handler */
+    PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
+    struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
+    PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
+    PyObject *codec[NCODEC];          /* see codec() */
+    unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct View *next;
 } View;
 
@@ -103,7 +115,44 @@ extern PyMethodDef syscall_methods[];
 /* bind_sysmon.c */
 extern PyMethodDef sysmon_methods[];
 
+/* bind_observe.c */
+extern PyMethodDef observe_methods[];
+int place_of(View *self, PyObject *future, uint32_t fn, PyObject *code, PyObject *instruction, PyObject *label,
+             uint32_t *place);
+void forget_sites(View *self);
+
+/* bind_netpoll.c */
+extern PyMethodDef netpoll_methods[];
+
+/* bind_chan.c; first, those before any operation that may wake or wait */
+extern PyMethodDef chan_methods[];
+extern PyType_Spec handle_spec, wait_spec;
+extern PyObject *Handle_type, *Wait_type;
+PyObject *handle_of(View *self, uint64_t word, int held);
+void on_thread(View *self);
+uint64_t waiter_here(View *self);
+PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */
+void travels(View *self, struct g *g, const char *data, uint64_t len);   /* a payload, g's or NULL, has been put in its place */
+void block_travels(View *self, struct g *g, uint64_t off, uint64_t len);
+PyObject **result_handles(View *self, struct g *g, uint64_t *n);  /* of the objects in it; NULL: there are none */
+void free_handles(PyObject **handles, uint64_t n);
+PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
+
 /* bind_coordinator.c */
 extern PyMethodDef coordinator_methods[];
+
+/* bind_lock.c */
+extern PyMethodDef lock_view_methods[];
+extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
+PyObject *allocate_lock(PyObject *mod, PyObject *none);
+PyObject *lock_owner(PyObject *mod, PyObject *none);
+int add_lock_types(PyObject *mod);    /* -1: an exception */
+
+/* bind_stack.c */
+PyObject *stack_address(PyObject *mod, PyObject *none);
+PyObject *send_self(PyObject *mod, PyObject *number);
+
+/* bind_sema.c */
+extern PyMethodDef sema_methods[];
 
 #endif

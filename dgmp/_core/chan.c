@@ -38,11 +38,13 @@ static void copy(struct elem *to, const struct elem *from) {
 static void put(struct view *v, struct elem *to, const struct elem *from) {
     copy(to, from);
     if (to->off) heap_use(v, to->off);
+    if (to->kind & ELEM_OBJECTS) elem_travels(v, to);
 }
 
 /* Out of such a place, which still names the block: the caller commits, then clears that. */
 static void take(struct view *v, struct elem *to, const struct elem *from) {
     copy(to, from);
+    if (to->kind & ELEM_OBJECTS) elem_hold(v, to);
     if (to->off) heap_hold(v, to->off);
 }
 
@@ -194,7 +196,10 @@ static void chan_fix(struct view *v, struct body *b) {
 /* Each message that has gone is behind head, so that who goes on after a death does not meet it again. */
 static void chan_end(struct view *v, struct body *b) {
     struct chan *c = (struct chan *)b;
-    for (; head(c) != tail(c); store_rel(&c->head, head(c) + 1)) clean(v, slot(c, head(c)));
+    for (; head(c) != tail(c); store_rel(&c->head, head(c) + 1)) {
+        if (slot(c, head(c))->kind & ELEM_OBJECTS) object_orphaned(v);
+        clean(v, slot(c, head(c)));
+    }
 }
 
 static struct waitq *chan_queue(struct body *b, uint32_t queue) {
@@ -219,7 +224,10 @@ int chan_close(struct view *v, struct chan *c) {
     return !closed;
 }
 
+/* One word to look at, and maybe the clock. */
 int chan_closed(struct view *v, struct chan *c) {
+    if (load_acq(&c->closed)) return 1;
+    if (c->closes_at == NO_TIME || nanotime() < c->closes_at) return 0;
     object_lock(v, &c->body);
     int closed = is_closed(v, c);
     object_unlock(&c->body);
@@ -229,6 +237,20 @@ int chan_closed(struct view *v, struct chan *c) {
 uint64_t chan_len(struct chan *c) {
     uint64_t h = load_acq(&c->head), t = load_acq(&c->tail);
     return t > h ? t - h : 0;
+}
+
+uint64_t chan_peek(struct view *v, struct chan *c, void *to, uint64_t most, uint32_t *kind) {
+    uint64_t len = 0;
+    object_lock(v, &c->body);
+    *kind = NO_KIND;
+    if (head(c) != tail(c)) {
+        struct elem *e = slot(c, head(c));
+        len = e->len;
+        if (len <= most || !to) *kind = e->kind;
+        if (to && len <= most) memcpy(to, e->off ? at(v, e->off) : e->bytes, len);
+    }
+    object_unlock(&c->body);
+    return len;
 }
 
 static uint32_t random_below(struct view *v, uint32_t n) {

@@ -35,6 +35,9 @@ enum { SELECT_DONE, SELECT_CLOSED, SELECT_BLOCKS, SELECT_WAITS, SELECT_TIMER, SE
 struct chan *chan_make(struct view *v, uint64_t cap, int64_t due, int64_t period, int64_t closes_at);
 int chan_close(struct view *v, struct chan *c);                 /* 0: it was closed; -1: it is a timer */
 uint64_t chan_len(struct chan *c);
+#define NO_KIND UINT32_MAX
+/* The length of the first message in the buffer, and its kind, NO_KIND: there is none; copied if it is not longer than most. */
+uint64_t chan_peek(struct view *v, struct chan *c, void *to, uint64_t most, uint32_t *kind);
 int chan_closed(struct view *v, struct chan *c);
 
 /* SELECT_DONE or SELECT_CLOSED: cases[*which] went, or its channel is closed.  Else, with NO_WAITER, SELECT_BLOCKS; with a

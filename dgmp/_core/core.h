@@ -118,12 +118,17 @@ struct m {
     au32 pid;                         /* the coordinator, at start */
     au32 p;                           /* p + 1 held, 0 none */
     au32 token_queued;                /* 1 while a token for this M is on the global queue */
+    au32 parked;                      /* started Gs of its own that wait: others had better take the fresh ones */
+    au32 polled;                      /* and of these, how many wait for a file descriptor */
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
+    au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
+    au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
-    au64 curg;                        /* the word of the running G, 0 none; for people */
+    au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au32 ready;                       /* while that runs: how many of its other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
      * as only one state CAS can win. */
@@ -149,6 +154,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
 #define INLINE_ARGS 96
 #define INLINE_RESULT 72
 
@@ -160,12 +166,14 @@ struct g {
     uint64_t args, args_len;          /* owner, at spawn; offset 0: inline.  Kept intact until completion (rule 3) */
     uint64_t result, result_len;      /* whoever won the CAS to G_COMPLETING */
     uint32_t result_kind;
-    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second */
+    au32 flags;                       /* G_ASKED, G_TO_RAISE: its owner sets them, it clears the second;
+                                       * G_PERMIT: anybody sets it, it clears it */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
+    au32 place;                       /* its name and where it was spawned, see place.h; owner, at spawn.  For people */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -175,8 +183,9 @@ _Static_assert(sizeof(struct g) <= 272, "a G slot is about four cache lines");
 enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, WHY_SEMA, WHY_SLEEP, WHY_IO,
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
-/* g.flags: it has been asked to end, and has not been told yet. */
-enum { G_ASKED = 1, G_TO_RAISE = 2 };
+/* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
+ * (checkdead.h). */
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16 };
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -215,6 +224,18 @@ struct lring {                        /* globrunq, and the global part of gFree 
 struct fn_entry {
     au64 hash;                        /* 0: free; written last, under the heap's lock */
     uint64_t off, len;                /* off without hash: whoever wrote it died */
+};
+
+/* place.c: texts by their number, for people. */
+struct text {
+    au64 hash;                        /* 0: free; written last, under the lock */
+    uint32_t off, len;                /* in the bytes of all texts */
+};
+struct places {
+    struct lock lock;
+    uint64_t texts, bytes;            /* offsets; constant */
+    au32 used;                        /* under lock: bytes, */
+    au32 n;                           /* and texts */
 };
 
 /* A block of the heap: this header, then the payload.  state = {owner:24, state:8}; the owner is that of a held block.
@@ -264,6 +285,7 @@ struct sched {
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
+    au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -287,8 +309,10 @@ struct segment {
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
     struct sched sched;
-    struct lring globrunq, gfree;
+    struct lring globrunq, gfree, asyncq;
+    au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
+    struct places places;
     struct pool objects, sudogs;      /* object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -317,6 +341,7 @@ struct world {
 };
 
 #define SUDOGS_KEPT 128
+#define READIED_KEPT 64
 
 /* A process's view of the segment: process-local, owned by the binding or by a C test. */
 struct view {
@@ -335,6 +360,9 @@ struct view {
     struct sudog *sudogs;
     uint32_t nfree_sudogs;            /* sudogs of this process that are not in use */
     uint32_t free_sudogs[SUDOGS_KEPT];
+    int on_main;                      /* the caller runs on the thread of this M's Gs: what it readies here goes to readied */
+    uint32_t nreadied;
+    uint64_t readied[READIED_KEPT];   /* words, in order */
     int coordinator_fd;               /* eventfd that wakes the coordinator, -1 none (C tests) */
     int sysmon_fd;                    /* timerfd, shared by all: sysmon's alarm; -1 none */
     int forked;                       /* set in a child that user code forked: it is no member (rule 6) */
@@ -392,6 +420,7 @@ struct g *gfget(struct view *v, uint32_t *index);               /* NULL: all slo
 void gfput(struct view *v, uint32_t index);
 int gclaim(struct view *v, uint64_t w);                         /* G_RUNNABLE -> G_RUNNING here */
 void gready(struct view *v, uint64_t w);                         /* a started G can go on: its home M learns of it */
+int ggrant(struct view *v, uint64_t w);                          /* a permit to go on, for one gopark; 0: it has ended */
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
@@ -418,6 +447,9 @@ uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* h
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 
+/* object.c; the rest is in object.h */
+void object_orphaned(struct view *v);                           /* something that referred to shared objects is gone */
+
 /* idle.c */
 uint32_t npidle(struct view *v);
 uint32_t nmspinning(struct view *v);
@@ -435,6 +467,7 @@ int wakep(struct view *v);                                      /* 1: an M was w
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int newm_ahead(struct view *v);                                 /* the coordinator, which then makes it */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
 void set_spinning(struct view *v);
@@ -447,6 +480,7 @@ int out_of_ms(struct view *v);                                  /* every M is at
 int rescue(struct view *v, int looks);                          /* looks in a row that were stranded; sees to it */
 void sysmon_wake(struct view *v);                               /* there may be something for it to see to */
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
+void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
 
 /* world.c */

@@ -137,6 +137,17 @@ void gready(struct view *v, uint64_t w) {
     if (GGEN(s) == gword_gen(w) && (GSTATUS(s) == G_RUNNING || GSTATUS(s) == G_WAITING)) inbox_push(v, GM(s), w);
 }
 
+/* The permit is set before its state is read in gready; it looks for one after it has said that it waits.  If it ends in this
+ * moment, the next G of the slot has a permit that nobody gave: its gopark comes back early, which every caller expects. */
+int ggrant(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    if ((GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || GGEN(s) != gword_gen(w)) return 0;
+    atomic_fetch_or(&g->flags, G_PERMIT);
+    gready(v, w);
+    return 1;
+}
+
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = load_acq(&g->state);
@@ -299,9 +310,11 @@ void gclear(struct view *v, uint32_t index) {
     uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
     for (int i = 0; i < 3; i++)
         if (blocks[i]) heap_hold(v, blocks[i]);
+    int carries = (load_rlx(&g->flags) & G_CARRIES) != 0;
     g->args = g->result = 0;
     store_rlx(&g->deps, 0);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
+    if (carries) object_orphaned(v);
     for (int i = 0; i < 3; i++)
         if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);

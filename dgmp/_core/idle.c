@@ -78,6 +78,11 @@ static void set_alarm(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
 
 void sysmon_wake(struct view *v) { set_alarm(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
 
+/* There is something that sysmon sees only while it looks. */
+void sysmon_soon(struct view *v) {
+    if (atomic_load(&v->seg->sched.sysmonwait) == SYSMON_SLOW) set_alarm(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+}
+
 struct p *pidletake(struct view *v, uint32_t i) {
     if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
     uint64_t own = atomic_load(&v->allp[i].own);
@@ -151,13 +156,15 @@ static uint32_t mwant(struct view *v, uint32_t m) {
     return want;
 }
 
+/* An idle M, one without started Gs if there is one: these can run nowhere else, fresh Gs can. */
 static uint32_t mget(struct view *v, uint32_t *m) {
-    for (uint32_t w = 0; w < words(v->seg->max_ms); w++)
-        for (uint64_t bits = atomic_load(&v->seg->sched.midle[w]); bits; bits &= bits - 1) {
-            *m = w * 64 + (uint32_t)__builtin_ctzll(bits);
-            uint32_t note = mwant(v, *m);
-            if (note) return note;
-        }
+    for (int any = 0; any < 2; any++)
+        for (uint32_t w = 0; w < words(v->seg->max_ms); w++)
+            for (uint64_t bits = atomic_load(&v->seg->sched.midle[w]); bits; bits &= bits - 1) {
+                *m = w * 64 + (uint32_t)__builtin_ctzll(bits);
+                uint32_t note = any || !load_rlx(&v->allm[*m].parked) ? mwant(v, *m) : 0;
+                if (note) return note;
+            }
     return 0;
 }
 
@@ -243,6 +250,10 @@ void want_p(struct view *v, uint32_t m) {
         globrunqput(v, token(m));
         wakep(v);
     }
+}
+
+void wake_self(struct view *v) {
+    if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
 }
 
 static uint32_t held(struct view *v) {

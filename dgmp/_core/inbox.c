@@ -14,8 +14,10 @@
 
 static au64 *cell(struct view *v, struct inbox *b, uint64_t i) { return (au64 *)at(v, b->cells) + i % v->seg->inbox_cap; }
 
+/* An M at work looks at its inbox before it parks; if that takes long, sysmon preempts the G that keeps it from it. */
 static void wake_m(struct view *v, uint32_t m) {
-    if (MSTATE(atomic_load(&v->allm[m].note)) == M_IDLE) want_p(v, m);   /* else it looks at its inbox before it parks */
+    if (MSTATE(atomic_load(&v->allm[m].note)) == M_IDLE) want_p(v, m);
+    else if (load_rlx(&v->allm[m].curg)) sysmon_soon(v);
 }
 
 void inbox_push(struct view *v, uint32_t m, uint64_t w) {

@@ -3,6 +3,7 @@
 #include "retake.h"
 #include "stw.h"
 #include "sysmon.h"
+#include "sema.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -110,7 +111,8 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
     self->next = views;
     views = self;
     self->blocks = PyDict_New();                              /* later it might run the garbage collector, and so Python */
-    if (!self->blocks) Py_CLEAR(self);
+    self->handles = PyDict_New();
+    if (!self->blocks || !self->handles) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -129,6 +131,7 @@ static void View_dealloc(View *self) {
             *s = self->next;
             break;
         }
+    netpollclose(self->poll);
     drop_futures(self);
     Py_XDECREF(self->closed_type);
     Py_XDECREF(self->closed_text);
@@ -137,11 +140,16 @@ static void View_dealloc(View *self) {
     watched_clear(&self->seen);
     watched_clear(&self->told);
     world_free(&self->world);
+    Py_XDECREF(self->ready);
+    Py_XDECREF(self->yielded);
     Py_XDECREF(self->watched);
     Py_XDECREF(self->mark);
     Py_XDECREF(self->act);
     Py_XDECREF(self->tell);
     Py_XDECREF(self->blocks);
+    forget_sites(self);
+    Py_XDECREF(self->handles);
+    for (int i = 0; i < NCODEC; i++) Py_XDECREF(self->codec[i]);
     segment_unmap(&self->v);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
@@ -158,8 +166,11 @@ static PyObject *View_close(View *self, PyObject *error) {
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
     self->closed = 1;
+    netpollclose(self->poll);
+    self->poll = NULL;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    forget_sites(self);
     if (!self->v.forked) drop_futures(self);
     Py_RETURN_NONE;
 }
@@ -194,8 +205,9 @@ PyMethodDef own_methods[] = {
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
-    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods, syscall_methods,
-                             sysmon_methods, coordinator_methods};
+    PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, netpoll_methods,
+                             chan_methods, sema_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -278,7 +290,11 @@ static PyObject *inotify_watch(PyObject *mod, PyObject *args) {
     return watch < 0 ? NULL : PyLong_FromLong(watch);
 }
 
-static PyMethodDef functions[] = {{"alarm", make_alarm, METH_NOARGS, NULL},
+static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, NULL},
+                                  {"lock_owner", lock_owner, METH_NOARGS, NULL},
+                                  {"stack_address", stack_address, METH_NOARGS, NULL},
+                                  {"send_self", send_self, METH_O, NULL},
+                                  {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
@@ -299,7 +315,12 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!finished && !(finished = PyLong_FromLong(1))) return NULL;
     PyObject *mod = PyModule_Create(&def), *type = mod ? PyType_FromSpec(&spec) : NULL;
     if (type && !Block_type) Block_type = PyType_FromSpec(&block_spec);
-    if (!type || !Block_type || PyModule_AddObject(mod, "View", type) ||
+    if (type && !Handle_type) Handle_type = PyType_FromSpec(&handle_spec);
+    if (type && !Wait_type) Wait_type = PyType_FromSpec(&wait_spec);
+    if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
+        PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
+        PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
+        PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||
         PyModule_AddIntConstant(mod, "RESULT_ERROR", RESULT_ERROR) ||
@@ -316,6 +337,10 @@ PyMODINIT_FUNC PyInit_native(void) {
         PyModule_AddIntConstant(mod, "WHY_LOCK", WHY_LOCK) ||
         PyModule_AddIntConstant(mod, "WHY_PREEMPTED", WHY_PREEMPTED) ||
         PyModule_AddIntConstant(mod, "WHY_OTHER", WHY_OTHER) ||
+        PyModule_AddIntConstant(mod, "POLL_WAITING", POLL_WAITING) ||
+        PyModule_AddIntConstant(mod, "POLL_READY", POLL_READY) || PyModule_AddIntConstant(mod, "POLL_GONE", POLL_GONE) ||
+        PyModule_AddIntConstant(mod, "SEMA_DONE", SEMA_DONE) || PyModule_AddIntConstant(mod, "SEMA_DIED", SEMA_DIED) ||
+        PyModule_AddIntConstant(mod, "SEMA_BLOCKS", SEMA_BLOCKS) ||
         PyModule_AddIntConstant(mod, "KIND_M", KIND_M) || PyModule_AddIntConstant(mod, "KIND_CLIENT", KIND_CLIENT)) {
         Py_XDECREF(mod);
         return NULL;

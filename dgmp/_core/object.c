@@ -101,7 +101,7 @@ static void end(struct view *v, uint32_t i) {
     pool_put(v, &v->seg->objects, &i, 1);
 }
 
-static void orphaned(struct view *v) {
+void object_orphaned(struct view *v) {
     atomic_fetch_add(&v->seg->orphans, 1);
     sysmon_wake(v);
 }
@@ -111,7 +111,7 @@ void object_drop(struct view *v, uint64_t word) {
     uint64_t s = load_acq(&o->state);
     if (load_acq(&o->escaped)) {
         clear_holder(o, v->self);
-        if (!has_holders(v, o)) orphaned(v);
+        if (!has_holders(v, o)) object_orphaned(v);
         return;
     }
     store_rel(&o->owner, v->self + 1);                        /* nobody else can refer to it */
@@ -121,7 +121,7 @@ void object_drop(struct view *v, uint64_t word) {
         store_rel(&o->escaped, 1);
         atomic_store(&o->state, s);
         store_rel(&o->owner, POOL_SHARED);
-        orphaned(v);
+        object_orphaned(v);
         return;
     }
     end(v, gword_index(word));
@@ -197,7 +197,7 @@ static uint64_t word_of(const char *at_words, uint64_t i) {
 }
 
 void objects_travel(struct view *v, const char *at_words, uint64_t n) {
-    uint64_t trace = atomic_load(&v->seg->trace);
+    uint64_t trace = atomic_fetch_add(&v->seg->trace, 0);     /* a fence too: who counts a trace after this finds the payload */
     for (uint64_t i = 0; i < n; i++) {
         uint64_t w = word_of(at_words, i);
         if (gword_index(w) < in_use(v)) atomic_store(&entry(v, gword_index(w))->touched, trace);
@@ -230,11 +230,27 @@ static void add_edge(struct trace *t, uint32_t to) {
     t->edges[t->from] = ++t->nedges;
 }
 
+static uint64_t elem_objects(struct view *v, const struct elem *e, const char **at_words) {
+    if (!(e->kind & ELEM_OBJECTS)) return 0;
+    if (e->off) return block_objects(v, e->off, e->len, at_words);
+    return e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, at_words) : 0;
+}
+
+void elem_hold(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    for (uint64_t i = 0; i < n; i++) object_hold(v, word_of(at_words, i));
+}
+
+void elem_travels(struct view *v, const struct elem *e) {
+    const char *at_words;
+    uint64_t n = elem_objects(v, e, &at_words);
+    if (n) objects_travel(v, at_words, n);
+}
+
 void elem_seen(struct view *v, void *to, const struct elem *e) {
     const char *at_words;
-    if (!(e->kind & ELEM_OBJECTS)) return;
-    uint64_t n = e->off ? block_objects(v, e->off, e->len, &at_words)
-                        : e->len <= ELEM_INLINE ? payload_objects(e->bytes, e->len, &at_words) : 0;
+    uint64_t n = elem_objects(v, e, &at_words);
     if (n) object_seen(to, at_words, n);
 }
 
@@ -317,7 +333,11 @@ static void follow(struct trace *t, uint32_t top) {
 static int end_orphan(struct view *v, uint32_t i, uint64_t trace) {
     struct object *o = entry(v, i);
     uint64_t s = atomic_load(&o->state);
-    if (OPHASE(s) != O_LIVE || !load_acq(&o->escaped) || atomic_load(&o->touched) >= trace) return 0;
+    if (OPHASE(s) != O_LIVE || !load_acq(&o->escaped)) return 0;
+    if (atomic_load(&o->touched) >= trace) {                  /* to be looked at again */
+        object_orphaned(v);
+        return 0;
+    }
     store_rel(&o->owner, v->self + 1);
     atomic_store(&o->state, OSTATE(O_ENDING, OTYPE(s), GGEN(s)));
     if (has_holders(v, o)) {                                  /* somebody came, and waits to see what becomes of it */
@@ -376,7 +396,7 @@ static void forget(struct view *v, uint32_t i, uint32_t dead) {
         if (was_its) store_rel(&o->owner, POOL_SHARED);
         if (has_holders(v, o)) return;
         if (load_acq(&o->escaped)) {
-            orphaned(v);
+            object_orphaned(v);
             return;
         }
         store_rel(&o->owner, v->self + 1);

@@ -5,6 +5,7 @@
  * to wake, its slots and the blocks it held.  Requeueing a word that another queue holds too is harmless: one state CAS
  * wins.  The order matters: its note says DEAD before its Ps are looked for, so that a waker who hands it one now fails.
  */
+#include "poller.h"
 #include "stw.h"
 #include "sudog.h"
 
@@ -181,7 +182,10 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
     atomic_store(&m->curg, 0);
+    atomic_store(&m->parked, 0);
+    atomic_store(&m->polled, 0);
     atomic_store(&m->token_queued, 0);
+    poller_died(v, dead);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
     release_ps(v, dead);
     requeue_tokens(v);

@@ -4,6 +4,7 @@
  * sparse: the tables are laid out for their greatest size, and pages come when first touched.
  */
 #include "core.h"
+#include "place.h"
 #include "sudog.h"
 
 #include <errno.h>
@@ -45,7 +46,7 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->max_ms = c->max_ms, s->nms = c->max_ms + c->nclients;
     s->nslots = c->nslots, s->nfns = 1u << 16;
     s->inbox_cap = 2ull * c->nslots;
-    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots;
+    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots, s->asyncq.cap = 2ull * c->nslots;
     s->allp = place(&end, s->nps, sizeof(struct p));
     s->allm = place(&end, s->nms, sizeof(struct m));
     s->fns = place(&end, s->nfns, sizeof(struct fn_entry));
@@ -58,8 +59,11 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->objects.ring.cells = place(&end, s->objects.n, 8), s->sudogs.ring.cells = place(&end, s->sudogs.n, 8);
     s->objects.base = place(&end, s->objects.n, s->objects.stride);
     s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
+    s->asyncq.cells = place(&end, s->asyncq.cap, 8);
     s->allgs = place(&end, s->nslots, sizeof(struct g));
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
+    s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;
     s->heap.base = place(&end, 1, c->heap_size);
     s->size = (end + 4095) & ~4095ull;
@@ -78,7 +82,9 @@ static int try_create(const struct config *c, int fd) {
     memcpy(s, &head, sizeof head);
     int e = lock_init(&s->globrunq.lock);
     if (!e) e = lock_init(&s->gfree.lock);
+    if (!e) e = lock_init(&s->asyncq.lock);
     if (!e) e = lock_init(&s->heap.lock);
+    if (!e) e = lock_init(&s->places.lock);
     if (!e) e = lock_init(&s->objects.ring.lock);
     if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);

@@ -66,10 +66,17 @@ static struct sudog *first(struct view *v, struct waitq *q) {
     return i ? sudog_at(v, i - 1) : NULL;
 }
 
+/* Its repair has begun: it is passed over, or the next one would be told of a death that concerns nobody. */
+static int is_dead(struct view *v, struct sudog *w) {
+    return MSTATE(atomic_load(&v->allm[load_rlx(&w->owner) - 1].note)) == M_DEAD;
+}
+
 /* Who waits gets what there is, in order. */
 static void serve(struct view *v, struct sema *s) {
     for (struct sudog *w; (w = first(v, &s->queue)) != NULL;) {
-        if (load_rlx(&s->died)) {
+        if (is_dead(v, w)) {
+            win(v, &s->queue, w);
+        } else if (load_rlx(&s->died)) {
             if (!win(v, &s->queue, w)) continue;
             finish(v, w, WAIT_CLOSED);
             store_rlx(&s->died, 0);
@@ -163,7 +170,7 @@ int sema_acquire(struct view *v, struct sema *s, uint32_t units, uint64_t waiter
     object_lock(v, &s->body);
     if (first(v, &s->queue)) serve(v, s);                     /* who has given up may stand there still */
     if (!first(v, &s->queue)) {
-        if (told(s)) {
+        if (s->n != SEMA_NO_LIMIT && told(s)) {
             how = SEMA_DIED;
         } else if (has_room(s, units)) {
             note_holder(v, s, waiter);

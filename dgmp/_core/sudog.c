@@ -127,14 +127,22 @@ void waitq_rebuild(struct view *v, struct waitq *q, uint32_t queue, struct body 
 
 void wait_finish(struct view *v, struct sudog *s, uint32_t how) { atomic_store(&leader_of(v, s)->done, how); }
 
+/* A G of our own M, readied by another of its Gs, need not go through the inbox. */
+static int readied_here(struct view *v, uint64_t w) {
+    uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
+    if (!v->on_main || v->nreadied == READIED_KEPT || GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
+    v->readied[v->nreadied++] = w;
+    return 1;
+}
+
 /* A thread of an M that wakes a G of the same M: the M's main thread may be parked. */
 void wait_wake(struct view *v, uint32_t leader, uint64_t waiter) {
     if (!waiter) {
         futex_wake(&sudog_at(v, leader)->done, 1 << 30);
-        return;
+    } else if (!readied_here(v, waiter)) {
+        gready(v, waiter);
+        if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
     }
-    gready(v, waiter);
-    if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
 }
 
 void elem_drop(struct view *v, struct elem *e) {
@@ -145,20 +153,27 @@ void elem_drop(struct view *v, struct elem *e) {
     heap_free(v, off);
 }
 
+/* Whether the dead one had won this wait and not ended it: then nobody but us touches it.  fired is read twice, as the sudog
+ * may serve another wait by the time done is read. */
+static int was_ending(struct sudog *leader, uint32_t dead) {
+    uint32_t fired = atomic_load(&leader->fired);
+    return fired && FIRED_BY(fired) == dead && FIRED_CASE(fired) != CANCELLED &&
+           atomic_load(&leader->done) == WAIT_PENDING && atomic_load(&leader->fired) == fired;
+}
+
 /* The waits that the dead one was ending.  What it was handing over, or taking, stays with the sudog. */
 static void finish_waits(struct view *v, uint32_t dead) {
     for (uint32_t i = 0; i < in_use(v); i++) {
-        struct sudog *s = sudog_at(v, i);
-        if (s->elem.off) heap_keep(v, s->elem.off, dead);
+        struct sudog *s = sudog_at(v, i), *leader = leader_of(v, s);
+        if (s->elem.off && was_ending(leader, dead) && FIRED_CASE(load_acq(&leader->fired)) == s->which)
+            heap_keep(v, s->elem.off, dead);
     }
     for (uint32_t i = 0; i < in_use(v); i++) {
         struct sudog *s = sudog_at(v, i);
         uint32_t fired = atomic_load(&s->fired);
-        if (!fired || FIRED_BY(fired) != dead || FIRED_CASE(fired) == CANCELLED) continue;
-        int pending = atomic_load(&s->done) == WAIT_PENDING;
-        if (atomic_load(&s->fired) != fired) continue;        /* the sudog serves another wait by now */
-        if (pending) atomic_store(&s->done, WAIT_RETRY);
-        wait_wake(v, i, s->waiter);
+        if (!fired || FIRED_BY(fired) != dead) continue;
+        if (was_ending(s, dead)) atomic_store(&s->done, WAIT_RETRY);
+        wait_wake(v, i, s->waiter);                           /* perhaps only this was missing */
     }
 }
 

@@ -5,11 +5,11 @@
 #include "object.h"
 
 /* A value on its way.  kind is the binding's; ELEM_OBJECTS: the payload ends with words of shared objects. */
-#define ELEM_INLINE 112
+#define ELEM_INLINE 108
 #define ELEM_OBJECTS 0x100u
 struct elem {
-    uint64_t off;                     /* its block, 0: inline */
-    uint32_t len, kind;
+    uint64_t off, len;                /* off: of its block, 0: inline */
+    uint32_t kind;
     char bytes[ELEM_INLINE];
 };
 
@@ -55,6 +55,8 @@ struct sudog *waitq_fire(struct view *v, struct waitq *q);      /* the first who
 void waitq_rebuild(struct view *v, struct waitq *q, uint32_t queue, struct body *b);  /* as the sudogs themselves say */
 void wait_finish(struct view *v, struct sudog *s, uint32_t how);  /* all is written: `done` */
 void wait_wake(struct view *v, uint32_t leader, uint64_t waiter);  /* after that, best without the lock */
+void elem_hold(struct view *v, const struct elem *e);           /* we hold the objects in it: it is about to leave its place */
+void elem_travels(struct view *v, const struct elem *e);        /* it has been put where others find it */
 void elem_drop(struct view *v, struct elem *e);                 /* its block, if it is in use, is freed */
 void elem_seen(struct view *v, void *to, const struct elem *e);   /* for object_type.contents */
 void sudogs_repair(struct view *v, uint32_t dead);              /* waits that it was ending go on; its own are no more */

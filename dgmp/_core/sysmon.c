@@ -7,7 +7,10 @@
  * its state at the first look already; so is the one that kept work waiting while nobody looked.
  * An M without a P, in user code, whose clock moves and whose main thread runs is one that has come back from a blocking call.
  *
- * While there is no work that waits for a P, and no more Ms without one than idle Ps, nobody need look: after a tenth of a
+ * A G that runs for 10 ms while started Gs of its M can go on, or words for them may lie in its inbox, is asked to give way (Go:
+ * preemptone); again and again, as it may be where it cannot.  Both kinds of M get the same signal, and know what to do.
+ *
+ * While there is no work that waits for a P, no such G, and no more Ms without one than idle Ps, nobody need look: after a tenth of a
  * second of that sysmon sleeps until somebody finds no idle P (wakep), or until the coordinator has something else to do.
  */
 #include "sysmon.h"
@@ -28,6 +31,7 @@
 #define HASTY_NS 1000000              /* while a function runs that was seen to block */
 #define QUIET_LOOKS 50
 #define TELL_AGAIN_NS 10000000        /* an M that was told to stop and has not is in C code, or in the runtime's */
+#define SLICE_NS 10000000             /* how long a G may keep others waiting (Go: forcePreemptNS) */
 #define WHOLE 0                       /* no function: each call brings its own (ship.functions) */
 
 int sysmon_init(struct view *v, struct sysmon *s) {
@@ -124,6 +128,31 @@ static int look_at_m(struct view *v, struct sysmon *s, uint32_t m, int64_t now) 
     return 1;
 }
 
+/* Whether started Gs of an M that holds a P wait, or may, while another G runs there. */
+static int keeps_waiting(struct view *v, uint32_t m) {
+    return load_acq(&v->allm[m].curg) && (load_acq(&v->allm[m].ready) || !inbox_empty(v, m)) && holds_p(v, m);
+}
+
+/* Whether the G that runs there has had its time. */
+static int look_at_g(struct view *v, struct sysmon *s, uint32_t m, int64_t now) {
+    struct m_seen *seen = &s->ms[m];
+    struct m *mp = &v->allm[m];
+    uint64_t g = load_acq(&mp->curg), switches = load_rlx(&mp->n_parks) + load_rlx(&mp->n_executed);
+    if (g != seen->g || switches != seen->switches) {
+        seen->g = g, seen->switches = switches, seen->since = now;
+        return 0;
+    }
+    if (now - seen->since < SLICE_NS || state_of(load_acq(&mp->pid)) != 'R') return 0;
+    seen->since = now;
+    return 1;
+}
+
+static int any_keeps_waiting(struct view *v) {
+    for (uint32_t i = 0; i < v->seg->max_ms; i++)
+        if (keeps_waiting(v, i)) return 1;
+    return 0;
+}
+
 uint32_t ms_without_p(struct view *v) {
     uint32_t n = 0;
     for (uint32_t i = 0; i < v->seg->max_ms; i++) n += is_loose(v, i);
@@ -132,7 +161,7 @@ uint32_t ms_without_p(struct view *v) {
 
 /* Whether anybody would gain by a look. */
 static int has_reason(struct view *v, uint32_t loose) {
-    return work_anywhere(v) || loose > npidle(v);
+    return work_anywhere(v) || loose > npidle(v) || any_keeps_waiting(v);
 }
 
 uint32_t sysmon_look(struct view *v, struct sysmon *s, int64_t now) {
@@ -141,6 +170,8 @@ uint32_t sysmon_look(struct view *v, struct sysmon *s, int64_t now) {
     for (uint32_t i = 0; i < v->seg->max_ms; i++) {
         if (!is_loose(v, i)) {
             s->ms[i].curg = 0;
+            if (!keeps_waiting(v, i)) s->ms[i].g = 0;
+            else if (look_at_g(v, s, i, now)) s->loose[s->nloose++] = i;
             continue;
         }
         loose++;
@@ -164,7 +195,7 @@ static int sysmon_slow(struct view *v) {
 }
 
 static int64_t pause_ns(struct view *v, struct sysmon *s) {
-    if (!work_anywhere(v)) return PATIENT_NS;
+    if (!work_anywhere(v)) return any_keeps_waiting(v) ? LOOK_NS : PATIENT_NS;
     for (uint32_t i = 0; i < v->seg->nprocs; i++) {
         uint64_t own = load_acq(&v->allp[i].own);
         if (OWN_STATE(own) == P_SYSCALL && OWN_M(own) < v->seg->max_ms && known_to_block(v, s, function_of(v, OWN_M(own))))

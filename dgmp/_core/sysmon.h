@@ -8,10 +8,12 @@ struct p_seen {                       /* a P, as it was at the last look */
     int64_t cpu;                      /* what its M had used, in ns */
     uint32_t asleep;                  /* whether that slept */
 };
-struct m_seen {                       /* an M in user code without a P */
-    uint64_t curg;
+struct m_seen {
+    uint64_t curg;                    /* in user code without a P: */
     int64_t cpu;
     int64_t told;                     /* when it was last told to stop */
+    uint64_t g, switches;             /* with one, while others of its Gs wait: what runs, since we know not how long before */
+    int64_t since;                    /* `since`, or since it was last asked to give way */
 };
 struct sysmon {                       /* the coordinator's memory */
     struct p_seen *ps;
@@ -20,7 +22,7 @@ struct sysmon {                       /* the coordinator's memory */
     uint32_t quiet, eager;            /* looks in a row that had no reason; this is the first one that has */
     uint32_t nblocked, nloose;        /* what the last look has found: */
     uint32_t *blocked;                /* Ps whose M blocks, with the words they were seen to have in ps, */
-    uint32_t *loose;                  /* and Ms that run user code without a P */
+    uint32_t *loose;                  /* and Ms to be sent SIGURG: see sysmon.c */
 };
 
 int sysmon_init(struct view *v, struct sysmon *s);              /* 0: out of memory */

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block
+from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block, Handle
 from ..errors import Cancelled, EncodingError, WorkerDied
 from ..ship import closure, values
 
@@ -40,6 +40,15 @@ def deadline_of(timeout: float | None) -> int | None:
     if timeout > FOR_EVER:
         return None
     return time.monotonic_ns() + (int(float(timeout) * 1e9) if timeout > 0 else 0)
+
+
+class Quick:
+    """A callback of ours that never blocks: it may run on the scheduler."""
+
+    __slots__ = ()
+
+    def __call__(self, future: Any) -> None:
+        raise NotImplementedError
 
 
 class AnyOf:
@@ -109,7 +118,7 @@ class Future(Generic[T]):
     in_chunks = False  # whether who waits for it may as well wait for a few
     word: int  # of its slot; the core sets it as it spawns the G
     _kind: int  # of the result, in _data; the core sets both, and _state after them
-    _data: bytes | Block
+    _data: bytes | Block | tuple[bytes | Block, tuple[Handle | None, ...]]  # and what keeps the shared objects in it
     _value: Any  # when it is DECODED
     _error: BaseException | None
 
@@ -126,6 +135,11 @@ class Future(Generic[T]):
     def name(self) -> str:
         """The G's name: as given to `spawn`, else its function's."""
         return self._name or values.describe(self._fn)
+
+    @property
+    def _label(self) -> str:
+        """The G's name in dumps, for the core."""
+        return self._name or values.label(self._fn)
 
     @property
     def spawned_at(self) -> str:
@@ -171,11 +185,15 @@ class Future(Generic[T]):
         data = self._data  # before the state: another thread may be at it too
         if self._state != FINISHED:
             return
+        kept = data
+        if isinstance(data, tuple):
+            data = data[0]
         if self._kind == RESULT_WORKER_DIED:
             value: Any = None
             error: BaseException | None = self._worker_died(bytes(data))
         else:
             value, error = closure.decode_result(self._kind, data, self)
+        del kept
         if isinstance(error, EncodingError):
             error.add_note(f"the G was spawned at {self.spawned_at}")
         if self._state == FINISHED:
@@ -222,6 +240,23 @@ class Future(Generic[T]):
                 del self, error, context  # no cycle from the traceback to the future
         value: T = self._value
         return value
+
+    def __await__(self) -> Generator[Any, None, T]:
+        """In a coroutine: its result, once it has finished; other tasks of the loop run meanwhile.  Cancelling the one that
+        awaits does not cancel the G.
+
+        Example:
+            >>> import asyncio, dgmp
+            >>> async def main():
+            ...     return await dgmp.go(pow, 2, 5) + await dgmp.go(pow, 2, 3)
+            >>> asyncio.run(main()), dgmp.go(main).result()
+            (40, 40)
+        """
+        if self._state == PENDING:
+            from . import awaiting
+
+            yield from awaiting.wait(self)
+        return self.result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Waits as `result` does; the exception the G ended with, or None."""

@@ -1,14 +1,16 @@
 """Group: a block that does not end before its Gs do (Go: errgroup.Group; asyncio.TaskGroup).
 
 A Group is told of the end of each of its Gs by whoever collects in this process (`Listener`), so an error is seen while the
-block still runs.  Then the others are cancelled, and the block itself: a G that is in it raises Cancelled where it waits, or
-in the next `go` of the Group.  The Group belongs to the thread or G that has entered it.
+block still runs.  Then the others are cancelled, and the block itself: the G or thread that is in it raises Cancelled where
+it waits, or in the next `go` of the Group.  A thread that waits for something other than Gs collects now and then.  The Group
+belongs to the thread or G that has entered it.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,13 +34,14 @@ class Gs(Listener):
         member, gp: the G that is in the block, if it is one.
     """
 
-    __slots__ = ("node", "member", "gp", "live", "failed", "stopped", "raised")
+    __slots__ = ("node", "member", "gp", "thread", "live", "failed", "stopped", "raised")
 
     name = "the Gs of a Group"
 
     def __init__(self, node: Node, member: Member | None, gp: G | None) -> None:
         super().__init__()
         self.node, self.member, self.gp = node, member, gp
+        self.thread = get_ident()
         self.live: OrderedDict[int, Future[Any]] = OrderedDict()
         self.failed: list[Future[Any]] = []
         self.stopped = False  # they have been cancelled: no more are taken
@@ -79,11 +82,19 @@ class Gs(Listener):
             assert self.gp.stop is not None
             self.gp.stop.add(self)
             self.member.m.goready(self.gp.word)
+        elif self.thread:
+            self.node.stops.setdefault(self.thread, set()).add(self)
 
     def block_is_over(self) -> None:
         gp, self.gp = self.gp, None
+        thread, self.thread = self.thread, 0
         if gp is not None and gp.stop is not None:
             gp.stop.discard(self)
+        stops = self.node.stops.get(thread)
+        if stops is not None:
+            stops.discard(self)
+            if not stops:
+                self.node.stops.pop(thread, None)
 
 
 def rank(error: BaseException) -> int:
@@ -95,8 +106,8 @@ class Group:
     """Structured concurrency: a `with` block that waits for the Gs that are spawned in it.
 
     When one of them fails the others are cancelled, and an ExceptionGroup of all errors is raised at the end of the block;
-    the Cancelled of those that were cancelled are left out.  The block itself is cancelled, too: where it waits, if a G is in
-    it; in the next `go` in any case.  When the block raises, all are cancelled, and its exception is raised: in an
+    the Cancelled of those that were cancelled are left out.  The block itself is cancelled, too, where it waits in a call of
+    dgmp, or in the next `go`.  When the block raises, all are cancelled, and its exception is raised: in an
     ExceptionGroup if some of them failed, by itself otherwise.  Who is cancelled, or interrupted, while it waits at the end
     cancels them, and waits on; after a second interrupt it does not.
 
@@ -133,8 +144,7 @@ class Group:
         if self._state != "new":
             raise RuntimeError("a Group can be entered once")
         node = api.node() if self._runtime is None else self._runtime.node
-        member = api._member
-        gp = member.m.curg if member is not None and member.m.in_g() else None
+        member, gp = api._member, api.current_g()
         if gp is not None and gp.stop is None:
             gp.stop = set()
         self._gs, self._state = Gs(node, member, gp), "open"

@@ -310,7 +310,8 @@ class Chunks:
         return noticed
 
     def learn(self, chunk: Sent) -> None:
-        chunk.came = max(chunk.came, len(chunk._data))
+        data = chunk._data
+        chunk.came = max(chunk.came, len(data[0] if isinstance(data, tuple) else data))
         if chunk.exception() is None:
             self.pace.done(chunk.count, chunk._value[0], max(chunk.size, chunk.came))
 

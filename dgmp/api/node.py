@@ -17,16 +17,19 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
-from .._core import WHY_FUTURE, WHY_OTHER, Block, View
+from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
-from ..ship import closure, functions
+from ..runtime import nodes
+from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
-from .future import PENDING, AnyOf, Future, Listener, deadline_of
+from .future import PENDING, AnyOf, Future, Listener, Quick, deadline_of
 from .world import Teller
 
 if TYPE_CHECKING:
+    from .._core import Wait
     from ..runtime import proc
     from ..runtime.signals import Signals
+    from .chan import Codec
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
@@ -39,6 +42,8 @@ LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 PATIENCE_NS = 10_000_000
+NO_TIME = (1 << 63) - 1  # Wait.until: never
+WAIT_SPIN_NS = 20_000  # a thread's, for what comes through a channel
 SPIN_NS = 60_000  # a little more than a task on a spinning M takes, and two wake-ups cost
 
 
@@ -67,8 +72,11 @@ class Node:
     where = LOCAL_TAIL
     idle_look_ns = -1  # how often the collector thread looks whether the runtime is still there
 
+    deadline = staticmethod(deadline_of)
+
     def __init__(self, view: View) -> None:
         self.view = view
+        nodes[view.runtime_id] = self
         self.encoder = closure.Encoder(view)
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
@@ -80,9 +88,11 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
         self.run_handlers: Callable[[], None] = lambda: None
+        self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -94,7 +104,8 @@ class Node:
         if not callable(fn):
             raise TypeError(f"a G needs a function, not {fn!r}")
         frame = sys._getframe(depth)
-        future: Future[Any] = Future(self, fn, name, frame.f_code, frame.f_lasti)
+        code, lasti = frame.f_code, frame.f_lasti
+        future: Future[Any] = Future(self, fn, name, code, lasti)
         small = plain = not kwargs
         for x in args:
             if type(x) not in SMALL_TYPES:
@@ -109,8 +120,9 @@ class Node:
                 key, data, deps = self.encode_with_futures(fn, args, kwargs)
             if where is None:
                 where = self.where
+            label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -132,10 +144,17 @@ class Node:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
             raise self.gone
-        if self.view.outstanding >= self.quota or not self.view.spawn(future, key, call, self.behind(), None):
+        if self.view.outstanding >= self.quota or not self.view.spawn(
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
             return False
         self.spawned += 1
         return True
+
+    def encode(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[int, bytes | Block]:
+        """What `send` takes, of a call without Futures among its arguments."""
+        self.look_for_changes()
+        key, data = self.encoder.encode(fn, args, False)
+        return key, data if isinstance(data, bytes) else self.pack(data)
 
     def behind(self) -> int:
         return LOCAL_TAIL
@@ -232,7 +251,7 @@ class Node:
     def stats(self) -> dict[str, Any]:
         """See Runtime.stats."""
         blocks, size = self.view.large()
-        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size}
+        return self.view.stats() | {"large_blocks": blocks, "large_bytes": size, "objects": self.view.objects()}
 
     # ------------------------------------------------------------------ collecting and waiting
     def collect(self, ours: int = 0) -> None:
@@ -290,6 +309,10 @@ class Node:
                 self.collector = threading.Thread(target=self.collect_for_ever, name="dgmp-collector", daemon=True)
                 self.collector.start()
 
+    def collects_for(self, loop: Any) -> bool:
+        """Whether the thread of this asyncio loop collects results anyway."""
+        return False
+
     def collect_for_ever(self) -> None:
         self.sleepers += 1
         try:
@@ -337,16 +360,47 @@ class Node:
                     self.view.wait(seq, future.word, NEVER, spin, left)
                 self.collect(1)
                 self.few = outstanding - self.view.outstanding < FEW
+                if self.stops and future._state == PENDING and self.is_told():
+                    self.raise_cancelled()
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
-                    self.look()
+                    self.look(deadline is None)
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
                 self.view.kick()  # who else waits learns that its wish is the published one now
 
-    def look(self) -> None:
-        """Is the runtime still there?"""
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        """The calling thread sleeps until wait may have ended, or the deadline (monotonic, ns).  It may come back early.
+
+        True: who waits has been told to end.  If the wait can be given up, raise_cancelled comes next.
+        """
+        if self.stops and self.is_told():
+            return True
+        left = min(LOOK_NS, wait.until - time.monotonic_ns())
+        if deadline is not None:
+            left = min(left, deadline - time.monotonic_ns())
+        wait.sleep(min(WAIT_SPIN_NS, left), left)
+        if time.monotonic_ns() - self.looked > LOOK_NS:
+            self.looked = time.monotonic_ns()
+            self.collect()
+            self.look()
+        return False
+
+    def is_told(self) -> bool:
+        """Whether the calling thread is to raise Cancelled."""
+        return threading.get_ident() in self.stops
+
+    def raise_cancelled(self) -> None:
+        """The calling thread, or G, is to raise Cancelled: it does."""
+        error = Cancelled("the Group was cancelled")
+        for group in self.stops.pop(threading.get_ident(), ()):
+            group.raised = error
+        raise error
+
+    def look(self, for_ever: bool = False) -> None:
+        """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
+        learns that."""
 
 
 class Member(Node):
@@ -396,6 +450,8 @@ class Member(Node):
         finally:
             if self.pending:
                 self.run_handlers()
+            if self.m.overdue is not None:
+                self.m.settle_overdue()
 
     def wait(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         m = self.m
@@ -411,6 +467,20 @@ class Member(Node):
             self.show()
             if self.pending:
                 self.run_handlers()
+
+    def await_(self, wait: Wait, deadline: int | None, reason: int) -> bool:
+        m, gp = self.m, self.m.curg
+        if gp is None or not m.in_g():
+            if threading.get_ident() == m.thread:
+                raise RuntimeError("a signal handler whose G has ended runs on the scheduler and cannot wait")
+            return super().await_(wait, deadline, reason)
+        until = wait.until
+        if until < NO_TIME:
+            deadline = until if deadline is None else min(deadline, until)
+        m.gopark(wait, deadline, reason, True)
+        if self.pending:
+            self.run_handlers()
+        return gp.asked or bool(gp.stop)
 
     def park_until(self, future: Future[Any] | AnyOf | Listener, timeout: float | None) -> None:
         self.m.collect()
@@ -455,10 +525,19 @@ class Member(Node):
                 self.raise_cancelled()
         return True
 
-    def raise_cancelled(self) -> None:
-        """The calling G is to raise Cancelled: it does."""
+    def gosched(self) -> None:
+        """The calling G gives way."""
         gp = self.m.curg
-        assert gp is not None
+        self.m.gosched()
+        if self.pending:
+            self.run_handlers()
+        if gp is not None and (gp.asked or gp.stop):
+            self.raise_cancelled()
+
+    def raise_cancelled(self) -> None:
+        gp = self.m.curg
+        if gp is None or not self.m.in_g():
+            return super().raise_cancelled()
         if gp.asked or not gp.stop:
             error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
         else:
@@ -470,6 +549,17 @@ class Member(Node):
         gp.asked = False
         self.view.told(gp.word)
         raise error
+
+    def wait_fd(self, fd: int, write: bool, deadline: int | None) -> bool:
+        """The calling G waits until fd is ready, or the deadline; whether it is."""
+        from ..runtime.netpoll import Wait
+
+        wait = Wait(self.m, fd, write)
+        try:
+            self.park(wait, deadline, WHY_IO)
+        finally:
+            ready = wait.end()
+        return ready
 
     def collect(self, ours: int = 0) -> None:
         if threading.get_ident() == self.m.thread:
@@ -484,7 +574,12 @@ class Member(Node):
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
+    def collects_for(self, loop: Any) -> bool:
+        return self.m.asyncs is not None and self.m.asyncs.loop is loop
+
     def ready(self, word: int) -> None:
+        if self.output is not None and (text := self.view.told_deadlock(word)):
+            self.m.deadlocks[word] = self.view.function(text).decode(errors="replace")
         self.m.goready(word)
 
     def call(self, future: Future[Any], then: Any) -> None:
@@ -493,7 +588,7 @@ class Member(Node):
             self.m.goready(then)
         elif isinstance(then, Listener):
             then.ended(future)
-        elif threading.get_ident() != self.m.thread:
+        elif threading.get_ident() != self.m.thread or isinstance(then, Quick):
             future.run_callback(then)
         else:
             if self.caller is None:
@@ -524,6 +619,9 @@ class Client(Node):
         super().__init__(view)
         self.alive = alive
         self.output = output
+        self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
+        self.look_again = 0  # not before, at what may come from outside
+        self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
         from .levels import Levels
 
         Levels(view)
@@ -574,13 +672,25 @@ class Client(Node):
             self.view.shown(outputs)
         self.view.drain(self.untold, written_to)
 
-    def look(self) -> None:
+    def look(self, for_ever: bool = False) -> None:
         if self.output is not None and self.output.is_ours():
             self.output.make_room()
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
             raise self.gone
+        if for_ever:
+            self.checkdead()
+
+    def checkdead(self) -> None:
+        self.collect()
+        done = self.view.checkdead()
+        if not done:
+            self.asleep = None
+            return
+        from . import deadlock
+
+        deadlock.check(self, done)
 
     def end(self, error: BaseException) -> None:
         """No more work: every pending Future ends with error."""

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from .._core import receive
@@ -46,6 +47,7 @@ class Output:
         self.closed = False
         self.thread: int | None = None
         self.ended = threading.Lock()
+        self.waits: Callable[[int], object] = int  # is told when the thread begins to wait for more, and ends: 1, -1
         _outputs.add(self)
 
     def start(self) -> None:
@@ -65,7 +67,14 @@ class Output:
 
     def show_for_ever(self) -> None:
         with contextlib.suppress(OSError):
-            while not self.closed and self.ours.recv(1, socket.MSG_PEEK):
+            while not self.closed:
+                self.waits(1)
+                try:
+                    more = self.ours.recv(1, socket.MSG_PEEK)
+                finally:
+                    self.waits(-1)
+                if not more:
+                    break
                 with contextlib.suppress(BaseException):  # of user code: sys.exit in a handler
                     self.show()
                 time.sleep(PAUSE)  # a G that prints much need not wake us for each line

@@ -18,19 +18,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core import View, alarm
-from ..errors import CoordinatorDied, DgmpError, RuntimeClosed
+from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed
 from ..runtime import boot
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
+    from ..runtime.proc import G
+    from .chan import Chan
     from .future import Future
     from .node import Client, Member, Node
     from .output import Output
+    from .snapshot import Snapshot
     from .world import Teller
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
+LOOK_NS = 250_000_000  # how often close looks whether all Gs are asleep for ever
 CLOSE_PAUSE_SECONDS, LONGEST_CLOSE_PAUSE_SECONDS = 0.001, 0.02
 
 
@@ -93,12 +97,16 @@ class Runtime:
             finally:
                 os.close(segment)
             undo.callback(output.close)
+            from . import quit
             from .node import Client  # what takes long to import is imported while the others start, too
 
             self.node: Client = Client(view, self._alive, output if main is None else None)
             self._procs = view.nprocs
             self.main = self._newproc(main)
+            if main is not None:
+                self.node.main_word = self.main.word
             self._mstart(view)
+            quit.install(view)
             _runtimes.add(self)
             undo.pop_all()
 
@@ -205,12 +213,19 @@ class Runtime:
 
         return start(self.node, fn, iterables, chunksize, buffersize, 2, ordered=False)
 
+    def chan(self, capacity: int = 0) -> Chan[Any]:
+        """A `dgmp.Chan` of this runtime."""
+        from .chan import Chan
+
+        return Chan(capacity, runtime=self)
+
     def stats(self) -> dict[str, Any]:
         """Counters and queue lengths of the scheduler, as a dict.
 
         gs (executed), spawned, num_g (not yet collected), steals, stolen, parks, globals (taken from the global queue),
         ms_made; gomaxprocs, idleprocs, threads, idlethreads, spinningthreads, needspinning, runqueue, runq; large_blocks and
-        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more).
+        large_bytes (in shared memory: arguments and results of 64 KiB and more, until nobody reads them any more); objects
+        (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
             raise self.node.gone
@@ -219,6 +234,14 @@ class Runtime:
     def gomaxprocs(self, n: int | None = None) -> int:
         """As `dgmp.gomaxprocs`, of this runtime."""
         return self.node.gomaxprocs(n)
+
+    def snapshot(self) -> Snapshot:
+        """As `dgmp.snapshot`, of this runtime."""
+        from .snapshot import take
+
+        if self.node.gone is not None:
+            raise self.node.gone
+        return take(self.node.view)
 
     def send_signal(self, number: int) -> None:
         """Sends a signal to m0, for the script of `dgmp run`."""
@@ -231,6 +254,9 @@ class Runtime:
 
         Args:
             cancel: drop the Gs that have not finished instead.
+
+        Raises:
+            Deadlock: all of them wait, for nothing that can come; the runtime is closed all the same.
         """
         if self._owner != os.getpid():
             return
@@ -246,18 +272,37 @@ class Runtime:
     def _wait_for_all(self) -> None:
         """For the Gs of this program by waiting, for those of Gs by looking again and again."""
         pause = CLOSE_PAUSE_SECONDS
-        with contextlib.suppress(DgmpError):  # closed by another thread, or its coordinator died
-            while self.node.gone is None:
+        looked = time.monotonic_ns()
+        while self.node.gone is None:
+            try:
                 for future in self.node.view.pending():
-                    with contextlib.suppress(Exception):
-                        future.exception()  # type: ignore[attr-defined]
+                    self._wait_for(future)
                 if not self.node.view.unfinished():
                     return
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
+                if time.monotonic_ns() - looked > LOOK_NS:
+                    looked = time.monotonic_ns()
+                    self.node.look(True)
+            except Deadlock:
+                raise
+            except DgmpError:  # closed by another thread, or its coordinator died
+                return
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_CLOSE_PAUSE_SECONDS)
+
+    @staticmethod
+    def _wait_for(future: Any) -> None:
+        try:
+            future.exception()
+        except Deadlock:
+            raise
+        except Exception:
+            pass
 
     def _end(self) -> None:
+        from . import quit
+
         _runtimes.discard(self)
+        quit.remove(self.node.view)
         try:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
@@ -380,6 +425,15 @@ def _boot_default() -> Runtime:
             raise RuntimeError("this process was forked from a dgmp process and is no member of its runtime; start one "
                                "of its own with dgmp.Runtime()")
     return runtime
+
+
+def node_of(runtime_id: int) -> Node | None:
+    """This process's access to the runtime of that id, if it is a member or a client of it."""
+    nodes: list[Node] = [_member] if _member is not None else [runtime.node for runtime in list(_runtimes)]
+    for at in nodes:
+        if at.gone is None and at.view.runtime_id == runtime_id:
+            return at
+    return None
 
 
 def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
@@ -529,6 +583,31 @@ def stats() -> dict[str, Any]:
     return node().stats()
 
 
+def snapshot() -> Snapshot:
+    """Every G, M and P of the runtime of this process, and what it is doing; nothing is stopped for it.
+
+    From the program and inside Gs.  `str()` of it is a dump in the manner of Go's goroutine dump, `to_dict()` is for JSON.
+    SIGQUIT (Ctrl-\\) to the program prints the dump, too, and then ends the program, as in Go.
+
+    Returns:
+        A Snapshot: gs, ms, ps, runqueue, clientqueue (Go: the dump of all goroutines, and GODEBUG=scheddetail=1).
+
+    Raises:
+        RuntimeClosed: the program is ending.
+
+    Example:
+        >>> import dgmp
+        >>> f = dgmp.spawn(abs, (-1,), name="mine")
+        >>> [g.name for g in dgmp.snapshot().gs if g.name == "mine"]
+        ['mine']
+        >>> f.result()
+        1
+    """
+    from .snapshot import take
+
+    return take(node().view)
+
+
 def num_g() -> int:
     """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
     at = node()
@@ -560,18 +639,22 @@ def gomaxprocs(n: int | None = None) -> int:
     return node().gomaxprocs(n)
 
 
+def current_g() -> G | None:
+    """The G that calls; None outside of Gs."""
+    return _member.m.curg if _member is not None and _member.m.in_g() else None
+
+
 def goid() -> int | None:
     """The id of the G that calls; None outside of Gs."""
-    gp = _member.m.curg if _member is not None and _member.m.in_g() else None
+    gp = None if _member is None else _member.m.running_g()
     return None if gp is None else gp.goid
 
 
 def current() -> dict[str, Any] | None:
     """The G, M and P in which the caller runs: {"g": id, "name", "m", "pid", "p"}; None outside of Gs."""
-    if _member is None or not _member.m.in_g():
+    gp = None if _member is None else _member.m.running_g()
+    if _member is None or gp is None:
         return None
-    gp = _member.m.curg
-    assert gp is not None
     return {"g": gp.goid, "name": gp.name, "m": _member.view.id, "pid": os.getpid(), "p": _member.view.p}
 
 
@@ -582,12 +665,7 @@ def gosched() -> None:
         Cancelled: the calling G was asked to end.
     """
     if _member is not None and _member.m.in_g():
-        gp = _member.m.curg
-        _member.m.gosched()
-        if _member.pending:
-            _member.run_handlers()
-        if gp is not None and (gp.asked or gp.stop):
-            _member.raise_cancelled()
+        _member.gosched()
     else:
         time.sleep(0)
 
@@ -609,8 +687,5 @@ def cancelled() -> bool:
         >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
         True
     """
-    if _member is None or not _member.m.in_g():
-        return False
-    gp = _member.m.curg
-    assert gp is not None
-    return bool(gp.stop) or _member.view.asked(gp.word)
+    gp = current_g()
+    return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word) != 0)

@@ -35,6 +35,8 @@ SLOW_TICK_NS = 80_000_000  # when there is work and nothing to see to: it double
 TRIM_NS = 10_000_000_000  # so long after all has fallen idle, free memory goes back to the system,
 TRIM_BYTES = 64 << 20  # so much at once,
 TRIM_PACE_NS = 1_000_000  # and then the next
+MANY_ORPHANS = 4096  # shared objects that may have ended: so many, or after so long, it is looked which have
+TRACE_NS = 1_000_000_000
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
 BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
@@ -63,6 +65,7 @@ class Coordinator:
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
         self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
+        self.traced = now  # when it was looked which shared objects have ended
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
         self.ms: dict[int, int] = {}  # m -> pid, alive as far as we know
@@ -210,6 +213,11 @@ class Coordinator:
             actions.append(("print", schedtrace_line(self.view.stats(), (now - self.booted) // 1_000_000)))
         return actions + self.newm()
 
+    def trace(self, now: int) -> None:
+        """Shared objects to which nobody refers end."""
+        self.traced = now
+        self.view.trace()
+
     def trim(self) -> bool:
         """Gives some of the free memory back.  Whether there is more."""
         given = 0
@@ -223,8 +231,13 @@ class Coordinator:
     def sysmon(self, now: int) -> list[Action]:
         """One look (Go: sysmon).  Work beside an idle P, look after look, is seen to; that happens when no process could be
         made, when somebody who was about to wake an M was stopped, and would when a wake-up was lost."""
+        orphans = self.view.orphans()
+        if orphans > MANY_ORPHANS or (orphans and now - self.traced > TRACE_NS):
+            self.trace(now)
         if self.view.sysmon_sleep():
             self.awake = False
+            if self.view.orphans():
+                self.trace(now)
             self.trim_at = now + TRIM_NS
             self.no_forks = self.stranded = 0
             return []

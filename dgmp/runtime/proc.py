@@ -25,21 +25,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from heapq import heapify, heappop, heappush
 from math import gcd
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from greenlet import getcurrent, greenlet
 
-from .._core import RESULT_CANCELLED, RESULT_NO_MEMORY, WHY_FUTURE, WHY_GOSCHED, Block, View
-from ..errors import Cancelled
-from ..ship import closure, values
+from .._core import (
+    RESULT_CANCELLED,
+    RESULT_NO_MEMORY,
+    WHY_FUTURE,
+    WHY_GOSCHED,
+    WHY_PREEMPTED,
+    Block,
+    View,
+    stack_address,
+)
+from ..errors import Cancelled, Deadlock
+from ..ship import closure, functions, travel, values
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
+from .timers import Timers
 from .world import Worlds
 
 if TYPE_CHECKING:
+    from .aio import Asyncs
     from .output import Output
 
 # Every 61st G the global queue comes first (Go's prime), but at the latest after 10 ms: our Gs are long, and 61 of them
@@ -54,12 +65,15 @@ STEAL_ROUNDS = 4
 # hundred 5 ms tasks would wait behind each other for a quarter of a second, out of order, beside an M without work.
 SHARE_NS = 1_000_000
 MOST_SHARE = 128
+# Pooled greenlets: an M that had a hundred thousand parked Gs gives their memory back.
+MOST_RUNNERS = 256
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
-TO_RAISE, P_TAKEN = 1, 2  # flags of View.gpark
+TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
+ASKED = 1  # of View.asked
 
 
 class G:
@@ -82,6 +96,12 @@ class G:
         return values.describe(self.fn)
 
 
+class Runner(greenlet):  # type: ignore[misc]
+    """Holds the stack of one G after the other."""
+
+    __slots__ = ("mark",)  # where its C stack begins, for runtime.asyncpreempt
+
+
 def steal_order(n: int) -> list[int]:
     """The steps coprime with n: stepping by one of them from anywhere visits 0..n-1 once each (Go: randomOrder)."""
     return [i for i in range(1, n + 1) if gcd(i, n) == 1]
@@ -101,8 +121,11 @@ class M:
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
-        self.timers: list[Any] = []  # heap of [deadline, serial, word]: parked Gs that wait no longer than until then
-        self.serial = 0
+        self.timers = Timers()  # of parked Gs that wait no longer than until then
+        self.asyncs: Asyncs | None = None  # those of its Gs that are coroutines
+        self.async_keys: set[int] = set()  # of functions that make them
+        self.polled = 0  # how many of its Gs wait for descriptors
+        self.deadlocks: dict[int, str] = {}  # what parked Gs are to raise, by their word
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
@@ -124,6 +147,7 @@ class M:
         self.tainted = False  # such a G has ended: this M ends when nothing needs it any more
         self.locked = False  # either of these
         self.thread = threading.get_ident()
+        view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
@@ -131,9 +155,16 @@ class M:
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
+        self.run_handlers: Callable[[], None] = self.pending.clear
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
+        self.overdue: G | None = None  # it was to be preempted, and could not be where it was
+        self.nopreempt: dict[int, int] = {}  # words of Gs that must not be, and how many times over
+        self.running_loop: Callable[[], Any] | None = None  # runtime.loops sets these three once asyncio is imported
+        self.leave_loop: Callable[[], Any] = self.untold.clear
+        self.enter_loop: Callable[[Any], None] = self.untold.remove
+        view.watch_ready(self.ready, self.yielded)
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -144,7 +175,11 @@ class M:
         else:
             self.stopm()
         while True:
-            self.execute(self.schedule())
+            gp = self.next
+            if gp is None:
+                gp = self.schedule()
+            self.next = None
+            self.execute(gp)
 
     def pinned(self) -> None:
         if self.affinity is not None:
@@ -160,6 +195,10 @@ class M:
         while True:
             if self.pending:
                 self.run_orphans()
+            if self.asyncs is not None:
+                gp = self.next_of_poller()
+                if gp is not None:
+                    return gp
             gp = self.other_turn()
             if gp is None:
                 self.collect()
@@ -181,6 +220,37 @@ class M:
             if self.spinning:
                 self.resetspinning()
             return gp
+
+    def next_of_poller(self) -> G | None:
+        """schedule where the async Gs run, as long as there are any: it takes no other fresh ones, and gives its P away when it
+        has nothing to do.  None: there are none, or no other M is to be had for the others."""
+        view, asyncs = self.view, self.asyncs
+        assert asyncs is not None
+        while True:
+            word = view.asyncq_get()
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
+            if not asyncs.live:
+                return None
+            self.collect()
+            if self.ready:
+                return self.ready.popleft()
+            if self.yielded:
+                return self.yielded.popleft()
+            if self.polled and view.netpoll():
+                continue
+            if self.spinning:
+                self.spinning = False
+                view.reset_spinning()
+            if view.spin(SPIN_NS) and not view.inbox_empty():
+                continue
+            if not view.handoffp(-1) and view.pidleget():
+                self.pinned()
+                return None
+            self.stopm()
 
     def other_turn(self) -> G | None:
         """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way, and
@@ -226,6 +296,8 @@ class M:
                 gp = self.claim(word, False)
                 if gp is not None:
                     return gp
+                continue
+            if self.polled and view.netpoll():
                 continue
             if view.become_spinning():
                 self.spinning = True
@@ -355,7 +427,7 @@ class M:
         return self.lockedg
 
     def until_timer(self) -> int:
-        return max(0, self.timers[0][0] - time.monotonic_ns()) if self.timers else -1
+        return self.timers.wait(time.monotonic_ns())
 
     # ------------------------------------------------------------------ parking the M
     def exitsyscall0(self) -> None:
@@ -415,13 +487,15 @@ class M:
         if gp.greenlet is not None:
             self.resume(gp)
             return
-        runner = self.runners.pop() if self.runners else greenlet(self.run, self.g0)
+        runner = self.runners.pop() if self.runners else Runner(self.run, self.g0)
         self.next = gp
         runner.switch()
 
     def run(self) -> None:
-        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool."""
+        """A runner: fresh G after fresh G, until one must go on elsewhere; then back into the pool, or, if that is full, g0
+        goes on with that one."""
         me = getcurrent()
+        me.mark = stack_address()
         while True:
             gp = self.next
             assert gp is not None
@@ -431,7 +505,12 @@ class M:
                 self.curg = gp
                 self.goexit(gp)
                 gp.greenlet = None
+                if me.gr_context is not None:  # its context variables end with a G
+                    me.gr_context = None
                 gp = self.schedule()
+            if len(self.runners) >= MOST_RUNNERS:
+                self.next = gp
+                return
             self.runners.append(me)
             self.resume(gp)
 
@@ -454,13 +533,20 @@ class M:
         kwargs: Any = None
         result: bytes | Large
         out: bytes | Block
+        objects: Any = None  # in the result: kept until that does it
         gp.fn = None
+        if self.async_keys and key in self.async_keys and not self.view.be_poller():
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
         try:
             deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
             if self.pending:  # a signal's handler waits for another G: that goes first
                 self.gosched()
             value = call(gp.fn, args, kwargs)
+            if type(value) is CoroutineType:
+                return self.start_async(gp, value, key)
             kind, result = closure.encode_result(value, gp.fn, gp.goid)
             kind, out = (kind, result) if isinstance(result, bytes) else self.pack(kind, result)
         except closure.DependencyFailed as e:
@@ -469,8 +555,10 @@ class M:
             from ..ship import failure  # with what it needs, 3 ms
 
             kind, out = failure.encode_error(e)
-            if isinstance(e, Cancelled) and self.view.asked(gp.word):
+            if isinstance(e, Cancelled) and self.view.asked(gp.word) & ASKED:
                 kind = RESULT_CANCELLED
+        if travel.latest:
+            objects = travel.hold(self.view)
         result = b""
         args = kwargs = value = deps = data = gp.fn = None  # while it is a G that runs: a finalizer of theirs may wait
         output = self.output
@@ -488,10 +576,26 @@ class M:
             if gp is self.lockedg:
                 self.lockedg = None
                 self.tainted = True
+            objects = None  # noqa: F841
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
+        """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
+        from .aio import Asyncs, is_coroutine_function
+
+        if not self.view.be_poller() and is_coroutine_function(gp.fn):
+            coro.close()
+            if key != functions.WHOLE:
+                self.async_keys.add(key)
+            self.view.hand_over(gp.word)
+            self.curg = None
+            return
+        if self.asyncs is None:
+            self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
+        self.asyncs.start(gp, coro)
 
     def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
         """A copy of it in the segment."""
@@ -522,9 +626,13 @@ class M:
 
         Args:
             future: what it waits for: has a true _state when that has come, looked at after the G is known to be parked; and
-                a list _then, into which its word is put.  Whoever makes it come calls goready, here or through the core.
+                a list _then, into which its word is put, or None if who waits is known otherwise.  Whoever makes it come
+                calls goready, here or through the core.
             reason: a WHY_ constant of the core, for people.
             cancellable: it comes back, too, while the G is still to raise Cancelled (Member.park does).
+
+        Raises:
+            Deadlock: it is the main G of `dgmp run`, and nothing will ever ready it.
         """
         gp = self.curg
         assert gp is not None
@@ -532,43 +640,62 @@ class M:
             return
         word = gp.word
         world = self.worlds.current if self.world is None else self.world()
+        timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        flags = self.view.gpark(word, reason)
-        self.lost = flags & P_TAKEN != 0
-        to_raise = flags & TO_RAISE != 0 and cancellable
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        told = self.view.gpark(word, reason)
+        self.lost = bool(told & P_TAKEN)
+        readied = self.view.readied() if told & READIED else None
         self.curg = None
         gp.world = world
+        if readied is not None:
+            for other in readied:
+                self.goready(other)
         self.parked[word] = gp
-        if word not in future._then:  # it may have come back early
+        if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
-        timer = None
-        if deadline is not None:
-            self.serial += 1
-            timer = [deadline, self.serial, word]
-            heappush(self.timers, timer)
-        to_raise = to_raise or bool(gp.stop) and cancellable
+        to_raise = cancellable and bool(told & TO_RAISE or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        self.g0.switch()
+        if (readied is not None and not self.lost and not self.locked and self.ready_run < READY_BOUND and self.ready
+                and self.ready[0].world == self.worlds.current and not self.pending):
+            self.ready_run += 1  # straight to the next one: most often the one that we have just readied
+            self.curg = following = self.ready.popleft()
+            following.asked = self.view.gresume(following.word)
+            following.greenlet.switch()
+        else:
+            self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
-        if timer is not None and timer in self.timers:
-            self.timers.remove(timer)
-            heapify(self.timers)
+        if loop is not None:
+            self.enter_loop(loop)
+        if timer is not None:
+            self.timers.stop(timer)
+        if self.deadlocks and word in self.deadlocks:
+            raise Deadlock(self.deadlocks.pop(word))
 
-    def gosched(self) -> None:
+    def gosched(self, reason: int = WHY_GOSCHED) -> None:
         """The calling G gives way: it goes behind the other work of its home M."""
         gp = self.curg
         assert gp is not None
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
-        self.lost = self.view.gpark(gp.word, WHY_GOSCHED) & P_TAKEN != 0
+        loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.lost = bool(self.view.gpark(gp.word, reason) & P_TAKEN)
         self.curg = None
         gp.world = world
         self.yielded.append(gp)
         self.g0.switch()
         if streams is not None:
             sys.stdout, sys.stderr = streams
+        if loop is not None:
+            self.enter_loop(loop)
+
+    def settle_overdue(self) -> None:
+        """Called at the end of runtime calls, if a G is overdue: here it can give way."""
+        overdue, self.overdue = self.overdue, None
+        if overdue is self.curg and self.in_g() and overdue is not None and overdue.word not in self.nopreempt:
+            self.gosched(WHY_PREEMPTED)
 
     def put_streams_away(self) -> tuple[Any, Any]:
         """What the calling G has made of sys.stdout and sys.stderr is its own: the next G finds ours."""
@@ -586,6 +713,16 @@ class M:
             self.ready.append(gp)
             if threading.get_ident() != self.thread:
                 self.view.wake_self()
+            if self.curg is not None:
+                self.view.publish_ready()
+        elif self.asyncs is not None:
+            self.asyncs.readied(word)
+
+    def running_g(self) -> G | None:
+        """The G whose code calls; None outside of Gs.  In the loop of the async Gs that is not curg, which is its host."""
+        if not self.in_g():
+            return None
+        return self.curg if self.asyncs is None or self.curg is not self.asyncs.g else self.asyncs.running_g()
 
     def parked_worlds(self) -> list[int]:
         return [gp.world for gp in (*self.parked.values(), *self.ready, *self.yielded)]
@@ -595,7 +732,6 @@ class M:
         if self.view.drain(self.untold, 0):
             self.tell()
             self.kick_sleepers()
-        if self.timers:
-            now = time.monotonic_ns()
-            while self.timers and self.timers[0][0] <= now:
-                self.goready(heappop(self.timers)[2])
+        if self.timers.heap:
+            for word in self.timers.expire(time.monotonic_ns()):
+                self.goready(word)

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .proc import G, M
 
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
-POLICY = {"dgmp.runtime.proc", "dgmp.api.node", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death",
-          "dgmp.runtime.output", "dgmp.runtime.logs"}
+POLICY = {"dgmp.runtime.proc", "dgmp.runtime.timers", "dgmp.runtime.netpoll", "dgmp.runtime.park", "dgmp.runtime.aio",
+          "dgmp.runtime.output", "dgmp.runtime.logs", "dgmp.api.node", "dgmp.api.chan", "dgmp.api.sync", "dgmp.ship.closure",
+          "dgmp.ship.dynamic", "dgmp.ship.death"}
 
 
 def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -81,7 +82,8 @@ class Signals:
         self.interrupted = False
         # Handlers that are still to run, and what handlers have raised that is still to be raised.
         self.pending: deque[tuple[Handler, int, BaseException | None]] = m.pending
-        m.run_orphans = self.run_orphans
+        self.handled: set[int] = set()  # for which user code has a handler: one may wake this M
+        m.run_orphans, m.run_handlers = self.run_orphans, self.run
 
     def install(self) -> None:
         """Before any user code."""
@@ -94,13 +96,22 @@ class Signals:
         def wrapped_signal(signalnum: Any, handler: Any) -> Any:
             if callable(handler):
                 handler = Handler(self, handler, self.m.curg)
-            return given(set_handler(signalnum, handler))
+            before = given(set_handler(signalnum, handler))
+            self.note(signalnum, handler)
+            return before
 
         @wraps(get_handler)
         def wrapped_getsignal(signalnum: Any) -> Any:
             return given(get_handler(signalnum))
 
         signal.signal, signal.getsignal = wrapped_signal, wrapped_getsignal
+
+    def note(self, number: int, handler: Any) -> None:
+        if isinstance(handler, Handler) and handler.function is not signal.default_int_handler:
+            self.handled.add(number)
+        else:
+            self.handled.discard(number)
+        self.m.view.can_be_woken(bool(self.handled))
 
     def arrived(self, handler: Handler, number: int, frame: Any) -> None:
         """In the main thread, between any two bytecodes."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from . import values
+from . import travel, values
 from .snapshot import Snapshot
 
 
@@ -30,6 +30,7 @@ class Failed:
         self.data = data
 
     def __reduce__(self) -> tuple[Any, ...]:
+        travel.again(self.data)
         return Failed, (self.data,)
 
 
@@ -53,6 +54,7 @@ class Chunk:
         self.loaded: tuple[int, Any] = (0, None)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        travel.again(self.pickled)
         return Chunk, (self.pickled, self.__qualname__, self.starred)
 
     def function(self, serial: int) -> Any:

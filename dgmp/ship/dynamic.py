@@ -16,7 +16,7 @@ from typing import Any
 
 import cloudpickle
 
-from . import classes, modules, values, wrappers
+from . import classes, modules, travel, values, wrappers
 from . import code as codes
 
 FILENAME = 10  # which argument of CodeType (3.11 and newer) it is
@@ -144,4 +144,4 @@ def dumps(obj: Any) -> bytes:
     """In one piece."""
     file = io.BytesIO()
     Pickler(file, protocol=5).dump(obj)
-    return file.getvalue()
+    return file.getvalue() + travel.take() if travel.noted else file.getvalue()

@@ -38,7 +38,7 @@ import msgpack
 
 from .._core import RESULT_ERROR
 from ..errors import EncodingError, RemoteTraceback
-from . import exceptions, reason, values
+from . import exceptions, reason, travel, values
 
 OURS = os.path.dirname(os.path.dirname(__file__)) + os.sep
 MOST = 10_000  # exceptions that travel with one
@@ -65,12 +65,14 @@ def encode_error(error: BaseException) -> tuple[int, bytes]:
 
 
 def pack(text: str, errors: list[Any], notes: list[str]) -> bytes:
-    return bytes(msgpack.packb([text, errors, notes], unicode_errors="surrogatepass"))
+    data = bytes(msgpack.packb([text, errors, notes], unicode_errors="surrogatepass"))
+    return data + travel.take() if travel.noted else data
 
 
 def with_argument_note(data: bytes, note: str) -> bytes:
     """A RESULT_ERROR for a G that did not run because of that of another; of a row of such, the first and last are told."""
     text, errors, notes = unpack(data)
+    travel.again(data)
     return pack(text, errors, [*notes[:1], note])
 
 
@@ -281,6 +283,8 @@ def with_lines(text: str) -> str:
 def unpack(data: bytes) -> tuple[str, list[Any], list[str]]:
     """(text, errors, notes); EncodingError: it is none."""
     try:
+        if travel.carries(data):
+            data = data[:travel.end(data)]
         text, errors, notes = msgpack.unpackb(data, unicode_errors="surrogatepass")
         if not (errors and all(is_sound(error, len(errors)) for error in errors) and are(str, [text, *notes])):
             raise ValueError

@@ -15,7 +15,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from .._core import View
-from . import code, proof
+from . import code, proof, travel
 from .snapshot import Snapshot
 
 WHOLE = 0  # no key: the callable is among the arguments
@@ -125,7 +125,7 @@ class FunctionKeys:
 
         try:
             data = dynamic.dumps((fn,))  # in a tuple: who decodes it looks at it again before each use
-            if len(data) > self.room_bytes or not proof.holds(proven, fn):
+            if len(data) > self.room_bytes or travel.carries(data) or not proof.holds(proven, fn):
                 return None
             key = self.view.intern(data)
         except MemoryError:

@@ -14,7 +14,7 @@ from typing import Any
 
 from .._core import View
 from ..errors import EncodingError
-from . import modules
+from . import modules, travel
 
 
 class Snapshot:
@@ -74,7 +74,9 @@ class Snapshot:
             return self.__qualname__
         if self._encoding:
             return _make, (type(self),), (self._fn, self._options), None, None, _set
-        return restore, (self.encode(),)
+        data = self.encode()
+        travel.again(data)
+        return restore, (data,)
 
 
 _here: weakref.WeakValueDictionary[bytes, Snapshot] = weakref.WeakValueDictionary()

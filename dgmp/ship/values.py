@@ -6,6 +6,8 @@ that an M cannot import.  A value of 64 KiB and more becomes a Large: the pickle
 block, and `loads` lets what it makes read them there, read-only, for as long as it wants.  Only what must own its memory
 (bytes, bytearray, array.array) is copied out of the block.
 
+The words of shared objects stand behind the stream, or in a buffer of their own, the last (travel).
+
 Called by the other modules of ship, and by api and runtime for what goes into a block.
 """
 
@@ -15,11 +17,12 @@ import copyreg
 import pickle
 from array import array
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar
 
 from .._core import Block
 from ..errors import EncodingError
-from . import modules
+from . import modules, travel
 
 T = TypeVar("T")
 LARGE = 1 << 16  # bytes, from which on a buffer or a stream is not copied more than once
@@ -76,7 +79,7 @@ def in_one_piece(obj: Any) -> bytes:
     try:
         data = pickle.dumps(obj, 5)
         if modules.portable(data):
-            return data
+            return data + travel.take() if travel.noted else data
     except (Exception, SystemExit, GeneratorExit):  # as in `pickled`
         pass
     from . import dynamic
@@ -117,6 +120,11 @@ def encode_with(pickler: Callable[..., Any], obj: Any) -> bytes | Large:
     if pickler is pickle.Pickler:
         writer.dispatch_table = copyreg.dispatch_table | REDUCERS
     writer.dump(obj)
+    if travel.noted and (end := travel.take()):
+        if buffers or sum(map(len, pieces)) >= LARGE:
+            buffers.append(memoryview(end))
+        else:
+            pieces[:] = [b"".join(pieces) + end]
     if len(pieces) == 1 and not buffers and type(pieces[0]) is bytes and len(pieces[0]) < LARGE:
         return pieces[0]
     return Large(pieces, buffers)
@@ -172,6 +180,15 @@ def reduce_array(values: array[Any]) -> tuple[Any, ...] | str:
 
 
 REDUCERS: dict[type, Callable[[Any], Any]] = {memoryview: reduce_memoryview, array: reduce_array}
+
+
+def label(fn: Any) -> str:
+    """A function's name with its module in front, for people; of another callable its class."""
+    if isinstance(name := getattr(fn, "__qualname__", None), str) and name:
+        return f"{getattr(fn, '__module__', None) or 'builtins'}.{name}"
+    if isinstance(partial := getattr(fn, "func", None), FunctionType):
+        return label(partial)
+    return f"{type(fn).__module__}.{type(fn).__qualname__}"
 
 
 def describe(fn: Any) -> str:

@@ -135,7 +135,8 @@ def test_a_script_without_handlers_dies_of_a_signal(tmp_path, number):
     program, family = run(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     program.send_signal(number)
     said, err = program.communicate(timeout=15)
-    assert (program.returncode, said, err) == (-number, "", "")
+    assert (program.returncode, said) == (-number, "")
+    assert err.startswith("SIGQUIT: quit\n\nG 1 [running]: main, m0 pid ") if number == signal.SIGQUIT else not err
     assert gone(family)
 
 
@@ -180,6 +181,23 @@ def test_ctrl_c_on_a_terminal(tmp_path):
     said += read_until(terminal, None)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130
     assert b"hello you" in said and said.count(b"Traceback") <= 1
+    assert gone(family)
+    os.close(terminal)
+
+
+def test_ctrl_backslash_on_a_terminal(tmp_path):
+    """As with Ctrl-C both get it; all Gs are shown once."""
+    script = tmp_path / "script.py"
+    script.write_text("import dgmp\ninput('name? ')\n")
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(PYTHON, [*DGMP, str(script)])
+    read_until(terminal, b"name? ")
+    family = descendants(pid)
+    os.write(terminal, b"\x1c")
+    said = read_until(terminal, None)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGQUIT
+    assert said.count(b"SIGQUIT: quit") == said.count(b"G 1 [running]: main, m0 pid ") == 1, said
     assert gone(family)
     os.close(terminal)
 

@@ -73,6 +73,9 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
     ("how often a block has been kept", "test_readers", "readers.c", {"++b->kept": "b->kept"}),
     ("what the dead read", "test_kill", "heap.c",
      {"    if (load_rlx(&b->shared)) return reader_forget(v, b, m);": "    if (load_rlx(&b->shared)) return 0;"}),
+    ("reading a G until it stands still", "test_checkdead", "checkdead.c",
+     {"        if (load_acq(&g->state) == out->state && load_rlx(&g->wait_since) == out->wait_since) return;":
+      "        return;"}),
     ("the sweep of gFree", "test_kill", "repair.c", {"    gfree_sweep(v);\n": ""}),
 ]
 

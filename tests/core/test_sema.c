@@ -2,6 +2,9 @@
 #include "check.h"
 #include "sema.h"
 
+#include <errno.h>
+#include <sys/ptrace.h>
+
 enum { MS = 6, CLIENT = MS, COORDINATOR = MS + 1 };
 static struct view main_view, other, coordinator;
 static int fd;
@@ -200,6 +203,128 @@ __attribute__((unused)) static void test_kills(void) {
     done();
 }
 
+/* ---------------------------------------------------------------- killed after each instruction
+ * As in test_kill: M 2 runs an operation in a child that is single-stepped, and after every instruction a copy of the segment
+ * is repaired as if the child had just been killed. */
+enum { CHILD = 2, SMALL = 64, HEAP_COPIED = 64 << 10 };
+static struct view child_view, to_main, to_other, to_coordinator;
+static struct sema *stepped;
+static uint32_t is_main, is_other, is_child;
+static int main_waits, other_waits;
+
+static void copy_segment(pid_t child) {
+    struct segment *from = main_view.seg, *to = to_main.seg;
+    char *a = (char *)from, *b = (char *)to;
+    memcpy(b, a, from->fns);
+    memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->heap.base + HEAP_COPIED - from->globrunq.cells);
+    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock, &to->objects.ring.lock,
+                            &to->sudogs.ring.lock, (struct lock *)(b + ((char *)&stepped->body.lock - a))};
+    for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
+        if ((locks[i]->mutex.__data.__lock & 0x3fffffff) == child) locks[i]->mutex.__data.__lock = 0x40000000;
+}
+
+/* The wait goes on to its end: whoever is told, or is to try anew, tries until it has all units; then they are given back.
+ * Returns whether it has ended; it may still have to wait for another. */
+static int goes_on(struct view *v, struct sema *s, uint32_t is, int *waits) {
+    int e = *waits == 1 ? sema_wait_end(v, s, is, 0) : SEMA_BLOCKS;
+    if (e == SEMA_WAITS) return 0;
+    *waits = 0;
+    for (int told = 0; e != SEMA_DONE; told++) {
+        CHECK(told < 3);
+        e = sema_acquire(v, s, 1, 0, 0, NULL);
+        if (e == SEMA_BLOCKS) {
+            *waits = 2;
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static void check_killed_here(pid_t child) {
+    copy_segment(child);
+    struct view *vs[] = {&to_main, &to_other, &to_coordinator};
+    for (int i = 0; i < 3; i++) vs[i]->nfree_sudogs = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
+    repair(&to_coordinator, CHILD, "died", 4);
+    struct sema *s = (struct sema *)((char *)to_main.seg + ((char *)stepped - (char *)main_view.seg));
+    struct sema *s1 = (struct sema *)((char *)to_other.seg + ((char *)stepped - (char *)main_view.seg));
+    uint64_t sum = 0;
+    for (uint32_t m = 0; m < to_main.seg->nms; m++) sum += s->held[m];
+    CHECK(s->held[CHILD] == 0 && sum == s->used && s->used <= s->n && !s->granting && !s->releasing);
+    for (uint32_t i = s->queue.first; i; i = sudog_at(&to_main, i - 1)->next) CHECK(sudog_at(&to_main, i - 1)->owner != CHILD + 1);
+    int a = main_waits, b = other_waits;
+    for (int round = 0; a || b; round++) {
+        CHECK(round < 6);
+        if (a && goes_on(&to_main, s, is_main, &a)) CHECK(sema_release(&to_main, s, s->held[0]));
+        if (b && goes_on(&to_other, s1, is_other, &b)) CHECK(sema_release(&to_other, s1, s1->held[1]));
+    }
+    CHECK(s->queue.first == 0 && (s->used == 0 || sema_release(&to_main, s, s->used)));
+}
+
+static void main_queued(uint32_t units) { is_main = queued(&main_view, stepped, units), main_waits = 1; }
+static void other_queued(uint32_t units) { is_other = queued(&other, stepped, units), other_waits = 1; }
+static void child_has(uint32_t units) { CHECK(try(&child_view, stepped, units) == SEMA_DONE); }
+
+static void acquires(void) { try(&child_view, stepped, 2); }
+static void before_waits(void) { CHECK(try(&main_view, stepped, 2) == SEMA_DONE); }
+static void waits(void) { is_child = queued(&child_view, stepped, 3); }
+static void before_hands_over(void) { child_has(3), main_queued(1), other_queued(2); }
+static void releases(void) { release(&child_view, stepped, 3); }
+static void before_releases_anothers(void) {
+    CHECK(try(&main_view, stepped, 1) == SEMA_DONE && try(&other, stepped, 1) == SEMA_DONE);
+    child_has(1), main_queued(1), other_queued(1);
+}
+static void before_gives_up(void) { before_waits(), waits(), other_queued(1); }
+static void gives_up(void) { sema_wait_end(&child_view, in(&child_view, stepped), is_child, 1); }
+static void before_ends(void) {
+    before_waits(), waits();
+    CHECK(release(&main_view, stepped, 2));
+}
+static void ends(void) { CHECK(how(&child_view, stepped, is_child) == SEMA_DONE && release(&child_view, stepped, 3)); }
+
+static struct step { void (*before)(void), (*act)(void); } steps[] = {
+    {NULL, acquires}, {before_waits, waits}, {before_hands_over, releases}, {before_releases_anothers, releases},
+    {before_gives_up, gives_up}, {before_ends, ends}};
+
+static void step_through(struct step *op) {
+    fd = new_segment_of(2, MS, SMALL);
+    attach(&main_view, fd, 0, KIND_M), attach(&other, fd, 1, KIND_M), attach(&coordinator, fd, COORDINATOR, KIND_CLIENT);
+    attach(&child_view, fd, CHILD, KIND_M);
+    stepped = make(3, 1);
+    main_waits = other_waits = 0;
+    if (op->before) op->before();
+    pid_t child = fork_child();
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        raise(SIGSTOP);
+        op->act();
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    do {
+        check_killed_here(child);
+        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child);
+        CHECK(WIFSTOPPED(status) && (WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP));
+    } while (WSTOPSIG(status) != SIGSTOP);
+    kill_child(child);
+    check_killed_here(child);
+    segment_unmap(&child_view);
+    done();
+}
+
+__attribute__((unused)) static void test_each_instruction(void) {
+    pid_t probe = fork_child();
+    if (probe == 0) _exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) ? 1 : 0);
+    int status, to_fd = new_segment_of(2, MS, SMALL);
+    const char *why;
+    waitpid(probe, &status, 0);
+    if (status) return;                                       /* ptrace is not allowed here */
+    CHECK(segment_map(to_fd, &to_main, 0, &why) == 0 && segment_map(to_fd, &to_other, 1, &why) == 0);
+    CHECK(segment_map(to_fd, &to_coordinator, COORDINATOR, &why) == 0);
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) step_through(&steps[i]);
+}
+
 int main(void) {
     test_units();
     test_order_of_arrival();
@@ -208,6 +333,7 @@ int main(void) {
     test_threads();
 #ifndef __SANITIZE_THREAD__
     test_kills();
+    test_each_instruction();
 #endif
     DONE("sema");
 }

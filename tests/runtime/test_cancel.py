@@ -145,27 +145,56 @@ def test_running_code_is_told_and_not_interrupted(rt, tmp_path):
 
 
 def runs_then_waits(path, wait):
-    until_cancelled(path)
+    until_cancelled(path / "runs")
     try:
-        wait()
+        wait(path / "ends")
     except dgmp.Cancelled:
         wait_in_turn = dgmp.go(helpers.identity, 7).result(20)
         return "told", wait_in_turn, dgmp.cancelled()
 
 
-def wait_for_a_child():
-    dgmp.go(helpers.nap, 0.01).result()
+def until_exists(path):
+    while not path.exists():
+        dgmp.gosched()
 
 
-def iterate_a_map():
-    list(dgmp.map(helpers.nap, [0.01]))
+def wait_for_a_child(path):
+    dgmp.go(until_exists, path).result()
 
 
-@pytest.mark.parametrize("wait", [wait_for_ever, wait_for_a_child, dgmp.gosched, iterate_a_map])
+def iterate_a_map(path):
+    list(dgmp.map(until_exists, [path]))
+
+
+def give_way(path):
+    dgmp.gosched()
+
+
+def receive(path):
+    dgmp.Chan().recv()
+
+
+def send(path):
+    dgmp.Chan().send(1)
+
+
+def select_(path):
+    dgmp.select(dgmp.recv(dgmp.Chan()), dgmp.send(dgmp.Chan(), 1), timeout=1000)
+
+
+@pytest.mark.parametrize("wait", [wait_for_a_child, give_way, iterate_a_map, receive, send, select_])
 def test_the_next_call_that_waits_raises_it(rt, tmp_path, wait):
-    f = rt.go(runs_then_waits, tmp_path / "runs", wait)
+    f = rt.go(runs_then_waits, tmp_path, wait)
     assert helpers.eventually((tmp_path / "runs").exists)
     assert f.cancel() and f.result(20) == ("told", 7, True)
+    (tmp_path / "ends").touch()
+
+
+@pytest.mark.parametrize("wait", [wait_for_a_child, iterate_a_map, receive, send, select_])
+def test_each_call_that_waits_raises_it(rt, tmp_path, wait):
+    f = parked(rt, wait, tmp_path / "ends")
+    assert f.cancel() and is_cancelled(f)
+    (tmp_path / "ends").touch()
 
 
 def takes_what_has_come(path):

@@ -176,6 +176,43 @@ def test_the_runtime_ends_meanwhile():
         assert [type(e) for e in caught.value.exceptions] == [dgmp.RuntimeClosed]
 
 
+def wait_on_chan(rt):
+    dgmp.Chan(runtime=rt).recv()
+
+
+def wait_on_select(rt):
+    dgmp.select(dgmp.recv(dgmp.Chan(runtime=rt)), dgmp.send(dgmp.Chan(runtime=rt), 1))
+
+
+def wait_on_mutex(rt):
+    mutex = dgmp.Mutex(runtime=rt)
+    with mutex:
+        mutex.lock()
+
+
+def wait_on_future(rt):
+    f = rt.go(wait_for_ever)
+    try:
+        f.result()
+    finally:
+        f.cancel()
+
+
+@pytest.mark.parametrize("wait", [wait_on_chan, wait_on_select, wait_on_mutex, wait_on_future])
+def test_a_thread_that_waits_in_the_block_is_told(rt, wait):
+    seen = []
+    with pytest.raises(ExceptionGroup) as caught:
+        with dgmp.Group(rt) as g:
+            g.go(helpers.fail, "x")
+            try:
+                wait(rt)
+            except dgmp.Cancelled:
+                seen.append(g._gs.stopped)
+                raise
+    assert [str(e) for e in caught.value.exceptions] == ["x"] and seen == [True]
+    assert not rt.node.stops and rt.go(helpers.identity, 1).result(20) == 1
+
+
 # ---------------------------------------------------------------------- inside Gs
 def group_in_a_g(n):
     with dgmp.Group() as g:

@@ -1,0 +1,222 @@
+"""Async Gs: coroutines, all on one M, the poller (_core/poller.c), as tasks of one asyncio loop.
+
+An async G has a slot like any other and is parked (G_WAITING) from when its coroutine becomes a task until it ends; it needs
+no greenlet.  The loop has one, and no slot of its own: it runs under the word of one of its Gs, the host, and when the host
+ends under another's.  Where other loops block in their selector, this one parks: it waits for its epoll descriptor as any G
+waits for one (runtime.netpoll), so that the M runs other Gs meanwhile, or gives its P away.
+
+Which G's code runs says a context variable, so it is known in the tasks and callbacks, too, that a coroutine has made.  Tasks
+that a G leaves behind are cancelled as it ends, as asyncio.run does.
+
+Called by proc: start and readied; the rest goes on in the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import time
+from collections.abc import Coroutine, MutableSet
+from contextvars import Context, ContextVar
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from .._core import RESULT_CANCELLED, WHY_IO
+from ..errors import Cancelled
+from ..ship import closure, failure
+from . import report, scope
+from .netpoll import Wait
+from .signals import call
+
+if TYPE_CHECKING:
+    from .proc import G, M
+
+CO_COROUTINE = 0x80  # of inspect, which takes long to import
+running: ContextVar[G | None] = ContextVar("dgmp_g", default=None)
+
+
+def is_coroutine_function(fn: Any) -> bool:
+    """Whether calling fn makes a coroutine and does nothing else, so that it may be called once more elsewhere."""
+    for _ in range(16):
+        if hasattr(fn, "func") and hasattr(fn, "keywords"):
+            fn = fn.func
+        elif hasattr(fn, "__func__"):
+            fn = fn.__func__
+        elif "_fn" in getattr(fn, "__dict__", ()):
+            fn = fn._fn  # a Task
+        else:
+            break
+    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
+    return code is not None and bool(code.co_flags & CO_COROUTINE)
+
+
+class Selector(selectors.EpollSelector):
+    """Parks where others block."""
+
+    def __init__(self, asyncs: Asyncs) -> None:
+        super().__init__()
+        self.asyncs = asyncs
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        events = super().select(0)
+        wait = not events and (timeout is None or timeout > 0)
+        if self.asyncs.give_way(wait, timeout):
+            events += super().select(0)
+        return events
+
+
+class Asyncs:
+    """The async Gs of an M."""
+
+    def __init__(self, m: M, g: G, make_greenlet: Any) -> None:
+        self.m = m
+        self.g = g  # the loop, as the scheduler sees it; its word is the host's
+        self.make_greenlet = make_greenlet
+        self.live: dict[int, tuple[G, asyncio.Task[Any]]] = {}  # by their words
+        self.last: tuple[G, int, Any] | None = None  # ended, and no other is left to be the host
+        self.selector = Selector(self)
+        self.loop = asyncio.SelectorEventLoop(self.selector)
+        self.loop.set_task_factory(self.make_task)
+        self.tasks: dict[int, MutableSet[asyncio.Task[Any]]] = {}  # that the Gs have made, by their words
+        self.began = False  # a task, since the loop last looked
+
+    # ------------------------------------------------------------------ on g0 or a runner
+    def start(self, gp: G, coro: Coroutine[Any, Any, Any]) -> None:
+        """The coroutine of gp, which runs, becomes a task; gp is parked from here on."""
+        m = self.m
+        context = Context()
+        context.run(running.set, gp)
+        task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
+        m.lost = bool(m.view.gpark(gp.word, WHY_IO) & 2)
+        m.curg = None
+        self.live[gp.word] = gp, task
+        task.add_done_callback(partial(self.ended, gp), context=context)
+        self.began = True
+        g = self.g
+        if g.word:
+            m.goready(g.word)
+        else:
+            if g.greenlet is None:
+                g.greenlet = self.make_greenlet(self.serve)
+            self.host(gp)
+            m.ready.append(g)
+
+    def readied(self, word: int) -> None:
+        """The async G of that word was readied by somebody: it has been asked to end."""
+        if word in self.live and self.m.view.told(word):
+            self.live[word][1].cancel()
+            self.began = True
+            self.m.goready(self.g.word)
+
+    def running_g(self) -> G:
+        return running.get() or self.g
+
+    def host(self, gp: G) -> None:
+        self.g.word, self.g.goid, self.g.fn, self.g.world = gp.word, gp.goid, gp.fn, self.m.worlds.current
+
+    # ------------------------------------------------------------------ in the loop
+    def serve(self) -> None:
+        """What the loop's greenlet does."""
+        m = self.m
+        while True:
+            while self.live or self.last:
+                try:
+                    call(self.loop.run_forever, (), {})
+                except (SystemExit, KeyboardInterrupt):  # of a task: it is its result, too
+                    pass
+                except BaseException as e:  # of a signal handler, as the loop waited
+                    report.unraisable(e, self.loop.run_forever)
+                self.finish_last()
+            m.curg, self.g.word = None, 0
+            m.g0.switch()
+
+    def finish_last(self) -> None:
+        if self.last is None:
+            return
+        (gp, kind, out), self.last = self.last, None
+        if self.live:
+            self.change_host()
+        self.m.view.complete(gp.word, kind, out)
+
+    def change_host(self) -> None:
+        gp, _ = next(iter(self.live.values()))
+        self.m.view.gresume(gp.word)
+        self.host(gp)
+
+    def make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coro, loop=loop, **options)
+        gp = running.get()
+        if gp is not None and gp.word in self.live:
+            self.tasks.setdefault(gp.word, WeakSet()).add(task)
+        return task
+
+    def ended(self, gp: G, task: asyncio.Task[Any]) -> None:
+        """gp's task is done: its result is gp's.  The host's slot is another's to run under, before it is told."""
+        m = self.m
+        kind, out = self.outcome(gp, task)
+        del self.live[gp.word]
+        self.tasks.pop(gp.word, None)
+        if m.output is not None and (m.output.out_lines or m.output.err_lines):
+            m.output.settle(gp)
+        if gp.word != self.g.word:
+            m.view.gresume(gp.word)
+        elif self.live:
+            self.change_host()
+        else:
+            self.last = gp, kind, out
+            self.loop.stop()
+            return
+        m.view.complete(gp.word, kind, out)
+
+    def outcome(self, gp: G, task: asyncio.Task[Any]) -> tuple[int, Any]:
+        """The result, encoded: user code."""
+        m = self.m
+        try:
+            if task.cancelled() and m.view.asked(gp.word):
+                raise Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+            kind, result = closure.encode_result(task.result(), gp.fn, gp.goid)
+            return (kind, result) if isinstance(result, bytes) else m.pack(kind, result)
+        except BaseException as e:
+            kind, error = failure.encode_error(e)
+            return (RESULT_CANCELLED if isinstance(e, Cancelled) and m.view.asked(gp.word) else kind), error
+
+    def give_way(self, wait: bool, timeout: float | None) -> bool:
+        """Called in each round of the loop: other Gs of the M run, if they can, and the loop parks if it is to wait.
+
+        Returns:
+            Whether it did: there may be events.
+        """
+        m = self.m
+        m.collect()
+        if m.pending:
+            m.run_handlers()
+        g = self.g
+        if g.asked:
+            g.asked = False
+            self.readied(g.word)
+        if self.began or not wait:
+            self.began = False
+            if not (m.ready or m.yielded or m.view.async_work()):
+                return False
+            self.apart(m.gosched)
+            return True
+        deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+        parked = Wait(m, self.selector.fileno(), False)
+        try:
+            self.apart(partial(m.gopark, parked, deadline, WHY_IO))
+        finally:
+            parked.end()
+        return True
+
+    def apart(self, park: Any) -> None:
+        """No other G of the M is inside our loop."""
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(None, None)
+        asyncio._set_running_loop(None)
+        try:
+            park()
+        finally:
+            asyncio._set_running_loop(self.loop)
+            sys.set_asyncgen_hooks(*hooks)

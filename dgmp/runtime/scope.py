@@ -1,0 +1,26 @@
+"""What an async G's task runs: its coroutine, which ends with the tasks that it has made.
+
+A module of its own, as what these functions await is user code, and may be interrupted (runtime.signals).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, MutableMapping, MutableSet
+from typing import Any
+
+
+async def run(coro: Coroutine[Any, Any, Any], word: int, tasks: MutableMapping[int, MutableSet[asyncio.Task[Any]]]) -> Any:
+    """Returns what coro does.  tasks: those that Gs have made, by their words; what is left of its own is cancelled."""
+    try:
+        return await coro
+    finally:
+        left = [task for task in tasks.pop(word, ()) if not task.done()]
+        if left:
+            await end(left)
+
+
+async def end(tasks: list[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
