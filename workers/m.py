@@ -26,6 +26,7 @@ from dgmp.runtime.asyncpreempt import AsyncPreempt
 from dgmp.runtime.imports import when_imported
 from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
+from dgmp.runtime.selector import park_loops
 from dgmp.runtime.signals import Signals
 from dgmp.runtime.world import Worlds
 from dgmp.ship import packets, world
@@ -141,9 +142,10 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             quit.install(view)
         signals = Signals(worker, once=m == 0 and boot["foreground"])
         signals.install()
-        locks.park_gs(worker, signals.run)
-        loops.keep_apart(worker)
         member = Member(view, worker, signals)
+        locks.park_gs(worker, member.park)
+        loops.keep_apart(worker)
+        park_loops(worker)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:

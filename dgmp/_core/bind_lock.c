@@ -27,6 +27,7 @@ static uint64_t scheduler;            /* the thread that runs Gs */
 static PyObject *Waiter_type, *Lock_type, *RLock_type;
 
 enum { WAITS, WOKEN, HANDED };
+#define RESTORE_TRIES 100             /* at the end of the stack none succeeds */
 
 typedef struct Waiter {               /* also what a parked G waits for: see M.gopark */
     PyObject_HEAD
@@ -296,10 +297,22 @@ static PyObject *rlock_acquire_restore(Lock *l, PyObject *saved) {
     unsigned long count;
     unsigned long long owner;
     if (!PyArg_ParseTuple(saved, "kK:_acquire_restore", &count, &owner)) return NULL;
-    PyObject *got = acquire_lock(l, owner, -1);
-    if (!got) return NULL;
-    Py_DECREF(got);
-    l->count = count;
+    PyObject *got, *type = NULL, *error = NULL, *trace = NULL;
+    for (int tries = 0; !(got = acquire_lock(l, owner, -1)); tries++) {   /* whoever calls counts on having it, whatever comes */
+        if (tries == RESTORE_TRIES) break;
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+        type = error = trace = NULL;
+        PyErr_Fetch(&type, &error, &trace);
+    }
+    if (got) l->count = count;
+    else PyErr_Clear();
+    Py_XDECREF(got);
+    if (type) {
+        PyErr_Restore(type, error, trace);
+        return NULL;
+    }
     Py_RETURN_NONE;
 }
 

@@ -45,13 +45,14 @@ static PyObject *View_be_poller(View *self, PyObject *none) {
     return PyBool_FromLong(be_poller(&self->v));
 }
 
-/* hand_over(word): our running G, of which no code has run yet, goes to the M that runs the async Gs. */
+/* hand_over(word) -> whether we still have our P: our running G, of which no code has run yet, goes to the M that runs the
+ * async Gs. */
 static PyObject *View_hand_over(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
     if (!ghand_over(&self->v, w)) throw(&self->v, "hand_over: G %u is not ours", gword_index(w));
-    Py_RETURN_NONE;
+    return PyBool_FromLong(take_back_p(self));
 }
 
 /* asyncq_get() -> the next G that was handed over to us, or None */

@@ -127,7 +127,10 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     running_g = w;
     publish_ready(self);
-    if (a[1] != Py_True) store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+    if (a[1] != Py_True) {
+        store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+        store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
+    }
     struct g *g = &self->v.allgs[gword_index(w)];
     if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
     entersyscall(&self->v);
@@ -173,6 +176,27 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyBool_FromLong(take_back_p(self));
 }
 
+/* finish(word, kind, data, host): as complete, for an async G, whose loop goes on in user code: G word waits, or is the host,
+ * as whom the loop runs, and then G host, which waits, becomes that; 0: it does not. */
+static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
+    CHECK(self);
+    struct view *v = &self->v;
+    char *data = NULL;
+    Py_ssize_t len = 0;
+    uint64_t off, size;
+    if (n != 4) return PyErr_Format(PyExc_TypeError, "finish takes 4 arguments");
+    unsigned long long w = PyLong_AsUnsignedLongLong(a[0]), host = PyLong_AsUnsignedLongLong(a[3]);
+    unsigned long kind = PyLong_AsUnsignedLong(a[1]);
+    if (PyErr_Occurred()) return NULL;
+    if ((off = take_block(self, a[2], &size)) == 0 && PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
+    if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
+    store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
+    int won = off ? gcomplete_with(v, w, (uint32_t)kind, off, size) : gcomplete(v, w, (uint32_t)kind, data, (uint64_t)len);
+    if (off && !won) heap_free(v, off);
+    if (host) store_rel(&self_m(v)->curg, host);
+    Py_RETURN_NONE;
+}
+
 static int change_status(View *self, uint64_t w, uint32_t from, uint32_t to) {
     if (PyErr_Occurred()) return 0;
     if (!gcas(&self->v, w, from, to)) throw(&self->v, "casgstatus: G %u is not in status %u", gword_index(w), from);
@@ -191,6 +215,7 @@ PyObject *take_readied(View *self) {
         Py_XDECREF(word);
     }
     if (out) v->nreadied = 0;
+    store_rel(&self_m(v)->readied, v->nreadied);
     return out;
 }
 
@@ -227,6 +252,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
+    store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
@@ -439,7 +465,7 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     long long timeout = PyLong_AsLongLong(a[1]);
     int woken = 0, locked = a[2] == Py_True;
     if (PyErr_Occurred()) return NULL;
-    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers);
+    store_rlx(&self_m(v)->asleep, timeout < 0 && !self->handlers && !load_rlx(&self_m(v)->polled));
     if (locked) mput_locked(v);
     else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
@@ -471,8 +497,8 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(gpark), ONE(gresume), ONE(asked), ONE(told),
-    ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
+    ONE(told), ONE(to_raise), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),

@@ -30,7 +30,8 @@ static int process_sleeps(struct view *v, uint32_t i) {
     struct m *m = &v->allm[i];
     uint32_t state = MSTATE(atomic_load(&m->note)), coordinator = v->seg->max_ms + 1;
     if (i >= v->seg->max_ms) return i == coordinator || !load_acq(&m->pid) || (i == v->self && inbox_empty(v, i));
-    return state == M_FREE || state == M_DEAD || (state == M_IDLE && load_acq(&m->asleep) && inbox_empty(v, i));
+    return state == M_FREE || state == M_DEAD ||
+           (state == M_IDLE && load_acq(&m->asleep) && !load_acq(&m->polled) && inbox_empty(v, i));
 }
 
 static int g_sleeps(struct view *v, uint32_t i) {

@@ -125,10 +125,12 @@ struct m {
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
+    au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
-    au32 ready;                       /* while that runs: how many of its other started Gs can go on */
+    au64 since;                       /* when its time slice began, by the coarse clock */
+    au32 ready;                       /* while it runs: how many of the M's other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS
      * that takes them, cleared after they are published.  Repair requeues them all: a word queued twice is harmless,
      * as only one state CAS can win. */
@@ -388,6 +390,7 @@ void noteclear(struct view *v);                                 /* this M is par
 int notewakeup(struct view *v, uint32_t m, uint32_t word, uint32_t arg); /* 0: that life of m is over */
 int notesleep(struct view *v, int64_t timeout_ns);              /* 1: woken, 0: timed out or a signal came */
 int64_t nanotime(void);
+int64_t coarse_time(void);                                      /* nanotime, some ms late, for a fifth of its price */
 static inline void procyield(void) {
 #if defined(__x86_64__)
     __builtin_ia32_pause();

@@ -113,9 +113,11 @@ static void cancellable(int yes) { pthread_setcancelstate(yes ? PTHREAD_CANCEL_E
 /* Nobody has waited for some time.  The mutex is held. */
 static void sleep_until_someone(struct netpoll *np) {
     np->asleep = 1;
+    atomic_fetch_add(&self_m(np->v)->own_threads, 1);
     cancellable(1);
     while (!np->nwaiting) pthread_cond_wait(&np->someone, &np->mutex);
     cancellable(0);
+    atomic_fetch_sub(&self_m(np->v)->own_threads, 1);
     np->asleep = 0;
 }
 
@@ -140,6 +142,7 @@ static void *poller(void *arg) {
     for (uint32_t fd = 0; fd < np->nfds; fd++) finish(np, (int)fd, ~0u, POLL_READY, NULL);
     wake_self(np->v);
     np->epfd = -1, np->running = 0;
+    atomic_fetch_sub(&self_m(np->v)->own_threads, 1);
     pthread_detach(np->thread);
     pthread_mutex_unlock(&np->mutex);
     return NULL;
@@ -164,6 +167,7 @@ static int start(struct netpoll *np) {
     if (np->running) return 0;
     if (np->epfd < 0 && (np->epfd = epoll_create1(EPOLL_CLOEXEC)) < 0) return errno;
     int e = start_thread(np);
+    if (!e) atomic_fetch_add(&self_m(np->v)->own_threads, 1);
     np->running = !e;
     return e;
 }

@@ -18,6 +18,12 @@ int64_t nanotime(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t coarse_time(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 /* 0: woken or the word differed; else ETIMEDOUT or EINTR.  timeout_ns < 0: none. */
 int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns) {
     struct timespec t = {timeout_ns / 1000000000, timeout_ns % 1000000000};

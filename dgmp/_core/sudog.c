@@ -132,6 +132,7 @@ static int readied_here(struct view *v, uint64_t w) {
     uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
     if (!v->on_main || v->nreadied == READIED_KEPT || GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
     v->readied[v->nreadied++] = w;
+    store_rel(&self_m(v)->readied, v->nreadied);              /* for sysmon, which looks who keeps Gs waiting */
     return 1;
 }
 

@@ -130,20 +130,19 @@ static int look_at_m(struct view *v, struct sysmon *s, uint32_t m, int64_t now) 
 
 /* Whether started Gs of an M that holds a P wait, or may, while another G runs there. */
 static int keeps_waiting(struct view *v, uint32_t m) {
-    return load_acq(&v->allm[m].curg) && (load_acq(&v->allm[m].ready) || !inbox_empty(v, m)) && holds_p(v, m);
+    struct m *mp = &v->allm[m];
+    return load_acq(&mp->curg) && (load_acq(&mp->ready) || load_acq(&mp->readied) || !inbox_empty(v, m)) && holds_p(v, m);
 }
 
-/* Whether the G that runs there has had its time. */
+/* Whether the G that runs there has had its time, and is to be asked. */
 static int look_at_g(struct view *v, struct sysmon *s, uint32_t m, int64_t now) {
     struct m_seen *seen = &s->ms[m];
     struct m *mp = &v->allm[m];
     uint64_t g = load_acq(&mp->curg), switches = load_rlx(&mp->n_parks) + load_rlx(&mp->n_executed);
-    if (g != seen->g || switches != seen->switches) {
-        seen->g = g, seen->switches = switches, seen->since = now;
-        return 0;
-    }
-    if (now - seen->since < SLICE_NS || state_of(load_acq(&mp->pid)) != 'R') return 0;
-    seen->since = now;
+    if (now - (int64_t)load_rlx(&mp->since) < SLICE_NS) return 0;
+    if (g == seen->g && switches == seen->switches && now - seen->asked < SLICE_NS) return 0;
+    if (state_of(load_acq(&mp->pid)) != 'R') return 0;
+    seen->g = g, seen->switches = switches, seen->asked = now;
     return 1;
 }
 
@@ -170,8 +169,7 @@ uint32_t sysmon_look(struct view *v, struct sysmon *s, int64_t now) {
     for (uint32_t i = 0; i < v->seg->max_ms; i++) {
         if (!is_loose(v, i)) {
             s->ms[i].curg = 0;
-            if (!keeps_waiting(v, i)) s->ms[i].g = 0;
-            else if (look_at_g(v, s, i, now)) s->loose[s->nloose++] = i;
+            if (keeps_waiting(v, i) && look_at_g(v, s, i, now)) s->loose[s->nloose++] = i;
             continue;
         }
         loose++;

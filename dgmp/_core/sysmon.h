@@ -12,8 +12,8 @@ struct m_seen {
     uint64_t curg;                    /* in user code without a P: */
     int64_t cpu;
     int64_t told;                     /* when it was last told to stop */
-    uint64_t g, switches;             /* with one, while others of its Gs wait: what runs, since we know not how long before */
-    int64_t since;                    /* `since`, or since it was last asked to give way */
+    uint64_t g, switches;             /* with one, while others of its Gs wait: what was asked to give way, */
+    int64_t asked;                    /* and when */
 };
 struct sysmon {                       /* the coordinator's memory */
     struct p_seen *ps;

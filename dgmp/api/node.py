@@ -384,7 +384,7 @@ class Node:
         if time.monotonic_ns() - self.looked > LOOK_NS:
             self.looked = time.monotonic_ns()
             self.collect()
-            self.look()
+            self.look(deadline is None and wait.until >= NO_TIME)
         return False
 
     def is_told(self) -> bool:

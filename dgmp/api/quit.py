@@ -45,7 +45,9 @@ def remove(view: View) -> None:
 
 
 def quit(number: int, frame: FrameType | None) -> None:
-    """The handler."""
+    """The handler.  Under `dgmp run` the signal comes twice from a terminal, which sends it to the launcher, too: once is
+    enough, and in the midst of the first import of `snapshot` one could not have it a second time."""
+    signal.signal(number, signal.SIG_IGN)
     try:
         if os.getpid() == _pid:
             say(dump())

@@ -145,7 +145,7 @@ class Sema:
             view.sema_sleep(to[0], left)
             if left == LOOK_NS and view.sema_pending(to[0]):
                 node.collect()
-                node.look()
+                node.look(deadline is None)
         view.sema_wait_end(self.word, False, to)
 
     def give_up(self, to: list[int]) -> None:

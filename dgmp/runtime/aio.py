@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-import sys
 import time
-from collections.abc import Coroutine, MutableSet
+from collections.abc import Coroutine
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from .._core import RESULT_CANCELLED, WHY_IO
+from greenlet import getcurrent
+
+from .._core import RESULT_CANCELLED, WHY_IO, stack_address
 from ..errors import Cancelled
 from ..ship import closure, failure
 from . import report, scope
@@ -79,7 +80,7 @@ class Asyncs:
         self.selector = Selector(self)
         self.loop = asyncio.SelectorEventLoop(self.selector)
         self.loop.set_task_factory(self.make_task)
-        self.tasks: dict[int, MutableSet[asyncio.Task[Any]]] = {}  # that the Gs have made, by their words
+        self.tasks: dict[int, WeakSet[asyncio.Task[Any]]] = {}  # that the Gs have made, by their words
         self.began = False  # a task, since the loop last looked
 
     # ------------------------------------------------------------------ on g0 or a runner
@@ -120,6 +121,7 @@ class Asyncs:
     def serve(self) -> None:
         """What the loop's greenlet does."""
         m = self.m
+        getcurrent().mark = stack_address()
         while True:
             while self.live or self.last:
                 try:
@@ -137,13 +139,15 @@ class Asyncs:
             return
         (gp, kind, out), self.last = self.last, None
         if self.live:
-            self.change_host()
-        self.m.view.complete(gp.word, kind, out)
+            self.finish_host(gp, kind, out)
+        else:
+            self.m.lost = not self.m.view.complete(gp.word, kind, out)
 
-    def change_host(self) -> None:
-        gp, _ = next(iter(self.live.values()))
-        self.m.view.gresume(gp.word)
-        self.host(gp)
+    def finish_host(self, gp: G, kind: int, out: Any) -> None:
+        """gp is done, under whose word we run: from here on under another's."""
+        other = next(iter(self.live.values()))[0]
+        self.m.view.finish(gp.word, kind, out, other.word)
+        self.host(other)
 
     def make_task(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         task = asyncio.Task(coro, loop=loop, **options)
@@ -161,14 +165,12 @@ class Asyncs:
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
         if gp.word != self.g.word:
-            m.view.gresume(gp.word)
+            m.view.finish(gp.word, kind, out, 0)
         elif self.live:
-            self.change_host()
+            self.finish_host(gp, kind, out)
         else:
             self.last = gp, kind, out
             self.loop.stop()
-            return
-        m.view.complete(gp.word, kind, out)
 
     def outcome(self, gp: G, task: asyncio.Task[Any]) -> tuple[int, Any]:
         """The result, encoded: user code."""
@@ -200,23 +202,12 @@ class Asyncs:
             self.began = False
             if not (m.ready or m.yielded or m.view.async_work()):
                 return False
-            self.apart(m.gosched)
+            m.gosched()
             return True
         deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
         parked = Wait(m, self.selector.fileno(), False)
         try:
-            self.apart(partial(m.gopark, parked, deadline, WHY_IO))
+            m.gopark(parked, deadline, WHY_IO)
         finally:
             parked.end()
         return True
-
-    def apart(self, park: Any) -> None:
-        """No other G of the M is inside our loop."""
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)
-        asyncio._set_running_loop(None)
-        try:
-            park()
-        finally:
-            asyncio._set_running_loop(self.loop)
-            sys.set_asyncgen_hooks(*hooks)

@@ -111,14 +111,17 @@ class AsyncPreempt:
     def preempt(self, frame: Any) -> None:
         """The hook of runtime.preempt: the interrupted frame is a G's own code."""
         if self.probe is not None:
-            self.seen = getcurrent().mark - stack_address()
-            if self.probe is ask:
-                caller = frame.f_back  # call
-                self.star_call = caller.f_code.co_code[caller.f_lasti]
+            if frame.f_code is ask.__code__:  # else it is one more, from sysmon
+                self.seen = getcurrent().mark - stack_address()
+                if self.probe is ask:
+                    caller = frame.f_back  # call
+                    self.star_call = caller.f_code.co_code[caller.f_lasti]
             return
         m = self.m
         gp = m.curg
         if self.off or gp is None or not m.in_g() or frame.f_globals.get("__name__", "").startswith("dgmp."):
+            return
+        if type(gp.greenlet) is not Runner:  # the loop of the async Gs: always in C code
             return
         m.collect()
         if not (m.ready or m.yielded):

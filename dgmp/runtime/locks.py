@@ -39,7 +39,7 @@ MAKERS: dict[Any, Any] = {_thread.allocate_lock: NEW_LOCK, threading.Lock: NEW_L
 def install() -> None:
     """In a process with one thread, before it runs user code: the locks that modules hold, and those they will make."""
     for module in list(sys.modules.values()):
-        if type(module) is types.ModuleType and module is not _thread:
+        if type(module) is types.ModuleType and module.__name__ not in ("_thread", __name__):
             replace(vars(module))
     bootstrap: Any = importlib._bootstrap
     bootstrap._thread = types.SimpleNamespace(get_ident=lock_owner, allocate_lock=NEW_LOCK, RLock=RLock)
@@ -61,23 +61,21 @@ def replace(names: dict[str, Any]) -> None:
             names[name] = MAKERS[value]
 
 
-def park_gs(m: M, run_handlers: Callable[[], None]) -> None:
-    """From here on the Gs of m park when they wait for a lock.
+def park_gs(m: M, park: Callable[..., bool]) -> None:
+    """From here on the Gs of m park when they wait for a lock; they can be cancelled there.
 
     Args:
         m: the M.
-        run_handlers: runs pending signal handlers of the G that calls.
+        park: Member.park, in which every blocking call of a G waits.
     """
 
-    def park(waiter: Any, deadline: int | None) -> bool:
+    def park_waiter(waiter: Any, deadline: int | None) -> bool:
         if not m.in_g():
             return False
-        m.gopark(waiter, deadline, WHY_LOCK)
-        if m.pending:
-            run_handlers()
+        park(waiter, deadline, WHY_LOCK, lambda: not waiter._state)
         return True
 
-    m.view.park_waiters(park)
+    m.view.park_waiters(park_waiter)
     watch_thread_ends(m)
 
 

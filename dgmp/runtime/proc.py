@@ -195,11 +195,9 @@ class M:
         while True:
             if self.pending:
                 self.run_orphans()
-            if self.asyncs is not None:
-                gp = self.next_of_poller()
-                if gp is not None:
-                    return gp
-            gp = self.other_turn()
+            gp = self.next_of_poller() if self.asyncs is not None else None
+            if gp is None:
+                gp = self.other_turn()
             if gp is None:
                 self.collect()
                 ready = self.ready
@@ -285,6 +283,12 @@ class M:
             self.collect()
             if self.ready:
                 return self.ready.popleft()
+            word = view.asyncq_get() if self.asyncs is not None else None
+            if word is not None:
+                gp = self.claim(word, False)
+                if gp is not None:
+                    return gp
+                continue
             got = view.runqget()
             if got is not None:
                 gp = self.claim(got[0], got[1])
@@ -535,10 +539,8 @@ class M:
         out: bytes | Block
         objects: Any = None  # in the result: kept until that does it
         gp.fn = None
-        if self.async_keys and key in self.async_keys and not self.view.be_poller():
-            self.view.hand_over(gp.word)
-            self.curg = None
-            return
+        if self.async_keys and key in self.async_keys and not self.runs_asyncs():
+            return self.hand_over(gp)
         try:
             deps = self.before(gp, flags) if flags else None
             gp.fn, args, kwargs = self.decoder.decode_call(key, data, deps)
@@ -584,18 +586,33 @@ class M:
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
-        from .aio import Asyncs, is_coroutine_function
+        from .aio import is_coroutine_function
 
-        if not self.view.be_poller() and is_coroutine_function(gp.fn):
+        if not self.runs_asyncs() and is_coroutine_function(gp.fn):
             coro.close()
             if key != functions.WHOLE:
                 self.async_keys.add(key)
-            self.view.hand_over(gp.word)
-            self.curg = None
-            return
+            self.hand_over(gp)
+        else:
+            self.loop_of_asyncs().start(gp, coro)
+
+    def runs_asyncs(self) -> bool:
+        """Whether this M runs the async Gs: from here on, if no other does."""
+        ours = self.view.be_poller()
+        if ours:
+            self.loop_of_asyncs()
+        return ours
+
+    def loop_of_asyncs(self) -> Asyncs:
         if self.asyncs is None:
-            self.asyncs = Asyncs(self, G(), lambda run: greenlet(run, self.g0))
-        self.asyncs.start(gp, coro)
+            from .aio import Asyncs
+
+            self.asyncs = Asyncs(self, G(), lambda run: Runner(run, self.g0))
+        return self.asyncs
+
+    def hand_over(self, gp: G) -> None:
+        self.lost = not self.view.hand_over(gp.word)
+        self.curg = None
 
     def pack(self, kind: int, result: Large) -> tuple[int, bytes | Block]:
         """A copy of it in the segment."""
@@ -643,6 +660,7 @@ class M:
         timer = None if deadline is None else self.timers.add(deadline, word)
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         told = self.view.gpark(word, reason)
         self.lost = bool(told & P_TAKEN)
         readied = self.view.readied() if told & READIED else None
@@ -681,6 +699,7 @@ class M:
         world = self.worlds.current if self.world is None else self.world()
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
+        self.overdue = None
         self.lost = bool(self.view.gpark(gp.word, reason) & P_TAKEN)
         self.curg = None
         gp.world = world

@@ -11,6 +11,7 @@ import builtins
 import importlib
 import io
 import pickle
+import threading
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -32,6 +33,8 @@ class Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is FunctionType:
             return NotImplemented if obj in OURS or modules.by_reference(obj) else self.reduce_function(obj)
+        if obj is threading.Lock:  # `from threading import Lock`: an M has its own
+            return lock_maker, ()
         if issubclass(type(obj), type):
             classes.by_value_with_its_module(obj)
             reduced = super().reducer_override(obj)
@@ -124,6 +127,10 @@ def reduce_cell(cell: CellType) -> tuple[Any, ...]:
         return make_cell, (), (cell.cell_contents,), None, None, set_cell
     except ValueError:
         return make_cell, ()
+
+
+def lock_maker() -> Any:
+    return threading.Lock
 
 
 def make_cell() -> CellType:

@@ -188,11 +188,11 @@ def test_ctrl_c_on_a_terminal(tmp_path):
 def test_ctrl_backslash_on_a_terminal(tmp_path):
     """As with Ctrl-C both get it; all Gs are shown once."""
     script = tmp_path / "script.py"
-    script.write_text("import dgmp\ninput('name? ')\n")
+    script.write_text("import time, dgmp\nprint('ready', flush=True)\nwhile True:\n    time.sleep(0.01)\n")
     pid, terminal = pty.fork()
     if pid == 0:
         os.execv(PYTHON, [*DGMP, str(script)])
-    read_until(terminal, b"name? ")
+    read_until(terminal, b"ready")
     family = descendants(pid)
     os.write(terminal, b"\x1c")
     said = read_until(terminal, None)

@@ -84,7 +84,7 @@ def build(folder, test):
     """The program of a test from the sources in folder."""
     program = os.path.join(folder, test)
     sources = [f for f in sorted(glob.glob(os.path.join(folder, "*.c")))
-               if not os.path.basename(f).startswith(("test_", "module"))]
+               if not os.path.basename(f).startswith(("test_", "module", "bind_"))]
     subprocess.run([os.environ.get("CC", "cc"), "-std=gnu11", "-O2", "-w", "-pthread", f"-I{folder}",
                     os.path.join(folder, test + ".c"), *sources, "-o", program], check=True)
     return program

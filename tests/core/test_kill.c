@@ -2,6 +2,7 @@
  * every instruction a copy of the segment is repaired as if the child had just been killed.  In each copy nothing may be
  * lost or doubled: Gs, Ps, spinning bits, wake-ups, slots, blocks. */
 #include "check.h"
+#include "chan.h"
 #include "retake.h"
 #include "stw.h"
 
@@ -212,6 +213,73 @@ static void resize(void) {
     }
 }
 
+/* Channels.  The client has made them; M 1 waits at the first, or M 0 does; messages are numbered, and each has a block. */
+static uint64_t chans[2];
+static struct scase m1_case;
+static uint32_t m1_is, nmessages;
+static int m1_waits;
+
+static struct chan *chan_in(struct view *v, int i) { return (struct chan *)object_body(v, chans[i]); }
+static struct elem message(struct view *v) {
+    struct elem e = {heap_alloc(v, 600), 600, 1, ""};
+    *(uint64_t *)at(v, e.off) = nmessages++;
+    return e;
+}
+static int try_select(struct view *v, struct scase *k, uint32_t n, uint64_t waiter, uint32_t *is) {
+    uint32_t which;
+    int64_t until;
+    int how = chan_select(v, k, n, waiter, is, &which, &until);
+    return how;
+}
+static void make_chans(uint64_t cap, uint32_t full) {
+    nmessages = 0;
+    for (int i = 0; i < 2; i++) {
+        struct chan *c = chan_make(&client, cap, 0, 0, NO_TIME);
+        chans[i] = c->body.word;
+        object_escape(&client, chans[i]);
+    }
+    for (uint32_t i = 0; i < full; i++) {
+        struct scase k = {chan_in(&client, 0), 1, message(&client)};
+        CHECK(try_select(&client, &k, 1, NO_WAITER, NULL) == SELECT_DONE);
+    }
+}
+static void m1_begins(int send) {
+    m1_case = (struct scase){chan_in(&m1, 0), (uint32_t)send, {0}};
+    if (send) m1_case.elem = message(&m1);
+    m1_waits = 1;
+    CHECK(try_select(&m1, &m1_case, 1, 0, &m1_is) == SELECT_WAITS);
+}
+static void before_send(void) { make_chans(0, 0), m1_begins(0); }
+static void before_send_room(void) { make_chans(2, 1); }
+static void before_recv(void) { make_chans(0, 0), m1_begins(1); }
+static void before_recv_full(void) { make_chans(2, 2), m1_begins(1); }
+static void send_one(void) {
+    struct scase k = {chan_in(&m0, 0), 1, message(&m0)};
+    CHECK(try_select(&m0, &k, 1, NO_WAITER, NULL) == SELECT_DONE);
+}
+static void recv_one(void) {
+    struct scase k = {chan_in(&m0, 0), 0, {0}};
+    CHECK(try_select(&m0, &k, 1, NO_WAITER, NULL) == SELECT_DONE);
+    heap_free(&m0, k.elem.off);
+}
+static void close_one(void) { CHECK(chan_close(&m0, chan_in(&m0, 0)) == 1); }
+static void before_select(void) { make_chans(0, 0); }
+static void wait_and_give_up(void) {
+    struct scase ks[] = {{chan_in(&m0, 0), 1, message(&m0)}, {chan_in(&m0, 1), 0, {0}}, {chan_in(&m0, 0), 0, {0}}};
+    uint32_t is[3], which;
+    CHECK(try_select(&m0, ks, 3, 0, is) == SELECT_WAITS);
+    CHECK(chan_wait_end(&m0, ks, 3, is, 1, &which) == SELECT_BLOCKS);
+    heap_free(&m0, ks[0].elem.off);
+}
+static void make_and_drop(void) {
+    struct chan *c = chan_make(&m0, 2, 0, 0, NO_TIME);
+    for (int i = 0; i < 2; i++) {
+        struct scase k = {c, 1, message(&m0)};
+        CHECK(try_select(&m0, &k, 1, NO_WAITER, NULL) == SELECT_DONE);
+    }
+    object_drop(&m0, c->body.word);
+}
+
 static struct op { const char *name; void (*before)(void), (*act)(void); } ops[] = {
     {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
     {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
@@ -220,9 +288,17 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
     {"cancel", before_cancel, cancel}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
     {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}, {"block", before_block, block},
-    {"in and out", NULL, in_and_out}, {"resize", before_resize, resize}};
+    {"in and out", NULL, in_and_out}, {"resize", before_resize, resize}, {"send to who waits", before_send, send_one},
+    {"send into the buffer", before_send_room, send_one}, {"receive from who waits", before_recv, recv_one},
+    {"receive and refill", before_recv_full, recv_one}, {"receive from the buffer", before_send_room, recv_one},
+    {"close", before_send, close_one}, {"close with a sender", before_recv_full, close_one},
+    {"wait and give up", before_select, wait_and_give_up}, {"make and drop", NULL, make_and_drop}};
 
 /* ---------------------------------------------------------------- what must hold */
+
+static void its_holder_died(struct lock *l, pid_t child) {
+    if ((l->mutex.__data.__lock & 0x3fffffff) == child) l->mutex.__data.__lock = OWNER_DIED;
+}
 
 /* A copy of the segment as it is, in which the stopped child is dead. */
 static void copy(pid_t child) {
@@ -231,10 +307,16 @@ static void copy(pid_t child) {
     memcpy(b, a, from->allp + PS * sizeof(struct p));         /* most Ps are never used */
     uint64_t clients = from->allp + MAX_PS * sizeof(struct p);
     memcpy(b + clients, a + clients, from->fns - clients);
-    memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->heap.base + HEAP_COPIED - from->globrunq.cells);
-    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock};
-    for (int i = 0; i < 3; i++)
-        if ((locks[i]->mutex.__data.__lock & 0x3fffffff) == child) locks[i]->mutex.__data.__lock = OWNER_DIED;
+    memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->objects.base - from->globrunq.cells);
+    struct pool *pools[] = {&from->objects, &from->sudogs};
+    for (int i = 0; i < 2; i++) memcpy(b + pools[i]->base, a + pools[i]->base, pools[i]->next * pools[i]->stride);
+    memcpy(b + from->allgs, a + from->allgs, from->heap.base + HEAP_COPIED - from->allgs);
+    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock, &to->objects.ring.lock, &to->sudogs.ring.lock};
+    for (int i = 0; i < 5; i++) its_holder_died(locks[i], child);
+    for (uint32_t i = 0; i < to->objects.next; i++) {
+        struct object *o = pool_at(&to_m1, &to->objects, i);
+        if (o->off) its_holder_died((struct lock *)(b + ((o->off + 63) & ~63ull)), child);
+    }
 }
 
 /* M 1 has what M 0 had: it runs all there is.  Returns how many Gs it ran. */
@@ -320,16 +402,52 @@ static void check_blocks(void) {
     CHECK(used == referred && owned_by_dead == 0 && heap_sweep(v, 0) == 0);
 }
 
+static uint64_t opened(struct view *v, struct elem *e) {
+    uint64_t x = *(uint64_t *)at(v, e->off);
+    heap_free(v, e->off);
+    return x;
+}
+
+/* M 1's wait ends, or can be given up; each message is in one place, but for the one that the dead had in its hands. */
+static void check_chans(void) {
+    uint32_t got[8] = {0}, all = 0, which;
+    if (m1_waits) {
+        struct scase k = m1_case;
+        k.c = chan_in(&to_m1, 0);
+        int how = chan_wait_end(&to_m1, &k, 1, &m1_is, 1, &which);
+        CHECK(how != SELECT_WAITS);
+        if (k.send ? how != SELECT_DONE : how == SELECT_DONE) got[opened(&to_m1, &k.elem)]++;
+    }
+    for (int i = 0; i < 2 && chans[0]; i++) {
+        struct chan *c = chan_in(&to_client, i);
+        struct scase k = {c, 0, {0}};
+        while (try_select(&to_client, &k, 1, NO_WAITER, NULL) == SELECT_DONE) got[opened(&to_client, &k.elem)]++;
+        CHECK(!c->recvq.first && !c->recvq.last && !c->sendq.first && !c->sendq.last && !c->moving);
+        object_drop(&to_client, chans[i]);
+    }
+    if (chans[0]) object_trace(&to_coordinator);
+    struct segment *s = to_m1.seg;
+    CHECK(objects_live(&to_client) == 0 && s->objects.ring.tail - s->objects.ring.head == s->objects.next);
+    for (uint32_t i = 0; i < 8; i++) {
+        CHECK(got[i] <= 1);
+        all += got[i];
+    }
+    CHECK(all + 1 >= nmessages);
+    for (uint32_t i = 0; i < s->sudogs.next; i++) CHECK(sudog_at(&to_m1, i)->owner != 1 && !sudog_at(&to_m1, i)->queued);
+    CHECK(pool_sweep(&to_coordinator, &s->sudogs) == 0);
+}
+
 static void check_killed_here(pid_t child) {
     copy(child);
     struct view *vs[] = {&to_m1, &to_client, &to_coordinator};
-    for (int i = 0; i < 3; i++) vs[i]->nfree = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
+    for (int i = 0; i < 3; i++) vs[i]->nfree = vs[i]->nfree_sudogs = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
     uint32_t clients = 0;
     for (uint32_t i = 0; i < to_m1.seg->sched.g_next; i++)
         clients += to_m1.allgs[i].owner == CLIENT + 1 && GSTATUS(to_m1.allgs[i].state) != G_DEAD;
     repair(&to_coordinator, 0, "died", 4);
     check_ps_and_ms();
     check_gs(clients);
+    check_chans();
     check_blocks();
 }
 
@@ -338,9 +456,12 @@ static void fresh(void) {
     attach(&m0, fd, 0, KIND_M), attach(&m1, fd, 1, KIND_M), attach(&client, fd, CLIENT, KIND_CLIENT);
     p0 = with_p(&m0);
     CHECK(p0 == m0.allp);
+    m0.seed = 1;                                              /* reading the clock never ends for who is stepped */
+    m1_waits = 0, chans[0] = chans[1] = 0, nmessages = 0;
 }
 
 static void step_through(struct op *op) {
+    alarm(60);                                                /* for each: a busy machine switches slowly between us two */
     fresh();
     op_name = op->name;
     if (op->before) op->before();
@@ -364,7 +485,7 @@ static void step_through(struct op *op) {
     check_killed_here(child);
     segment_unmap(&m0), segment_unmap(&m1), segment_unmap(&client);
     close(fd);
-    if (getenv("VERBOSE")) printf("%s: %ld instructions\n", op->name, at_step);
+    if (getenv("VERBOSE")) fprintf(stderr, "%s: %ld instructions\n", op->name, at_step);
 }
 
 int main(void) {

@@ -690,3 +690,32 @@ def test_many_parked_gs(rt):
     gate.close()
     assert dgmp.gather(*gs) == [(None, False)] * 500
     assert c.cap == 0
+
+
+def test_cancelling_a_g_that_waits_at_a_channel(rt):
+    c = rt.chan()
+    gs = [rt.go(dgmp.Chan.recv, c), rt.go(dgmp.Chan.send, c, 1, 60), rt.go(select_thrice, c, rt.chan())]
+    gs[1].cancel()
+    for g in gs:
+        g.cancel()
+        with pytest.raises(dgmp.Cancelled):
+            g.result()
+    assert not c.try_send(1) and c.try_recv() == (None, False)
+
+
+def echo_once(c, flag):
+    flag.send(c.recv())
+
+
+def send_and_spin(c, flag):
+    f = dgmp.go(echo_once, c, flag)
+    while not c.try_send(7):
+        dgmp.gosched()
+    while not len(flag):
+        pass
+    return f.result(), flag.recv()
+
+
+def test_a_g_that_computes_is_preempted_for_one_that_it_has_readied():
+    with dgmp.Runtime(procs=1) as rt:
+        assert rt.go(send_and_spin, rt.chan(), rt.chan(1)).result() == (None, 7)

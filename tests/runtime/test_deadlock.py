@@ -9,8 +9,6 @@ import textwrap
 
 import pytest
 
-import dgmp
-
 HEAD = """
 import os, signal, sys, threading, time
 import dgmp
@@ -95,6 +93,22 @@ def test_the_main_g_learns_it(tmp_path):
     assert done.returncode == 1
 
 
+def test_the_standard_librarys_locks_and_queues():
+    done = program("""
+        import queue
+        def lock_twice():
+            lock = threading.Lock()
+            lock.acquire()
+            lock.acquire()
+        for fn in (lock_twice, lambda: threading.Event().wait(), lambda: queue.Queue().get()):
+            try:
+                dgmp.go(fn).result()
+            except dgmp.Deadlock as e:
+                print(str(e).count("\\nG "), str(e).splitlines()[2][:10])
+        """)
+    assert (done.stdout, done.stderr) == ("1 G 2 [lock]\n2 G 2 [lock]\n3 G 2 [lock]\n", "")
+
+
 CHANNELS = """
 def receive(c):
     return c.recv()
@@ -116,22 +130,21 @@ for wait in (
         text = str(e)
 print(text.count("[chan receive]: __main__.receive, m"), text.count("[chan send]: __main__.exchange, m"))
 """
-chan = pytest.mark.skipif(not hasattr(dgmp, "Chan"), reason="there are no channels yet")
 
 
-@chan
+
 def test_channels_that_nobody_uses_but_us():
     done = program(CHANNELS)
     assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
 
 
-@chan
+
 def test_channels_that_only_the_main_g_uses(tmp_path):
     done = script(tmp_path, CHANNELS)
     assert (done.stdout, done.stderr) == ("deadlock\n" * 5 + "1 2\n", "")
 
 
-@chan
+
 def test_timers_are_waited_for():
     done = program("""
         def receive(c):
@@ -144,6 +157,30 @@ def test_timers_are_waited_for():
 COMES = {
     "a timer of a G": """
         print(dgmp.go(asleep.park, time.monotonic_ns() + 1_200_000_000).result())
+        """,
+    "a descriptor": """
+        r, w = os.pipe()
+        os.set_inheritable(r, True)
+        child = os.fork()
+        if child == 0:
+            time.sleep(1.2)
+            os.write(w, b"x")
+            os._exit(0)
+        dgmp.go(dgmp.wait_readable, r).result()
+        os.waitpid(child, 0)
+        print("late")
+        """,
+    "a G that sleeps": """
+        def later():
+            dgmp.sleep(1.2)
+            return "late"
+        print(dgmp.go(later).result())
+        """,
+    "a call for later": """
+        os.environ["DGMP_PROCS"] = "1"
+        f = dgmp.go(asleep.park)
+        dgmp.after_func(1.2, asleep.release)
+        print(f.result())
         """,
     "a G in user code": """
         f = dgmp.go(asleep.park)

@@ -274,6 +274,43 @@ def test_a_g_gives_up(rt):
     assert rt.go(time_out).result(30) is True
 
 
+def wait_in(what):
+    Shared.log.append("waits")
+    if what == "lock":
+        Shared.lock.acquire()
+    elif what == "queue":
+        Shared.queue.get()
+    elif what == "condition":
+        with Shared.condition:
+            try:
+                Shared.condition.wait()
+            finally:
+                assert Shared.condition._is_owned()
+
+
+def cancel_one_that_waits(what):
+    make("Lock").acquire()
+    Shared.queue, Shared.condition = queue.Queue(), threading.Condition()
+    f = dgmp.go(wait_in, what)
+    until_logged("waits")
+    dgmp.gosched()
+    if what == "condition":  # it is to get the lock back, which is ours for a while
+        with Shared.condition:
+            f.cancel()
+            dgmp.gosched()
+    else:
+        f.cancel()
+    with pytest.raises(dgmp.Cancelled):
+        f.result(20)
+    Shared.lock.release()
+    return Shared.lock.acquire(blocking=False)
+
+
+@pytest.mark.parametrize("what", ["lock", "queue", "condition"])
+def test_a_g_that_waits_can_be_cancelled(rt, what):
+    assert rt.go(cancel_one_that_waits, what).result(30)
+
+
 def log_twice():
     handler = Slow()
     logger = logging.getLogger("tests.locks")
@@ -369,6 +406,12 @@ def looks():
 
 def test_they_look_like_cpythons(rt):
     assert rt.go(looks).result(30)
+
+
+def test_what_makes_locks_travels(rt):
+    """`from threading import Lock` in a function that travels by value."""
+    make, make_r = threading.Lock, threading.RLock
+    assert rt.go(lambda: (isinstance(make(), _core.Lock), isinstance(make_r(), _core.RLock))).result(30) == (True, True)
 
 
 def fork_while_held():

@@ -1,9 +1,9 @@
 """The low-level calls for those who build their own primitives: a one-shot event between processes, and its hazards."""
 
 import math
+import mmap
 import pickle
 import threading
-from multiprocessing import shared_memory
 
 import pytest
 
@@ -19,41 +19,42 @@ def node():
 
     dgmp.go(int).result()
     yield api._default
-    api._default.close()
+    api._default.close(cancel=True)
 
 
 class Event:
-    """One-shot, for one waiting G, whose token lies in shared memory: a byte, and the length and the bytes of a pickle."""
+    """One-shot, for one waiting G, whose token lies in a mapped file: a byte, and the length and the bytes of a pickle."""
 
-    def __init__(self, name=None):
-        self.memory = shared_memory.SharedMemory(name, create=name is None, size=256)
+    def __init__(self, path):
+        self.path = path
+        with open(path, "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), 256)
 
     def __reduce__(self):
-        return Event, (self.memory.name,)
+        return Event, (self.path,)
 
     def wait(self):
         data = pickle.dumps(runtime.park_token())
-        self.memory.buf[2:2 + len(data)] = data
-        self.memory.buf[1] = len(data)
-        while not self.memory.buf[0]:
+        self.memory[2:2 + len(data)] = data
+        self.memory[1] = len(data)
+        while not self.memory[0]:
             runtime.gopark(runtime.park_token())
-        return self.memory.buf[0]
+        return self.memory[0]
 
     def set(self):
-        self.memory.buf[0] = 1
-        if self.memory.buf[1]:
-            runtime.goready(pickle.loads(self.memory.buf[2:]))
+        self.memory[0] = 1
+        if self.memory[1]:
+            runtime.goready(pickle.loads(self.memory[2:]))
 
     def waited_for(self):
-        return self.memory.buf[1] != 0
+        return self.memory[1] != 0
 
 
 @pytest.fixture
-def event(node):
-    event = Event()
-    yield event
-    event.memory.close()
-    event.memory.unlink()
+def event(node, tmp_path):
+    path = tmp_path / "event"
+    path.write_bytes(bytes(256))
+    return Event(str(path))
 
 
 def test_an_event_set_by_the_client(event):

@@ -33,13 +33,16 @@ class Shared:
 
     log: list = []
     stop = False
+    ran: list = []  # how often the other ran in each preempt_now()
 
 
 def preempt_now():
-    """As if sysmon had asked: SIGURG comes, and is handled in here."""
+    """As if sysmon had asked, which it may do as well: SIGURG comes, and is handled in here."""
+    seen = len(Shared.log)
     send_self(signal.SIGURG)
     for _ in range(2):
         pass
+    Shared.ran.append(len(Shared.log) - seen)
 
 
 def other():
@@ -50,15 +53,14 @@ def other():
 
 
 def alternates(fn):
-    """Calls fn beside a started G that can go on; how often that ran meanwhile."""
-    Shared.stop, Shared.log = False, []
+    """Calls fn beside a started G that can go on; how often that ran in each preempt_now()."""
+    Shared.stop, Shared.log, Shared.ran = False, [], []
     f = dgmp.go(other)
     while not Shared.log:
         dgmp.gosched()
-    Shared.log.clear()
     try:
         fn()
-        return len(Shared.log)
+        return Shared.ran
     finally:
         Shared.stop = True
         f.result()
@@ -126,7 +128,8 @@ FLAT = [plain, recursive, decorated, in_a_comprehension, method, with_an_rlock]
 
 @pytest.mark.parametrize("fn", [*FLAT, in_a_try])
 def test_python_code_is_preempted_at_any_depth(rt, fn):
-    assert rt.go(alternates, fn).result(30) == (2 if fn is in_a_try else 1)
+    ran = rt.go(alternates, fn).result(30)
+    assert ran and all(ran), ran
 
 
 def spin_until_other():
@@ -138,7 +141,7 @@ def spin_until_other():
 
 def test_preemption(rt):
     """Go's TestPreemption: a loop without calls gives way."""
-    assert rt.go(alternates, spin_until_other).result(30) >= 3
+    rt.go(alternates, spin_until_other).result(30)
 
 
 def hog(i, n):
@@ -257,6 +260,8 @@ def in_map():
 def in_a_block():
     with dgmp.nopreempt(), dgmp.nopreempt():
         preempt_now()
+        seen = len(Shared.log)
+    assert len(Shared.log) > seen  # it was overdue
 
 
 def in_an_outer_block():
@@ -264,7 +269,6 @@ def in_an_outer_block():
         with dgmp.nopreempt():
             pass
         preempt_now()
-        assert Shared.log == []
 
 
 def in_a_signal_handler():
@@ -283,25 +287,25 @@ NOT_FLAT = [in_del, in_del_from_gc, in_del_of_star_args, in_a_sort_key, in_a_gen
 def test_code_that_c_has_called_is_not_preempted(rt, tmp_path, monkeypatch, fn):
     (tmp_path / "module_of_preempt.py").write_text("preempt_now()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert rt.go(alternates, fn).result(30) == 0
+    ran = rt.go(alternates, fn).result(30)
+    assert ran and not any(ran), ran
 
 
 @pytest.mark.parametrize("fn", [in_a_block, in_an_outer_block])
 def test_nopreempt_puts_it_off_to_the_end_of_the_block(rt, fn):
-    assert rt.go(alternates, fn).result(30) == 1
+    assert rt.go(alternates, fn).result(30) == [0]
 
 
 def waits_in_a_block():
     with dgmp.nopreempt():
-        while not Shared.log:
-            dgmp.gosched()
         seen = len(Shared.log)
+        while len(Shared.log) == seen:
+            dgmp.gosched()
         preempt_now()
-        assert len(Shared.log) == seen
 
 
 def test_a_g_may_wait_inside_nopreempt(rt):
-    assert rt.go(alternates, waits_in_a_block).result(30) >= 1
+    assert rt.go(alternates, waits_in_a_block).result(30) == [0]
 
 
 def test_nopreempt_outside_of_gs():
@@ -310,14 +314,18 @@ def test_nopreempt_outside_of_gs():
 
 
 def overdue():
-    in_a_sort_key()
-    assert Shared.log == []
-    dgmp.go(helpers.identity, 1)
-    assert len(Shared.log) == 1
+    """sysmon may be faster now and then."""
+    for _ in range(100):
+        in_a_sort_key()
+        seen = len(Shared.log)
+        dgmp.go(helpers.identity, 1)
+        if len(Shared.log) > seen:
+            return
+    raise AssertionError("it has never given way")
 
 
 def test_a_g_that_is_overdue_gives_way_at_its_next_call(rt):
-    assert rt.go(alternates, overdue).result(30) == 1
+    rt.go(alternates, overdue).result(30)
 
 
 def sort_for_long():
@@ -340,7 +348,7 @@ def test_a_long_sort_is_not_interrupted(rt):
 def test_switched_off(monkeypatch):
     monkeypatch.setenv("DGMP_DEBUG", "asyncpreemptoff=1")
     with dgmp.Runtime(procs=1) as rt:
-        assert rt.go(alternates, plain).result(30) == 0
+        assert rt.go(alternates, plain).result(30) == [0]
 
 
 def test_without_another_g_nothing_happens(rt):
@@ -498,7 +506,7 @@ def deep():
 
 
 def test_recursion_depth_is_a_gs_own(rt):
-    assert rt.go(alternates, deep).result(30) == 1
+    assert all(rt.go(alternates, deep).result(30))
 
 
 def own_streams():
@@ -510,7 +518,7 @@ def own_streams():
 
 
 def test_streams_are_a_gs_own(rt):
-    assert rt.go(alternates, own_streams).result(30) == 1
+    assert all(rt.go(alternates, own_streams).result(30))
 
 
 # ------------------------------------------------------------------ asyncio in two Gs

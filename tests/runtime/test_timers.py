@@ -21,7 +21,7 @@ def node():
 
     dgmp.go(int).result()
     yield runtime._default
-    runtime._default.close()
+    runtime._default.close(cancel=True)
 
 
 # ---------------------------------------------------------------- the heap
