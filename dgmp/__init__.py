@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .api.netpoll import wait_readable, wait_writable
     from .api.preempt import nopreempt
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
-    from .api.syscall import blocking
+    from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
     from .api.timers import Timer, after_func, sleep
 
@@ -52,16 +52,18 @@ __all__ = [
     "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
     "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
     "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func", "blocking", "cancelled",
-    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "map", "map_unordered", "nopreempt", "num_g", "recv", "select",
-    "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick", "wait_readable", "wait_writable",
+    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "nopreempt", "num_g",
+    "recv", "select", "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick", "unlock_os_thread",
+    "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a runtime starts sooner so.
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
     "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync", "after": "chan",
-    "after_func": "timers", "blocking": "syscall", "nopreempt": "preempt", "recv": "chan", "select": "chan", "send": "chan",
-    "sleep": "timers", "task": "task", "tick": "chan", "wait_readable": "netpoll", "wait_writable": "netpoll",
+    "after_func": "timers", "blocking": "syscall", "lock_os_thread": "syscall", "nopreempt": "preempt", "recv": "chan",
+    "select": "chan", "send": "chan", "sleep": "timers", "task": "task", "tick": "chan", "unlock_os_thread": "syscall",
+    "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

@@ -245,7 +245,7 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     return PyLong_FromLong(to_raise | !take_back_p(self) << 1 | (self->v.nreadied > 0) << 2);
 }
 
-/* gresume(word) -> whether it is to raise Cancelled: it runs again; user code goes on. */
+/* gresume(word) -> whether it is to raise Cancelled: it runs again, user code goes on. */
 static PyObject *View_gresume(View *self, PyObject *arg) {
     CHECK(self);
     struct m *m = self_m(&self->v);
@@ -354,7 +354,7 @@ static PyObject *View_pidleget(View *self, PyObject *none) {
 }
 
 /* handoffp(m) -> False if parked M m did not want our P after all; m < 0: it goes to any M if there is work, else to the idle
- * list. */
+ * list; False if there is work and no M for it. */
 static PyObject *View_handoffp(View *self, PyObject *arg) {
     CHECK(self);
     long m = PyLong_AsLong(arg);

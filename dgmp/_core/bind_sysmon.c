@@ -71,11 +71,36 @@ static PyObject *View_retake(View *self, PyObject *args) {
     return PyBool_FromLong(handoffp(&self->v, &self->v.allp[p]));
 }
 
-/* out_of_ms() -> whether every M is at work, and none is left to be made */
-static PyObject *View_out_of_ms(View *self, PyObject *none) {
-    (void)none;
+/* newm_ahead(most) -> how many Ms were reserved: as many as it takes that `most`, but no more than wait for Ms that block,
+ * are idle or being made. */
+static PyObject *View_newm_ahead(View *self, PyObject *arg) {
     CHECK(self);
-    return PyBool_FromLong(out_of_ms(&self->v));
+    struct view *v = &self->v;
+    unsigned long most = PyLong_AsUnsignedLong(arg), n = 0;
+    if (PyErr_Occurred()) return NULL;
+    uint32_t waiting = (uint32_t)globrunqsize(v), without = ms_without_p(v), coming = nmidle(v);
+    for (uint32_t i = 0; i < v->seg->nps; i = i + 1 == v->seg->nprocs ? MAX_PS : i + 1) waiting += runqsize(&v->allp[i]);
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) coming += MSTATE(load_acq(&v->allm[i].note)) == M_HANDED;
+    if (most > waiting) most = waiting;
+    if (most > without) most = without;
+    while (coming + n < most && newm_ahead(v)) n++;
+    return PyLong_FromUnsignedLong(n);
 }
 
-PyMethodDef sysmon_methods[] = {ARGS(sysmon_wait), ONE(sysmon_look), ARGS(retake), NOARGS(out_of_ms), {NULL, NULL, 0, NULL}};
+/* all_blocked() -> [(goid, function table entry, 0 none)] of what the Ms run, if work waits, a P is idle, every M runs a G
+ * without a P and none is left to be made; else []. */
+static PyObject *View_all_blocked(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    PyObject *out = PyList_New(0);
+    if (!stranded(v) || !out_of_ms(v) || ms_without_p(v) < v->seg->max_ms) return out;
+    for (uint32_t i = 0; out && i < v->seg->max_ms; i++) {
+        uint64_t w = load_acq(&v->allm[i].curg);
+        struct g *g = &v->allgs[gword_index(w)];
+        if (w && append(out, Py_BuildValue("(KI)", (unsigned long long)g->goid, g->fn))) Py_CLEAR(out);
+    }
+    return out;
+}
+
+PyMethodDef sysmon_methods[] = {ARGS(sysmon_wait), ONE(sysmon_look), ARGS(retake), ONE(newm_ahead), NOARGS(all_blocked), {NULL, NULL, 0, NULL}};

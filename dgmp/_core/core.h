@@ -468,6 +468,7 @@ int munput(struct view *v);                                     /* 1: running ag
 struct p *mtake(struct view *v);                                /* HANDED -> RUNNING: the P we were given, or NULL */
 int wakep(struct view *v);                                      /* 1: an M was woken or asked for */
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
+int newm_ahead(struct view *v);                                 /* the coordinator, which then makes it */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
 void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */

@@ -22,9 +22,14 @@
 #define SOON_NS 2000000
 
 static uint32_t words(uint32_t n) { return (n + 63) / 64; }
+/* Of the first n bits: later ones may be left from when there were more Ps. */
 static uint32_t popcount(au64 *mask, uint32_t n) {
     uint32_t sum = 0;
-    for (uint32_t i = 0; i < words(n); i++) sum += (uint32_t)__builtin_popcountll(atomic_load(&mask[i]));
+    for (uint32_t i = 0; i < words(n); i++) {
+        uint64_t bits = atomic_load(&mask[i]);
+        if (i == n / 64) bits &= (1ull << n % 64) - 1;
+        sum += (uint32_t)__builtin_popcountll(bits);
+    }
     return sum;
 }
 static void set_bit(au64 *mask, uint32_t i) { atomic_fetch_or(&mask[i / 64], 1ull << (i % 64)); }
@@ -63,7 +68,7 @@ void pidleput(struct view *v, struct p *p) {
 }
 
 /* Not woken at once: on a cold path every microsecond on a core counts. */
-static void sysmon_set(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
+static void set_alarm(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
     struct itimerspec alarm = {{0, 0}, {0, ns}};
     fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep, sysmon_slow */
     if (atomic_load(&v->seg->sched.sysmonwait) == from &&
@@ -71,11 +76,11 @@ static void sysmon_set(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
         timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
 }
 
-void sysmon_wake(struct view *v) { sysmon_set(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
+void sysmon_wake(struct view *v) { set_alarm(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
 
 /* There is something that sysmon sees only while it looks. */
 void sysmon_soon(struct view *v) {
-    if (atomic_load(&v->seg->sched.sysmonwait) == SYSMON_SLOW) sysmon_set(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+    if (atomic_load(&v->seg->sched.sysmonwait) == SYSMON_SLOW) set_alarm(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
 }
 
 struct p *pidletake(struct view *v, uint32_t i) {
@@ -180,6 +185,12 @@ static uint32_t mreserve(struct view *v, uint32_t *m) {
     return 0;
 }
 
+/* One more M, that will be idle.  0: there can be none. */
+int newm_ahead(struct view *v) {
+    uint32_t m, note = mreserve(v, &m);
+    return note && notewakeup(v, m, note, 0);
+}
+
 /* p, which is ours, becomes that of M m, whose note says that we want it.  0: m died meanwhile, and p is ours again. */
 static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int spinning) {
     uint32_t i = index_of(v, p);
@@ -221,7 +232,7 @@ int wakep(struct view *v) {
     struct p *p = pidleget(v);
     if (!p) {
         if (!atomic_load(&v->seg->sched.needspinning)) atomic_store(&v->seg->sched.needspinning, 1);
-        sysmon_set(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
+        set_alarm(v, SYSMON_SLOW, SYSMON_AWAKE, SOON_NS);
         return 0;
     }
     return startm(v, p, 1);

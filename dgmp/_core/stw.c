@@ -23,7 +23,7 @@ int stop_the_world(struct view *v) {
     return atomic_compare_exchange_strong(&v->seg->sched.gcwaiting, &nobody, v->self + 1);
 }
 
-/* An idle P's bit stays, and goes when somebody finds that it is wrong. */
+/* An idle P's bit stays, and goes when somebody finds that it is wrong (pidletake). */
 static int freeze(struct p *p) {
     uint64_t own = atomic_load(&p->own);
     switch (OWN_STATE(own)) {

@@ -8,6 +8,7 @@ sooner of 64 completions and 1 ms, because a wake-up for each would cost more th
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import queue
 import sys
@@ -230,6 +231,23 @@ class Node:
 
     def full(self) -> None:
         raise NotImplementedError
+
+    def gomaxprocs(self, n: int | None) -> int:
+        """See dgmp.gomaxprocs."""
+        if self.gone is not None:
+            raise self.gone
+        try:
+            n = 0 if n is None else operator.index(n)
+        except TypeError:
+            raise TypeError(f"the number of Ps must be a whole number or None, not {n!r}") from None
+        most = min(self.view.max_ms, self.view.max_ps)
+        if not 0 <= n <= most:
+            raise ValueError(f"the number of Ps must be between 1 and {most}, not {n}")
+        if n in (0, self.view.nprocs):
+            return self.view.nprocs
+        while (old := self.view.procresize(n, LOOK_NS)) is None:
+            self.look()
+        return old
 
     def stats(self) -> dict[str, Any]:
         """See Runtime.stats."""

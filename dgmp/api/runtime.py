@@ -231,6 +231,10 @@ class Runtime:
             raise self.node.gone
         return self.node.stats()
 
+    def gomaxprocs(self, n: int | None = None) -> int:
+        """As `dgmp.gomaxprocs`, of this runtime."""
+        return self.node.gomaxprocs(n)
+
     def snapshot(self) -> Snapshot:
         """As `dgmp.snapshot`, of this runtime."""
         from .snapshot import take
@@ -344,7 +348,8 @@ class Runtime:
             os.close(fd)
 
     def __repr__(self) -> str:
-        return f"<dgmp.Runtime procs={self._procs} {'open' if self.node.gone is None else 'closed'}>"
+        procs = self._procs if self.node.gone is not None else self.node.view.nprocs
+        return f"<dgmp.Runtime procs={procs} {'open' if self.node.gone is None else 'closed'}>"
 
     def __enter__(self) -> Runtime:
         return self
@@ -610,9 +615,28 @@ def num_g() -> int:
     return int(at.view.stats()["num_g"])
 
 
-def gomaxprocs() -> int:
-    """How many Ps the runtime has (Go: runtime.GOMAXPROCS(0))."""
-    return int(node().view.nprocs)
+def gomaxprocs(n: int | None = None) -> int:
+    """How many Ps the runtime has, and how many it shall have (Go: runtime.GOMAXPROCS).
+
+    The world is stopped for the change, which takes well under a millisecond: no P runs anything meanwhile, but Gs that are
+    running run on.  With fewer Ps, the Gs that still run without one are stopped until there is one for them.
+
+    Args:
+        n: from now on, at least 1 and at most the runtime's max_ms; None or 0: as many as before.
+
+    Returns:
+        How many there were before.
+
+    Raises:
+        TypeError, ValueError: n is no whole number, or out of range.
+
+    Example:
+        >>> import dgmp
+        >>> before = dgmp.gomaxprocs(3)
+        >>> dgmp.gomaxprocs(before)
+        3
+    """
+    return node().gomaxprocs(n)
 
 
 def current_g() -> G | None:

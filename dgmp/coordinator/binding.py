@@ -54,7 +54,7 @@ class Binder:
             if before is None or before[0] != p:
                 continue
             waits = wait - before[1] > WAITS_TOO_MUCH * (now - before[2])
-            may = self.forced or self.is_alone
+            may = self.forced or (self.is_alone and self.view.nprocs == len(self.cores))
             if bound == p and (waits or not may):
                 self.let_loose(m, pid)
                 self.loose[pid] = now + LOOSE_NS

@@ -39,6 +39,9 @@ MANY_ORPHANS = 4096  # shared objects that may have ended: so many, or after so 
 TRACE_NS = 1_000_000_000
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
+BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
+NEVER_NS = 1 << 62
+AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
 
@@ -61,6 +64,7 @@ class Coordinator:
         self.awake = False  # sysmon: somebody runs
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
+        self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
         self.traced = now  # when it was looked which shared objects have ended
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
@@ -89,7 +93,8 @@ class Coordinator:
         return min(wanted, default=None)
 
     def on_wake(self) -> list[Action]:
-        """Somebody reserved an M, in startm."""
+        """Somebody reserved an M, in startm.  When many block, the next will be wanted soon."""
+        self.view.newm_ahead(AHEAD)
         return self.newm()
 
     def newm(self) -> list[Action]:
@@ -238,4 +243,20 @@ class Coordinator:
             return []
         self.stranded = self.view.rescue(self.stranded)
         self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)
-        return [("bind",)]
+        return [("bind",), *self.warn_of_blocking(now)]
+
+    def warn_of_blocking(self, now: int) -> list[Action]:
+        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until
+        something has moved."""
+        calls = self.view.all_blocked()
+        if not calls:
+            self.blocked_since = None
+            return []
+        if self.blocked_since is None:
+            self.blocked_since = now
+        if now - self.blocked_since < BLOCKED_NS:
+            return []
+        self.blocked_since = now + NEVER_NS
+        from .blocked import warning  # what it needs takes time to import
+
+        return [("print", warning(calls, self.view.function))]

@@ -72,13 +72,14 @@ READY_BOUND = 16
 
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
 ASKED = 1  # of View.asked
 
 
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world", "asked", "stop")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop")
 
     def __init__(self) -> None:
         self.word = 0
@@ -86,6 +87,7 @@ class G:
         self.fn: Any = None
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
+        self.locks = 0  # how often it has locked its M
         self.asked = False  # to raise Cancelled, as it went on
         self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
 
@@ -141,6 +143,9 @@ class M:
         self.shared_tick = 0
         self.spinning = False
         self.lost = False  # our P was taken as user code ran
+        self.lockedg: G | None = None  # the only G that this M runs
+        self.tainted = False  # such a G has ended: this M ends when nothing needs it any more
+        self.locked = False  # either of these
         self.thread = threading.get_ident()
         view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
@@ -183,6 +188,8 @@ class M:
     def schedule(self) -> G:
         """One round of the scheduler: the next G to run, claimed.  The M holds a P."""
         view = self.view
+        if self.locked:
+            return self.stoplockedm()
         if self.lost:
             self.exitsyscall0()
         while True:
@@ -370,6 +377,63 @@ class M:
         if self.view.work_anywhere():
             self.view.wakep()
 
+    # ------------------------------------------------------------------ a G that has its M for itself
+    def lock_os_thread(self) -> None:
+        """The calling G gets this M for itself, until it has unlocked as often, or ends."""
+        gp = self.curg
+        assert gp is not None
+        gp.locks += 1
+        self.lockedg = gp
+        self.locked = True
+
+    def unlock_os_thread(self) -> None:
+        gp = self.curg
+        assert gp is not None
+        if gp.locks:
+            gp.locks -= 1
+            if not gp.locks:
+                self.lockedg = None
+                self.locked = self.tainted
+
+    def stoplockedm(self) -> G:
+        """The P goes to others, and this M waits until its own G can go on.  Who readies that gives us a P (Go: stoplockedm,
+        startlockedm).  Other started Gs of this M wait until it is unlocked, as they cannot go anywhere else.
+
+        If its G has ended while it was locked, nobody else shall find what it has left here: then those others are run, as
+        they must be, and the M ends when it has none, and owns no G (Go: the thread ends)."""
+        view = self.view
+        self.collect()
+        if not self.lost and self.lockedg in self.ready:
+            return self.take_ready()
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
+        if not self.lost:
+            view.handoffp(-1)
+        self.lost = False
+        while True:
+            self.check_closing()
+            self.collect()
+            if self.pending:
+                self.run_orphans()
+            mine = self.lockedg in self.ready if self.lockedg is not None else bool(self.ready)
+            if self.lockedg is None and not (self.ready or self.parked or view.outstanding):
+                raise SystemExit
+            if view.stopm((0,) if mine else (), self.until_timer(), True):
+                if mine:
+                    self.pinned()
+                    return self.take_ready()
+                view.handoffp(-1)
+
+    def take_ready(self) -> G:
+        if self.lockedg is None:
+            return self.ready.popleft()
+        self.ready.remove(self.lockedg)
+        return self.lockedg
+
+    def until_timer(self) -> int:
+        return self.timers.wait(time.monotonic_ns())
+
+    # ------------------------------------------------------------------ parking the M
     def exitsyscall0(self) -> None:
         """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
         self.lost = False
@@ -385,7 +449,7 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
-            if self.view.stopm(self.ready, self.timers.wait(time.monotonic_ns()), False):
+            if self.view.stopm(self.ready, self.until_timer(), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
                 return
@@ -511,6 +575,9 @@ class M:
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
+            if gp is self.lockedg:
+                self.lockedg = None
+                self.tainted = True
             objects = None  # noqa: F841
         except RuntimeError:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
@@ -595,8 +662,8 @@ class M:
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         self.overdue = None
         told = self.view.gpark(word, reason)
-        self.lost = bool(told & 2)
-        readied = self.view.readied() if told & 4 else None
+        self.lost = bool(told & P_TAKEN)
+        readied = self.view.readied() if told & READIED else None
         self.curg = None
         gp.world = world
         if readied is not None:
@@ -605,10 +672,10 @@ class M:
         self.parked[word] = gp
         if future._then is not None and word not in future._then:  # it may have come back early
             future._then.append(word)
-        to_raise = cancellable and bool(told & 1 or gp.stop)
+        to_raise = cancellable and bool(told & TO_RAISE or gp.stop)
         if (future._state or self.pending or to_raise) and self.parked.pop(word, None):  # it came too early to ready us
             self.ready.append(gp)
-        if (readied is not None and not self.lost and self.ready_run < READY_BOUND and self.ready
+        if (readied is not None and not self.lost and not self.locked and self.ready_run < READY_BOUND and self.ready
                 and self.ready[0].world == self.worlds.current and not self.pending):
             self.ready_run += 1  # straight to the next one: most often the one that we have just readied
             self.curg = following = self.ready.popleft()
@@ -633,7 +700,7 @@ class M:
         streams = self.put_streams_away() if sys.stdout is not self.stdout or sys.stderr is not self.stderr else None
         loop = None if self.running_loop is None or self.running_loop() is None else self.leave_loop()
         self.overdue = None
-        self.lost = bool(self.view.gpark(gp.word, reason) & 2)
+        self.lost = bool(self.view.gpark(gp.word, reason) & P_TAKEN)
         self.curg = None
         gp.world = world
         self.yielded.append(gp)

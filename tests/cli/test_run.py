@@ -42,7 +42,7 @@ def test_gs_on_every_m_import_what_lies_beside_the_script(tmp_path):
         import beside, dgmp
         print(len(set(dgmp.gather(*[dgmp.go(beside.pid) for _ in range(12)]))))
         """, options=("--procs", "3"))
-    assert (done.stdout, done.stderr) == ("3\n", "")
+    assert (int(done.stdout) >= 3, done.stderr) == (True, "")  # more, when their Ps were retaken
 
 
 def test_gs_on_every_m_print_and_log_as_the_script_says(tmp_path):
@@ -58,13 +58,13 @@ def test_gs_on_every_m_print_and_log_as_the_script_says(tmp_path):
         for i in range(4):
             for at, m in enumerate(dgmp.gather(*[dgmp.go(say, at) for at in range(4)])):
                 ms.add(m)
-        print("gathered", len(ms))
+        print("gathered", len(ms) > 1)
         logging.getLogger("there").setLevel(logging.WARNING)
         print(len(list(dgmp.map(say, range(4)))))
         """, options=("--procs", "2"))
     lines = done.stdout.splitlines()
     said = sorted(4 * [f"print {i}" for i in range(4)] + 4 * [f"there: log {i}" for i in range(4)])
-    assert (sorted(lines[:32]), lines[32], done.stderr) == (said, "gathered 2", "")
+    assert (sorted(lines[:32]), lines[32], done.stderr) == (said, "gathered True", "")
     assert (sorted(lines[33:-1]), lines[-1]) == ([f"print {i}" for i in range(4)], "4")
 
 

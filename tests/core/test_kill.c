@@ -3,6 +3,8 @@
  * lost or doubled: Gs, Ps, spinning bits, wake-ups, slots, blocks. */
 #include "check.h"
 #include "chan.h"
+#include "retake.h"
+#include "stw.h"
 
 #include <errno.h>
 #include <sys/mman.h>
@@ -185,6 +187,32 @@ static void park(void) {
 static void hand_off(void) { startm_on(&m0, releasep(&m0), 1); }
 static void hand_to_new(void) { startm(&m0, releasep(&m0), 0); }
 
+static void before_block(void) {
+    m1_parks();
+    globrunqput(&client, spawn(&client, 0));
+    entersyscall(&m0);
+}
+static void block(void) { entersyscallblock(&m0); }
+
+static void in_and_out(void) {
+    entersyscall(&m0);
+    exitsyscallfast(&m0);
+}
+
+/* Two Ps with work become one, and two again. */
+static void before_resize(void) {
+    for (int i = 0; i < 3; i++) runqput(&m0, p0, spawn(&client, 0), 1), runqput(&m0, &m0.allp[1], spawn(&client, 0), 1);
+    entersyscall(&m0);
+}
+static void resize(void) {
+    for (uint32_t n = 1; n <= 2; n++) {
+        stop_the_world(&m0);
+        while (!stopped(&m0)) continue;
+        procresize(&m0, n);
+        start_the_world(&m0, 1);
+    }
+}
+
 /* Channels.  The client has made them; M 1 waits at the first, or M 0 does; messages are numbered, and each has a block. */
 static uint64_t chans[2];
 static struct scase m1_case;
@@ -259,7 +287,8 @@ static struct op { const char *name; void (*before)(void), (*act)(void); } ops[]
     {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect},
     {"cancel", before_cancel, cancel}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
-    {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}, {"send to who waits", before_send, send_one},
+    {"hand off", m1_parks, hand_off}, {"hand to a new M", NULL, hand_to_new}, {"block", before_block, block},
+    {"in and out", NULL, in_and_out}, {"resize", before_resize, resize}, {"send to who waits", before_send, send_one},
     {"send into the buffer", before_send_room, send_one}, {"receive from who waits", before_recv, recv_one},
     {"receive and refill", before_recv_full, recv_one}, {"receive from the buffer", before_send_room, recv_one},
     {"close", before_send, close_one}, {"close with a sender", before_recv_full, close_one},

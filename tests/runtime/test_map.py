@@ -81,7 +81,7 @@ def test_many_trivial_items(rt):
 
 def test_few_long_items_use_every_m(rt):
     list(rt.map(who_after, [0.0] * 1000))
-    assert len(set(rt.map(who_after, [0.05] * 8))) == 2
+    assert len(set(rt.map(who_after, [0.05] * 8))) >= 2  # more, as they sleep
 
 
 def who_after(seconds):

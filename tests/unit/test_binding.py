@@ -17,6 +17,8 @@ TICK = 80 * MS
 class Node:
     """Two Ms that hold Ps, and what was done to them."""
 
+    nprocs = 2
+
     def __init__(self, forced=False):
         self.held = {0: 0, 1: 1}  # m -> p
         self.bound = {0: -1, 1: -1}

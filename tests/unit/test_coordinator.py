@@ -310,3 +310,47 @@ def test_a_signal_reaches_m0_as_soon_as_it_has_attached(node):
     assert c.handle(("signal", 1)) == [("signal", 100, 1)]
     c.handle(("m_died", 0, 100, "was killed by SIGTERM", -15))
     assert c.handle(("signal", 15)) == []
+
+
+def in_user_code(fd, c, client):
+    """M 0 has claimed a G."""
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, os.getpid())
+    future = Spawned()
+    client.spawn(future, 0, b"x", NOWAKE, None)
+    assert m0.claim(m0.globrunqget(1), False) is not None
+    return m0, future
+
+
+def test_a_blocked_p_goes_to_others_or_is_idle(node):
+    fd, client, c = node
+    m0, future = in_user_code(fd, c, client)
+    assert m0.p == 0 and client.npidle == 1
+    assert c.handle(("looked", [(0, 1)], [(0, 77)])) == [("preempt", 77)]  # a look that came too late takes nothing
+    assert m0.p == 0
+    for seq in range(100):
+        c.handle(("looked", [(0, 3 << 56 | seq)], []))
+    assert m0.p == -1 and client.npidle == 2
+    assert m0.complete(future.word, 0, b"") is False  # it completes without, and is to wait for one
+    with pytest.raises(RuntimeError, match="holds no P"):
+        m0.runqget()
+
+
+def test_work_gets_the_p_of_one_that_blocks(node):
+    fd, client, c = node
+    in_user_code(fd, c, client)
+    assert all(client.spawn(Spawned(), 0, b"x", 1, None) for _ in range(3))  # the first wakes an M for P 1
+    c.handle(("wake",))
+    made = set(c.starting)
+    for seq in range(100):
+        c.handle(("looked", [(0, 3 << 56 | seq)], []))
+    assert len(c.starting - made) == 1 and client.npidle == 0
+
+
+def test_sysmon_does_not_sleep_beside_a_g_without_a_p(node):
+    fd, client, c = node
+    m0, future = in_user_code(fd, c, client)
+    assert m0.entersyscallblock()
+    assert client.npidle == 2 and not c.view.sysmon_sleep()
+    m0.complete(future.word, 0, b"")
+    assert c.view.sysmon_sleep()
