@@ -248,11 +248,15 @@ async def a_coroutine():
     return 1
 
 
+def give_coroutines():
+    return [a_coroutine()]
+
+
 def test_results_of_kinds_that_do_not_travel(rt):
     for fn, text in (
         (give_garbage, "result['x'] is a tests.runtime.test_errors.Garbage (PicklingError: "),
         (give_generator, "it is a generator (TypeError: cannot pickle 'generator' object); return a list of its items"),
-        (a_coroutine, "it is a coroutine (TypeError: cannot pickle 'coroutine' object); run it inside the G, with asyncio"),
+        (give_coroutines, "result[0] is a coroutine (TypeError: cannot pickle 'coroutine' object); run it inside the G, with "),
     ):
         with pytest.raises(dgmp.EncodingError, match=re.escape(text)):
             rt.go(fn).result(20)
