@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import operator
 import os
 import signal
@@ -562,6 +563,13 @@ def map_unordered(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize:
     return start(node(), fn, iterables, chunksize, buffersize, 2, ordered=False)
 
 
+@functools.cache
+def future_type() -> type[Future[Any]]:
+    from .future import Future
+
+    return Future
+
+
 def gather(*futures: Future[Any]) -> list[Any]:
     """Waits for all futures; their results in order.  The first error, in that order, is raised.
 
@@ -570,10 +578,8 @@ def gather(*futures: Future[Any]) -> list[Any]:
         >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
         [0, 1, 2]
     """
-    from .future import Future
-
     for future in futures:
-        if not isinstance(future, Future):
+        if not isinstance(future, future_type()):
             raise TypeError(f"gather(*futures) takes futures as its arguments, not {type(future).__name__}")
     return [future.result() for future in futures]
 
