@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dgmp
+from dgmp.runtime.proc import MOST_RUNNERS
 from dgmp.runtime.timers import FEW, Timers
 from tests import helpers
 from tests.helpers import eventually
@@ -174,8 +175,11 @@ def test_timers_of_waits_that_ended_do_not_pile_up():
 
 def test_runners_of_sleepers_are_not_kept():
     with dgmp.Runtime(procs=1) as rt:
-        dgmp.gather(*[rt.go(dgmp.sleep, 0.05) for _ in range(1000)])
-        assert rt.go(pooled).result(30) <= 256
+        chan = rt.chan()
+        futures = [rt.go(chan.recv_ok) for _ in range(MOST_RUNNERS + 100)]
+        chan.close()
+        dgmp.gather(*futures)
+        assert rt.go(pooled).result(30) <= MOST_RUNNERS
         assert rt.go(slept, 0.001).result(30) >= 0.001
 
 
