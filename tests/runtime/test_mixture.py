@@ -15,7 +15,10 @@ ROUNDS = 25
 
 
 def compute(n):
-    return sum(range(n))
+    total = 0
+    for i in range(n):  # in Python, so that it can be preempted
+        total += i
+    return total
 
 
 def block(seconds):
