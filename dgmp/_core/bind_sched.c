@@ -89,6 +89,20 @@ static void publish_ready(View *self) {
     if (n) sysmon_soon(&self->v);
 }
 
+/* next_timer(ns): when the first of our Gs that sleep is to go on; 0: none does. */
+static PyObject *View_next_timer(View *self, PyObject *arg) {
+    CHECK(self);
+    long long ns = PyLong_AsLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    store_rel(&self_m(&self->v)->next_timer, (uint64_t)ns);
+    Py_RETURN_NONE;
+}
+
+/* A G begins to run, or goes on: those that sleep depend on sysmon from here on. */
+static void watch_timers(View *self) {
+    if (load_rlx(&self_m(&self->v)->next_timer)) sysmon_soon(&self->v);
+}
+
 /* watch_ready(ready, yielded): where this M keeps its started Gs that can go on */
 static PyObject *View_watch_ready(View *self, PyObject *args) {
     CHECK(self);
@@ -126,6 +140,7 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
     running_g = w;
+    watch_timers(self);
     publish_ready(self);
     if (a[1] != Py_True) {
         store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
@@ -252,6 +267,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
+    watch_timers(self);
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
 }
@@ -492,4 +508,4 @@ PyMethodDef sched_methods[] = {
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
-    ARGS(watch_ready), NOARGS(publish_ready), {NULL, NULL, 0, NULL}};
+    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), {NULL, NULL, 0, NULL}};

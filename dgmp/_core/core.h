@@ -129,6 +129,7 @@ struct m {
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au64 next_timer;                  /* when the first of its started Gs that sleep is to go on, monotonic ns; 0: none */
     au64 since;                       /* when its time slice began, by the coarse clock */
     au32 ready;                       /* while it runs: how many of the M's other started Gs can go on */
     /* The intent record: slots [start, start+n) of ring `p`, and `extra`, are on their way.  Written before the CAS

@@ -184,6 +184,7 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->oldp, 0);
     atomic_store(&m->curg, 0);
     atomic_store(&m->parked, 0);
+    atomic_store(&m->next_timer, 0);
     atomic_store(&m->polled, 0);
     atomic_store(&m->token_queued, 0);
     poller_died(v, dead);

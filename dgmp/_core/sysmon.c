@@ -7,8 +7,9 @@
  * its state at the first look already; so is the one that kept work waiting while nobody looked.
  * An M without a P, in user code, whose clock moves and whose main thread runs is one that has come back from a blocking call.
  *
- * A G that runs for 10 ms while started Gs of its M can go on, or words for them may lie in its inbox, is asked to give way (Go:
- * preemptone); again and again, as it may be where it cannot.  Both kinds of M get the same signal, and know what to do.
+ * A G that runs for 10 ms while started Gs of its M can go on, words for them may lie in its inbox, or their time to sleep is
+ * up, is asked to give way (Go: preemptone); again and again, as it may be where it cannot.  Both kinds of M get the same
+ * signal, and know what to do.
  *
  * While there is no work that waits for a P, no such G, and no more Ms without one than idle Ps, nobody need look: after a tenth of a
  * second of that sysmon sleeps until somebody finds no idle P (wakep), or until the coordinator has something else to do.
@@ -128,10 +129,26 @@ static int look_at_m(struct view *v, struct sysmon *s, uint32_t m, int64_t now) 
     return 1;
 }
 
+static int is_due(struct m *m) {
+    int64_t timer = (int64_t)load_acq(&m->next_timer);
+    return timer && timer <= nanotime();
+}
+
 /* Whether started Gs of an M that holds a P wait, or may, while another G runs there. */
 static int keeps_waiting(struct view *v, uint32_t m) {
     struct m *mp = &v->allm[m];
-    return load_acq(&mp->curg) && (load_acq(&mp->ready) || load_acq(&mp->readied) || !inbox_empty(v, m)) && holds_p(v, m);
+    return load_acq(&mp->curg) && (load_acq(&mp->ready) || load_acq(&mp->readied) || !inbox_empty(v, m) || is_due(mp)) &&
+           holds_p(v, m);
+}
+
+/* When the next of those that sleep is to go on, where another G runs. */
+static int64_t next_due(struct view *v) {
+    int64_t due = INT64_MAX;
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
+        int64_t timer = (int64_t)load_acq(&v->allm[i].next_timer);
+        if (timer && timer < due && load_acq(&v->allm[i].curg)) due = timer;
+    }
+    return due;
 }
 
 /* Whether the G that runs there has had its time, and is to be asked. */
@@ -215,10 +232,12 @@ int sysmon_wait(struct view *v, struct sysmon *s, int fd, int64_t timeout_ns) {
             s->eager = 0;
             if (found) return 1;
         }
-        if (slow || pause > end - now) pause = end - now;
+        int64_t until = slow ? next_due(v) : end;
+        if (until > end) until = end;
+        if (slow || pause > until - now) pause = until - now;
         if (pause < 0) pause = 0;
         struct timespec t = {pause / 1000000000, pause % 1000000000};
-        int n = ppoll(&ready, 1, slow && timeout_ns < 0 ? NULL : &t, NULL);
+        int n = ppoll(&ready, 1, until == INT64_MAX && slow ? NULL : &t, NULL);
         if (n != 0) return 0;                                 /* or a signal: Python has its handler */
         now = nanotime();
         if (!slow && sysmon_look(v, s, now)) return 1;

@@ -122,7 +122,7 @@ class M:
         self.g0: Any = getcurrent()
         self.curg: G | None = None
         self.parked: dict[int, G] = {}  # started Gs that wait, by their word
-        self.timers = Timers()  # of parked Gs that wait no longer than until then
+        self.timers = Timers(view.next_timer)  # of parked Gs that wait no longer than until then
         self.asyncs: Asyncs | None = None  # those of its Gs that are coroutines
         self.async_keys: set[int] = set()  # of functions that make them
         self.polled = 0  # how many of its Gs wait for descriptors

@@ -9,6 +9,7 @@ Called by proc, on the M's own thread.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Any
 
@@ -16,9 +17,14 @@ FEW = 64  # stopped timers that nobody minds
 
 
 class Timers:
-    """The heap: [deadline, serial, word] each; word 0: stopped, or it has fired."""
+    """The heap: [deadline, serial, word] each; word 0: stopped, or it has fired.
 
-    def __init__(self) -> None:
+    Args:
+        publish: is told the first deadline when that is another one, 0 if there is none; sysmon looks at it.
+    """
+
+    def __init__(self, publish: Callable[[int], None] = lambda deadline: None) -> None:
+        self.publish = publish
         self.heap: list[list[int]] = []
         self.serial = 0
         self.stopped = 0  # of those in the heap
@@ -28,6 +34,8 @@ class Timers:
         self.serial += 1
         timer = [deadline, self.serial, word]
         heappush(self.heap, timer)
+        if self.heap[0] is timer:
+            self.publish(deadline)
         return timer
 
     def stop(self, timer: list[int]) -> None:
@@ -51,6 +59,8 @@ class Timers:
                 timer[2] = 0
             else:
                 self.stopped -= 1
+        if words:
+            self.publish(heap[0][0] if heap else 0)
         return words
 
     def wait(self, now: int) -> int:
