@@ -214,7 +214,7 @@ def restored(cls: type[Primitive], sema: Sema) -> Primitive:
 
 def node_of(runtime: api.Runtime | None) -> Node:
     """That runtime's, or this process's."""
-    return api.node() if runtime is None else runtime.node
+    return api.node_in(runtime)
 
 
 class Mutex(Primitive):
