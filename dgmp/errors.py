@@ -25,7 +25,18 @@ class Cancelled(BaseException):
     """Raised in a G that was asked to end (Future.cancel), where it waits or next waits; also what such a G ends with.
 
     No Exception, as asyncio.CancelledError is none: `except Exception` lets it pass.  The G cleans up in its `finally`
-    blocks, in which it may wait again.
+    blocks, in which it may wait again.  (Go has no such thing: there a goroutine must look at its context.)
+
+    Example:
+        >>> import dgmp
+        >>> f = dgmp.go(dgmp.sleep, 3600)
+        >>> f.cancel()
+        True
+        >>> try:
+        ...     f.result()
+        ... except dgmp.Cancelled:
+        ...     print("cancelled")
+        cancelled
     """
 
 
@@ -60,11 +71,14 @@ class TooManyGs(DgmpError):
 
 
 class ChanClosed(DgmpError):
-    """A value was sent on a closed channel, or one was asked for when it had no more, or it was closed twice."""
+    """A value was sent on a closed channel, or one was asked for when it had no more, or it was closed twice.
+
+    In Go the first and the last are panics, and a receive gives a zero value.
+    """
 
 
 class EncodingError(DgmpError):
-    """A function, an argument or a result cannot be pickled."""
+    """A function, an argument, a result or a message in a channel cannot be pickled, or not be unpickled where it arrived."""
 
 
 class RemoteTraceback(Exception):

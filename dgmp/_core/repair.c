@@ -173,10 +173,10 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     start_the_world(v, dead + 1);
     requeue_moves(v, m);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
-    uint32_t ended = settle_gs(v, dead, how, len);
     objects_fix(v);
     sudogs_repair(v, dead);
     objects_forget(v, dead);
+    uint32_t ended = settle_gs(v, dead, how, len);            /* who is told of its death finds free what it held */
     heap_sweep(v, dead);
     gfree_sweep(v);
     atomic_store(&m->p, 0);

@@ -35,7 +35,7 @@ class Codec:
         node.view.codec(self.encode, pickle.loads, values.loads, ChanClosed)
 
     def encode(self, value: Any) -> bytes | Block:
-        data = values.encode(value, f"the message ({type(value).__name__})")
+        data = values.encode(value, f"the message ({type(value).__name__})", "message")
         return data if isinstance(data, bytes) else self.node.view.pack(data.stream, data.buffers)
 
 
@@ -81,7 +81,7 @@ class Chan(Generic[T]):
             raise TypeError(f"capacity must be a whole number, not {type(capacity).__name__}") from None
         if cap < 0:
             raise ValueError(f"capacity must not be negative: {cap}")
-        node = runtimes.node() if runtime is None else runtime.node
+        node = runtimes.node_in(runtime)
         self._become(node, new_handle(node, min(cap, MOST_CAPACITY), 0, 0, -1))
 
     def _become(self, node: Node, handle: Handle) -> None:
@@ -274,7 +274,8 @@ def wait_for(node: Node, wait: Wait, deadline: int | None, timeout: float | None
         late = deadline is not None and time.monotonic_ns() >= deadline
         got = wait.end(late)
         if got is None and late and not wait.came:
-            raise TimeoutError(f"nothing came within {timeout} s")
+            what = "the value could not be sent" if reason == WHY_CHAN_SEND else "nothing came"
+            raise TimeoutError(f"{what} within {timeout} s")
     return got
 
 
@@ -378,7 +379,7 @@ def after(seconds: float, *, runtime: Runtime | None = None) -> Chan[float]:
         >>> i
         1
     """
-    node = runtimes.node() if runtime is None else runtime.node
+    node = runtimes.node_in(runtime)
     return chan_of(node, new_handle(node, 0, due_in(seconds), 0, -1))
 
 
@@ -394,12 +395,12 @@ def tick(seconds: float, *, runtime: Runtime | None = None) -> Chan[float]:
         >>> ticks.recv() < ticks.recv()
         True
     """
-    due = due_in(seconds)
+    deadline_of(seconds)  # checks it, before a runtime boots for it
     if not seconds > 0:
         raise ValueError(f"a tick needs more than {seconds} seconds")
-    node = runtimes.node() if runtime is None else runtime.node
+    node = runtimes.node_in(runtime)
     period = int(min(float(seconds), FOR_EVER) * 1e9) or 1
-    return chan_of(node, new_handle(node, 0, due, period, -1))
+    return chan_of(node, new_handle(node, 0, due_in(seconds), period, -1))
 
 
 def closes_at(node: Node, deadline: int | None) -> Chan[Any]:

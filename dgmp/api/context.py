@@ -112,7 +112,7 @@ class Context:
                  runtime: api.Runtime | None = None) -> None:
         if parent is not None and not isinstance(parent, Context):
             raise TypeError(f"parent must be a Context, not {type(parent).__name__}")
-        node = parent._chans[0]._node if parent is not None else api.node() if runtime is None else runtime.node
+        node = parent._chans[0]._node if parent is not None else api.node_in(runtime)
         ends = [deadline_of(timeout), None if deadline is None else on_the_clock(deadline)]
         if parent is not None:
             ends.append(parent._deadline)

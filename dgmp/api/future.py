@@ -259,7 +259,23 @@ class Future(Generic[T]):
         return self.result()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Waits as `result` does; the exception the G ended with, or None."""
+        """Waits for the G as `result` does, and returns how it failed.
+
+        Args:
+            timeout: as for `result`.
+
+        Returns:
+            The exception the G ended with, `Cancelled` and `WorkerDied` too; None if it returned.
+
+        Raises:
+            TimeoutError: the time is up; the G goes on.
+            TypeError, ValueError: timeout is no number, or NaN.
+
+        Example:
+            >>> import dgmp
+            >>> dgmp.go(int, "x").exception()
+            ValueError("invalid literal for int() with base 10: 'x'")
+        """
         if self._state == PENDING:
             self._node.wait(self, timeout)
         self._decode()
@@ -299,6 +315,9 @@ class Future(Generic[T]):
         """Calls `callback(future)` once the G has finished; at once if it has.
 
         It runs in some thread of this process that collects results; what it raises is logged and ignored.
+
+        Raises:
+            TypeError: it cannot be called.
         """
         if not callable(callback):
             raise TypeError(f"a callback must be callable, not {callback!r}")

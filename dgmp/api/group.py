@@ -143,7 +143,7 @@ class Group:
     def __enter__(self) -> Group:
         if self._state != "new":
             raise RuntimeError("a Group can be entered once")
-        node = api.node() if self._runtime is None else self._runtime.node
+        node = api.node_in(self._runtime)
         member, gp = api._member, api.current_g()
         if gp is not None and gp.stop is None:
             gp.stop = set()

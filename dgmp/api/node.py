@@ -103,7 +103,7 @@ class Node:
             raise self.gone
         self.look_for_changes()
         if not callable(fn):
-            raise TypeError(f"a G needs a function, not {fn!r}")
+            raise TypeError(values.no_function(fn))
         frame = sys._getframe(depth)
         code, lasti = frame.f_code, frame.f_lasti
         future: Future[Any] = Future(self, fn, name, code, lasti)

@@ -414,6 +414,15 @@ def node() -> Node:
     return runtime.node
 
 
+def node_in(runtime: Runtime | None) -> Node:
+    """That of the runtime which the caller of a public function has named, or of this process."""
+    if runtime is None:
+        return node()
+    if not isinstance(runtime, Runtime):
+        raise TypeError(f"runtime must be a dgmp.Runtime, not {type(runtime).__name__}")
+    return runtime.node
+
+
 def _boot_default() -> Runtime:
     global _default
     with _lock:
@@ -573,6 +582,12 @@ def future_type() -> type[Future[Any]]:
 def gather(*futures: Future[Any]) -> list[Any]:
     """Waits for all futures; their results in order.  The first error, in that order, is raised.
 
+    Those after it run on; `Group` cancels them.
+
+    Raises:
+        TypeError: one of them is no Future.
+        Whatever `Future.result` raises.
+
     Example:
         >>> import dgmp
         >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
@@ -585,7 +600,22 @@ def gather(*futures: Future[Any]) -> list[Any]:
 
 
 def stats() -> dict[str, Any]:
-    """As `Runtime.stats`, of the runtime of this process."""
+    """As `Runtime.stats`, of the runtime of this process (Go: package runtime/metrics).
+
+    Returns:
+        A dict of numbers, and of lists of numbers.
+
+    Raises:
+        RuntimeClosed: the program is ending.
+
+    Example:
+        >>> import dgmp
+        >>> before = dgmp.stats()["spawned"]
+        >>> dgmp.go(abs, -1).result()
+        1
+        >>> dgmp.stats()["spawned"] - before
+        1
+    """
     return node().stats()
 
 
@@ -615,7 +645,13 @@ def snapshot() -> Snapshot:
 
 
 def num_g() -> int:
-    """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine)."""
+    """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine).
+
+    Example:
+        >>> import dgmp
+        >>> dgmp.go(dgmp.num_g).result() >= 1  # that one
+        True
+    """
     at = node()
     at.collect()
     return int(at.view.stats()["num_g"])
@@ -651,13 +687,29 @@ def current_g() -> G | None:
 
 
 def goid() -> int | None:
-    """The id of the G that calls; None outside of Gs."""
+    """The id of the G that calls; None outside of Gs (Go: the number in its dump, which programs cannot ask for).
+
+    Example:
+        >>> import dgmp
+        >>> dgmp.goid() is None, dgmp.go(dgmp.goid).result() > 0
+        (True, True)
+    """
     gp = None if _member is None else _member.m.running_g()
     return None if gp is None else gp.goid
 
 
 def current() -> dict[str, Any] | None:
-    """The G, M and P in which the caller runs: {"g": id, "name", "m", "pid", "p"}; None outside of Gs."""
+    """Where the caller runs; None outside of Gs (Go: getg, and what it points to).
+
+    Returns:
+        {"g": the G's id, "name": its function's, "m": the number of its M, "pid": that process, "p": the number of its P}.
+
+    Example:
+        >>> import dgmp
+        >>> where = dgmp.go(dgmp.current).result()
+        >>> where["name"], sorted(where)
+        ('current', ['g', 'm', 'name', 'p', 'pid'])
+    """
     gp = None if _member is None else _member.m.running_g()
     if _member is None or gp is None:
         return None
@@ -669,6 +721,15 @@ def gosched() -> None:
 
     Raises:
         Cancelled: the calling G was asked to end.
+
+    Example:
+        >>> import dgmp
+        >>> def polite():
+        ...     for _ in range(3):
+        ...         dgmp.gosched()
+        ...     return "done"
+        >>> dgmp.go(polite).result()
+        'done'
     """
     if _member is not None and _member.m.in_g():
         _member.gosched()

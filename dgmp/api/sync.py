@@ -214,7 +214,7 @@ def restored(cls: type[Primitive], sema: Sema) -> Primitive:
 
 def node_of(runtime: api.Runtime | None) -> Node:
     """That runtime's, or this process's."""
-    return api.node() if runtime is None else runtime.node
+    return api.node_in(runtime)
 
 
 class Mutex(Primitive):
@@ -331,7 +331,7 @@ class RWMutex(Primitive):
         self._sema.acquire(1, timeout, "the RWMutex was not free for reading")
 
     def try_rlock(self) -> bool:
-        """Locks it for reading if that is possible at once; whether it did."""
+        """Locks it for reading if that is possible at once; whether it did (Go: RWMutex.TryRLock)."""
         return self._sema.try_acquire(1)
 
     def runlock(self) -> None:
@@ -348,7 +348,11 @@ class RWMutex(Primitive):
         self._sema.acquire(READERS, timeout, "the RWMutex was not free for writing")
 
     def try_lock(self) -> bool:
-        """Locks it for writing if nobody holds it or waits for it; whether it did."""
+        """Locks it for writing if nobody holds it or waits for it; whether it did (Go: RWMutex.TryLock).
+
+        Raises:
+            HolderDied: as `Mutex.lock` does.
+        """
         return self._sema.try_acquire(READERS)
 
     def unlock(self) -> None:
@@ -417,7 +421,12 @@ class Semaphore(Primitive):
         self._sema.acquire(self._fits(n), timeout, f"{n} of the {self._n} units were not free")
 
     def try_acquire(self, n: int = 1) -> bool:
-        """Takes n units if they are free and nobody waits; whether it did."""
+        """Takes n units if they are free and nobody waits; whether it did.
+
+        Raises:
+            ValueError: there are not that many.
+            HolderDied: as `acquire` does.
+        """
         return self._sema.try_acquire(self._fits(n))
 
     def release(self, n: int = 1) -> None:

@@ -225,7 +225,7 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: 
     """
     deadline = deadline_in(seconds, "after_func")
     if not callable(fn):
-        raise TypeError(f"a G needs a function, not {fn!r}")
+        raise TypeError(values.no_function(fn))
     node = runtime.node()
     if node.gone is not None:
         raise node.gone

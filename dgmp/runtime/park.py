@@ -21,7 +21,11 @@ REASONS = {"other": WHY_OTHER, "chan receive": WHY_CHAN_RECV, "chan send": WHY_C
 
 
 class ParkToken:
-    """Names a G, for goready; may be passed to any process of the node."""
+    """Names a G, for goready; may be passed to any process of the node (Go: *g).
+
+    Example:
+        See `gopark`.
+    """
 
     __slots__ = ("runtime", "word")
 
@@ -68,10 +72,16 @@ def member() -> Any:
 
 
 def park_token() -> ParkToken:
-    """The calling G's token, always the same one.
+    """The calling G's token, always the same one (Go: getg).
 
     Raises:
         RuntimeError: the caller is not in a G.
+
+    Example:
+        >>> import dgmp
+        >>> from dgmp import runtime
+        >>> dgmp.go(lambda: runtime.park_token() == runtime.park_token()).result()
+        True
     """
     node = member()
     if node is None:
@@ -158,6 +168,16 @@ def goready(token: ParkToken) -> bool:
 
     Raises:
         LookupError: no runtime of this process is the token's.
+
+    Example:
+        >>> import dgmp
+        >>> from dgmp import runtime
+        >>> def main():
+        ...     token = runtime.park_token()
+        ...     dgmp.go(runtime.goready, token)  # from another G, in whatever process
+        ...     return runtime.gopark(token, timeout=60)
+        >>> dgmp.go(main).result()
+        True
     """
     node = nodes.get(token.runtime)
     if node is None:
@@ -170,6 +190,14 @@ def gosched() -> None:
 
     The G stays runnable: it goes behind the other work of its M.  It is no way to wait for something: that would keep a core
     busy; park instead.
+
+    Raises:
+        Cancelled: the calling G was asked to end.
+
+    Example:
+        >>> import dgmp
+        >>> from dgmp import runtime
+        >>> dgmp.go(runtime.gosched).result()
     """
     node = member()
     if node is None or node.m.thread != threading.get_ident():

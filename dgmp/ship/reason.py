@@ -99,10 +99,11 @@ def parts(name: str, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
         yield f"argument {key!r} of {name}()", key, x
 
 
-def of_result(obj: Any, what: str, error: BaseException) -> str:
-    """The message for a result that cannot be pickled; `error` is what pickling raised."""
+def of_result(obj: Any, what: str, error: BaseException, root: str = "result") -> str:
+    """The message for a result, or a message in a channel, that cannot be pickled; `error` is what pickling raised."""
     found = trace(obj, time.monotonic() + SECONDS)
-    return f"{what} cannot be pickled: {words(*found, 'result', 1) if found is not None else without_place(error)}"
+    outward = int(root == "result")
+    return f"{what} cannot be pickled: {words(*found, root, outward) if found is not None else without_place(error)}"
 
 
 def without_place(error: BaseException) -> str:

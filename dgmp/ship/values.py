@@ -17,7 +17,7 @@ import copyreg
 import pickle
 from array import array
 from collections.abc import Callable
-from types import FunctionType
+from types import CoroutineType, FunctionType
 from typing import Any, TypeVar
 
 from .._core import Block
@@ -53,9 +53,9 @@ def small(obj: Any) -> bytes | Large:
     return data if len(data) < LARGE else Large([data], [])
 
 
-def encode(obj: Any, what: str) -> bytes | Large:
-    """`obj` as bytes, or as a Large if it is large; `what`, a result, is named in the error."""
-    return or_reason(lambda: pickled(obj, True), obj, what)
+def encode(obj: Any, what: str, root: str = "result") -> bytes | Large:
+    """`obj` as bytes, or as a Large if it is large; `what`, a result or a message, is named in the error."""
+    return or_reason(lambda: pickled(obj, True), obj, what, root)
 
 
 def dumps(obj: Any, what: str) -> bytes:
@@ -63,7 +63,7 @@ def dumps(obj: Any, what: str) -> bytes:
     return or_reason(lambda: in_one_piece(obj), obj, what)
 
 
-def or_reason(encode: Callable[[], T], obj: Any, what: str) -> T:
+def or_reason(encode: Callable[[], T], obj: Any, what: str, root: str = "result") -> T:
     """What `encode` returns, or an EncodingError that says what of `obj` is at fault."""
     try:
         return encode()
@@ -72,7 +72,7 @@ def or_reason(encode: Callable[[], T], obj: Any, what: str) -> T:
 
         if reason.is_callers(e):
             raise
-        raise EncodingError(reason.of_result(obj, what, e)) from e
+        raise EncodingError(reason.of_result(obj, what, e, root)) from e
 
 
 def in_one_piece(obj: Any) -> bytes:
@@ -189,6 +189,12 @@ def label(fn: Any) -> str:
     if isinstance(partial := getattr(fn, "func", None), FunctionType):
         return label(partial)
     return f"{type(fn).__module__}.{type(fn).__qualname__}"
+
+
+def no_function(x: Any) -> str:
+    """The message for what was given in a function's place."""
+    advice = ": say go(fn, ...), not go(fn(...))" if isinstance(x, CoroutineType) else ""
+    return f"a G needs a function, not {x!r}{advice}"
 
 
 def describe(fn: Any) -> str:

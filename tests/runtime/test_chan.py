@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 import dgmp
+from dgmp.api import chan
 from tests.helpers import eventually
 
 
@@ -719,3 +720,43 @@ def send_and_spin(c, flag):
 def test_a_g_that_computes_is_preempted_for_one_that_it_has_readied():
     with dgmp.Runtime(procs=1) as rt:
         assert rt.go(send_and_spin, rt.chan(), rt.chan(1)).result() == (None, 7)
+
+
+def test_timeouts_say_what_did_not_happen(rt):
+    c = dgmp.Chan(runtime=rt)
+    with pytest.raises(TimeoutError, match="the value could not be sent within 0.001 s"):
+        c.send(1, timeout=0.001)
+    with pytest.raises(TimeoutError, match="nothing came within 0.001 s"):
+        c.recv(timeout=0.001)
+
+
+def test_a_tick_begins_when_its_runtime_is_there(rt, monkeypatch):
+    """Booting the embedded one takes longer than many a period."""
+    order = []
+    monkeypatch.setattr(chan.runtimes, "node_in", lambda runtime: order.append("node") or rt.node)
+    due_in = chan.due_in
+    monkeypatch.setattr(chan, "due_in", lambda seconds: order.append("due") or due_in(seconds))
+    dgmp.tick(1)
+    assert order == ["node", "due"]
+
+
+@pytest.mark.parametrize("make", [dgmp.Chan, dgmp.Mutex, dgmp.Context, lambda runtime: dgmp.after(1, runtime=runtime),
+                                  lambda runtime: dgmp.Group(runtime).__enter__()])
+def test_what_is_no_runtime(make):
+    with pytest.raises(TypeError, match="runtime must be a dgmp.Runtime, not str"):
+        make(runtime="x")
+
+
+def test_a_coroutine_is_no_function(rt):
+    async def f():
+        pass
+
+    coroutine = f()
+    with pytest.raises(TypeError, match=r"say go\(fn, ...\), not go\(fn\(...\)\)"):
+        rt.go(coroutine)
+    coroutine.close()
+
+
+def test_what_cannot_be_sent_is_named(rt):
+    with open(os.devnull) as file, pytest.raises(dgmp.EncodingError, match=r"message\[1\] is an open file .* pass its path"):
+        dgmp.Chan(1, runtime=rt).send([0, file])

@@ -536,3 +536,18 @@ def test_kills_and_cancels_leave_nobody_stuck(rt):
             acquire(20)
         except dgmp.HolderDied:
             acquire(20)
+
+
+def test_who_learns_of_a_death_finds_free_what_was_held(rt):
+    """The units that nobody holds are not taken before the death is told."""
+    for _ in range(10):
+        s = dgmp.Semaphore(2, runtime=rt)
+
+        def die(s=s):
+            s.acquire()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert isinstance(rt.go(die).exception(20), dgmp.WorkerDied)
+        with pytest.raises(dgmp.HolderDied):
+            s.try_acquire()
+        assert s.try_acquire(2)
