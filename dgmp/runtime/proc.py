@@ -438,12 +438,13 @@ class M:
     def exitsyscall0(self) -> None:
         """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
         self.lost = False
-        self.ready.extend(self.yielded)
-        self.yielded.clear()
         self.stopm()
 
     def stopm(self) -> None:
-        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
+        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap.  Its Gs
+        that gave way have nobody to go behind here: they want a P, too."""
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
         self.flush()
         while True:
             self.check_closing()
