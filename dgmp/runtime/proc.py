@@ -441,11 +441,11 @@ class M:
         self.stopm()
 
     def stopm(self) -> None:
-        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap.  Its Gs
-        that gave way have nobody to go behind here: they want a P, too."""
+        """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
+        as in Go: an idle process is cheap."""
+        self.flush()
         self.ready.extend(self.yielded)
         self.yielded.clear()
-        self.flush()
         while True:
             self.check_closing()
             self.collect()
