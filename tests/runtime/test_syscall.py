@@ -79,6 +79,25 @@ def test_an_error_in_a_blocking_block_passes():
         rt.go(raise_in_block).result(20)
 
 
+def give_way(n):
+    for _ in range(n):
+        dgmp.gosched()
+    return n
+
+
+def block(n):
+    for _ in range(n):
+        with dgmp.blocking():
+            pass
+    return n
+
+
+def test_gs_that_gave_way_get_a_p_when_theirs_goes_to_another_m():
+    with dgmp.Runtime(procs=1) as rt:
+        futures = [rt.go(fn, 200) for fn in (give_way, block) * 3]
+        assert [f.result(15) for f in futures] == [200] * 6
+
+
 def spawn_after(path):
     data = read(path)
     return data, dgmp.gather(*[dgmp.go(abs, -i) for i in range(300)])
