@@ -244,6 +244,14 @@ static void by_hand(void) {
     gtell(&client, gword_index(ws[0]));
     CHECK(gunfinished(&client) == 7 && gcollect(&client, inbox_pop(&client)));
     stale();
+    /* a G of another's was parked there, and had been readied: it has ended, and is its owner's to collect */
+    fresh(1);
+    CHECK(gclaim(&m0, ws[0]) && gcas(&m0, ws[0], G_RUNNING, G_WAITING));
+    gready(&client, ws[0]);
+    CHECK(!inbox_empty(&client, 0));
+    CHECK(repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0 && inbox_empty(&client, 0));
+    CHECK(gcollect(&client, inbox_pop(&client)));
+    stale();
     /* it died in refill: g_next is moved, the owners are not written yet; and with slots of its own */
     fresh(1);
     CHECK(gfget(&m0, &index));
