@@ -52,6 +52,7 @@ static PyObject *View_hand_over(View *self, PyObject *arg) {
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
     if (!ghand_over(&self->v, w)) throw(&self->v, "hand_over: G %u is not ours", gword_index(w));
+    running_g = 0;
     return PyBool_FromLong(take_back_p(self));
 }
 

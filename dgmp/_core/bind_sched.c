@@ -147,31 +147,34 @@ static PyObject *View_schedtick(View *self, PyObject *none) {
     return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
 }
 
+/* G w ends with data, bytes or a Block.  0, with an exception: it is neither. */
+static int end_with(View *self, uint64_t w, uint32_t kind, PyObject *data) {
+    struct view *v = &self->v;
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t size, off = take_block(self, data, &size);
+    char *bytes;
+    Py_ssize_t len;
+    if (off) {
+        block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
+        if (gcomplete_with(v, w, kind, off, size)) block_travels(self, NULL, off, size);
+        else heap_free(v, off);
+        return 1;
+    }
+    if (PyBytes_AsStringAndSize(data, &bytes, &len)) return 0;
+    travels(self, g, bytes, (uint64_t)len);
+    gcomplete(v, w, kind, bytes, (uint64_t)len);
+    travels(self, NULL, bytes, (uint64_t)len);
+    return 1;
+}
+
 /* complete(word, kind, data) -> whether we have our P still, now that user code has ended; data: bytes or a Block.  Completing
  * needs none. */
 static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
-    char *data;
-    Py_ssize_t len;
-    uint64_t off, size;
     if (n != 3) return PyErr_Format(PyExc_TypeError, "complete takes 3 arguments");
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
-    if (PyErr_Occurred()) return NULL;
-    struct g *g = &self->v.allgs[gword_index(w)];
-    if ((off = take_block(self, a[2], &size)) != 0) {
-        block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
-        int won = gcomplete_with(&self->v, w, (uint32_t)kind, off, size);
-        running_g = 0;
-        if (!won) heap_free(&self->v, off);
-        else block_travels(self, NULL, off, size);
-        running_g = 0;
-        return PyBool_FromLong(take_back_p(self));
-    }
-    if (PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
-    travels(self, g, data, (uint64_t)len);
-    gcomplete(&self->v, w, (uint32_t)kind, data, (uint64_t)len);
-    travels(self, NULL, data, (uint64_t)len);
+    if (PyErr_Occurred() || !end_with(self, w, (uint32_t)kind, a[2])) return NULL;
     running_g = 0;
     return PyBool_FromLong(take_back_p(self));
 }
@@ -181,19 +184,14 @@ static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
 static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
-    char *data = NULL;
-    Py_ssize_t len = 0;
-    uint64_t off, size;
     if (n != 4) return PyErr_Format(PyExc_TypeError, "finish takes 4 arguments");
     unsigned long long w = PyLong_AsUnsignedLongLong(a[0]), host = PyLong_AsUnsignedLongLong(a[3]);
     unsigned long kind = PyLong_AsUnsignedLong(a[1]);
     if (PyErr_Occurred()) return NULL;
-    if ((off = take_block(self, a[2], &size)) == 0 && PyBytes_AsStringAndSize(a[2], &data, &len)) return NULL;
     if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
     store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
-    int won = off ? gcomplete_with(v, w, (uint32_t)kind, off, size) : gcomplete(v, w, (uint32_t)kind, data, (uint64_t)len);
-    if (off && !won) heap_free(v, off);
-    if (host) store_rel(&self_m(v)->curg, host);
+    if (!end_with(self, w, (uint32_t)kind, a[2])) return NULL;
+    if (host) store_rel(&self_m(v)->curg, running_g = host);  /* as whom it waits for locks, too */
     Py_RETURN_NONE;
 }
 

@@ -139,14 +139,14 @@ static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64
     return ended;
 }
 
-/* Collects in the stead of a dead owner; its inbox also has Gs that were readied there, which others own.  Returns the number of its slots that are in use: while any is unfinished, those
+/* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, those
  * that are finished stay too, as their results may be the arguments of one that is not (only the dead one's pins, in its
  * own memory, said which). */
 uint32_t adopt(struct view *v, uint32_t dead) {
     uint32_t live = 0, kept = 0;
     uint64_t top = load_acq(&v->seg->sched.g_next);
     for (uint64_t w; (w = inbox_peek(v, dead)) != 0; inbox_drop(v, dead))
-        if (!(w & GWORD_TOKEN) && load_acq(&v->allgs[gword_index(w)].owner) == dead + 1) gcollect(v, w);
+        if (load_acq(&v->allgs[gword_index(w)].owner) == dead + 1) gcollect(v, w);  /* else a G of another's was readied here */
     for (uint32_t i = 0; i < top; i++)
         live += load_acq(&v->allgs[i].owner) == dead + 1 && unfinished(GSTATUS(atomic_load(&v->allgs[i].state)));
     for (uint32_t i = 0; i < top; i++) {

@@ -26,7 +26,7 @@ from greenlet import getcurrent
 
 from .._core import RESULT_CANCELLED, WHY_IO, stack_address
 from ..errors import Cancelled
-from ..ship import closure, failure
+from ..ship import closure, failure, travel
 from . import report, scope
 from .netpoll import Wait
 from .signals import call
@@ -76,7 +76,8 @@ class Asyncs:
         self.g = g  # the loop, as the scheduler sees it; its word is the host's
         self.make_greenlet = make_greenlet
         self.live: dict[int, tuple[G, asyncio.Task[Any]]] = {}  # by their words
-        self.last: tuple[G, int, Any] | None = None  # ended, and no other is left to be the host
+        # Ended, and no other is left to be the host: its result, and the objects in that.
+        self.last: tuple[G, int, Any, Any] | None = None
         self.selector = Selector(self)
         self.loop = asyncio.SelectorEventLoop(self.selector)
         self.loop.set_task_factory(self.make_task)
@@ -137,11 +138,12 @@ class Asyncs:
     def finish_last(self) -> None:
         if self.last is None:
             return
-        (gp, kind, out), self.last = self.last, None
+        (gp, kind, out, objects), self.last = self.last, None
         if self.live:
             self.finish_host(gp, kind, out)
         else:
             self.m.lost = not self.m.view.complete(gp.word, kind, out)
+        del objects
 
     def finish_host(self, gp: G, kind: int, out: Any) -> None:
         """gp is done, under whose word we run: from here on under another's."""
@@ -160,6 +162,7 @@ class Asyncs:
         """gp's task is done: its result is gp's.  The host's slot is another's to run under, before it is told."""
         m = self.m
         kind, out = self.outcome(gp, task)
+        objects = travel.hold(m.view) if travel.latest else None  # in the result: kept until that does it
         del self.live[gp.word]
         self.tasks.pop(gp.word, None)
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
@@ -169,7 +172,7 @@ class Asyncs:
         elif self.live:
             self.finish_host(gp, kind, out)
         else:
-            self.last = gp, kind, out
+            self.last = gp, kind, out, objects
             self.loop.stop()
 
     def outcome(self, gp: G, task: asyncio.Task[Any]) -> tuple[int, Any]:

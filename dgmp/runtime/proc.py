@@ -65,8 +65,8 @@ STEAL_ROUNDS = 4
 # hundred 5 ms tasks would wait behind each other for a quarter of a second, out of order, beside an M without work.
 SHARE_NS = 1_000_000
 MOST_SHARE = 128
-# Pooled greenlets, of 16 KB each, as making one takes 10 us.  An M that had a hundred thousand parked Gs gives the memory of the
-# others back.
+# Pooled greenlets, of 16 KB each, as making one takes 10 us.  An M that had a hundred thousand parked Gs gives the others'
+# memory back.
 MOST_RUNNERS = 1024
 # Ready started Gs that may run in a row before a fresh one gets its turn.
 READY_BOUND = 16
@@ -438,13 +438,14 @@ class M:
     def exitsyscall0(self) -> None:
         """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
         self.lost = False
-        self.ready.extend(self.yielded)
-        self.yielded.clear()
         self.stopm()
 
     def stopm(self) -> None:
-        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
+        """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
+        as in Go: an idle process is cheap."""
         self.flush()
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
         while True:
             self.check_closing()
             self.collect()

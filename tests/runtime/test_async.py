@@ -360,3 +360,29 @@ def test_the_chat_example():
     example = Path(__file__).parents[2] / "examples" / "chat.py"
     done = subprocess.run([helpers.PYTHON, str(example), "--people", "10"], capture_output=True, text=True, timeout=60)
     assert done.stdout == "10 people said 10 lines, and each heard 10\n", done.stderr
+
+
+async def make_a_channel():
+    chan = dgmp.Chan(1)
+    chan.send("inside")
+    return chan
+
+
+def test_channels_in_results(rt):
+    chans = dgmp.gather(*[rt.go(make_a_channel) for _ in range(20)])
+    assert [chan.recv(20) for chan in chans] == ["inside"] * 20
+
+
+async def hand_the_loop_on(first, second):
+    """Ends while another async G waits for a lock in a thread's start: it has been the host."""
+    if first:
+        await asyncio.sleep(0)
+        return None
+    return [await asyncio.to_thread(abs, -i) for i in range(second)]
+
+
+def test_threads_start_whoever_the_loop_runs_as(rt):
+    for _ in range(20):
+        hosts = [rt.go(hand_the_loop_on, True, 0) for _ in range(5)]
+        assert rt.go(hand_the_loop_on, False, 3).result(20) == [0, 1, 2]
+        dgmp.gather(*hosts)
