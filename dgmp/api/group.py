@@ -219,13 +219,14 @@ class Group:
     def _end(self, gs: Gs, error: BaseException | None) -> bool:
         """Raises what there is to be raised."""
         told = min((e for e in (self._told, error) if e is not None), key=rank, default=None)
+        raised, gs.raised, self._told = gs.raised, None, None  # their tracebacks lead to who has this Group
         errors = [e for e in (future.exception() for future in gs.failed) if e is not None]
         if errors and (told is None or rank(told) > 0):
             if told is not None and rank(told) == 1:
                 errors.insert(0, told)
             n = len(errors)
             raise BaseExceptionGroup(f"{n} error{'s' if n > 1 else ''} in a dgmp.Group", errors) from None
-        if told is None or told is gs.raised:
+        if told is None or told is raised:
             return True
         if told is error:
             return False

@@ -393,7 +393,10 @@ class Node:
         error = Cancelled("the Group was cancelled")
         for group in self.stops.pop(threading.get_ident(), ()):
             group.raised = error
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback: a cycle keeps alive what the frames that it left hold
 
     def look(self, for_ever: bool = False) -> None:
         """Is the runtime still there?  for_ever: the calling thread waits without a limit; if nothing can wake it any more, it
@@ -542,7 +545,10 @@ class Member(Node):
             gp.stop.clear()
         gp.asked = False
         self.view.told(gp.word)
-        raise error
+        try:
+            raise error
+        finally:
+            del error  # which has this frame in its traceback: a cycle keeps alive what the frames that it left hold
 
     def wait_fd(self, fd: int, write: bool, deadline: int | None) -> bool:
         """The calling G waits until fd is ready, or the deadline; whether it is."""

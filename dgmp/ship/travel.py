@@ -20,20 +20,19 @@ from .._core import OBJECTS_MAGIC, View
 END = struct.Struct("=QQ")
 MAGIC = struct.pack("=Q", OBJECTS_MAGIC)
 
-noted: list[tuple[int, int]] = []  # (thread, word); mostly empty, so that a look at it is all there is to do
+noted: dict[int, list[int]] = {}  # of a thread: words; mostly empty, so that a look at it is all there is to do
 latest: dict[int, bytes] = {}  # of a thread: the words of what it encoded last
 
 
 def note(word: int) -> None:
     """The object of that word is being pickled by this thread."""
-    noted.append((get_ident(), word))
+    noted.setdefault(get_ident(), []).append(word)
 
 
 def again(data: bytes) -> None:
     """data, a payload of its own, is being pickled."""
     if carries(data):
-        me = get_ident()
-        noted.extend((me, word) for word in words(data))
+        noted.setdefault(get_ident(), []).extend(words(data))
 
 
 def end(data: bytes) -> int:
@@ -51,8 +50,7 @@ def words(data: bytes) -> tuple[int, ...]:
 def take() -> bytes:
     """What stands behind a stream for what this thread has noted; nothing is noted any more."""
     me = get_ident()
-    mine = {word for thread, word in noted if thread == me}
-    noted[:] = [entry for entry in noted if entry[0] != me]
+    mine = set(noted.pop(me, ()))
     if not mine:
         return b""
     latest[me] = stands = struct.pack(f"={len(mine)}Q", *mine) + END.pack(len(mine), OBJECTS_MAGIC)

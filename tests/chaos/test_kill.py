@@ -164,3 +164,26 @@ def test_idle_uses_no_cpu():
         before = cpu_ns(family)
         time.sleep(2)
         assert cpu_ns(family) - before < 4_000_000  # a fifth of 20 ms in 10 s
+
+
+def named(names, c):
+    names.send(os.getpid())
+    return c.recv()
+
+
+def test_gs_that_were_readied_on_a_killed_m_end_at_their_owner():
+    with dgmp.Runtime(procs=2) as runtime:
+        names, c = dgmp.Chan(runtime=runtime), dgmp.Chan(runtime=runtime)
+        futures = [runtime.go(named, names, c) for _ in range(20)]
+        pids = {names.recv(timeout=10) for _ in futures}
+        assert eventually(lambda: [g.wait_reason for g in runtime.snapshot().gs] == ["chan receive"] * 20)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for i in range(20):
+            c.send(i, timeout=10)
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        assert eventually(lambda: not any(alive(pid) for pid in pids))
+        for future in futures:
+            with pytest.raises(dgmp.WorkerDied):
+                future.result(timeout=5)

@@ -1,5 +1,6 @@
 """f.cancel() of Gs that are queued, wait for arguments, are parked, or run; what is told, and to whom; dgmp.cancelled()."""
 
+import gc
 import threading
 import time
 
@@ -322,3 +323,24 @@ def test_after_the_end_of_its_runtime():
         assert rt.go(helpers.identity, 1).result(20) == 1
         rt.close(cancel=True)
     assert isinstance(f.exception(), dgmp.RuntimeClosed) and not f.cancel() and not f.cancelled()
+
+
+def holds_a_channel_and_waits(started):
+    gc.disable()  # a cycle would keep the channel
+    mine = dgmp.Chan()
+    started.send(None)
+    mine.recv()
+
+
+def test_a_cancelled_g_drops_its_channels_at_once():
+    with dgmp.Runtime(procs=1) as runtime:
+        started = dgmp.Chan(runtime=runtime)
+        f = runtime.go(holds_a_channel_and_waits, started)
+        started.recv(timeout=10)
+        assert helpers.eventually(lambda: [g.wait_reason for g in runtime.snapshot().gs] == ["chan receive"])
+        f.cancel()
+        with pytest.raises(dgmp.Cancelled):
+            f.result(timeout=10)
+        assert runtime.go(gc.isenabled).result(timeout=10) is False
+        del started, f
+        assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)

@@ -1,5 +1,6 @@
 """Group: waits for its Gs, cancels at the first error, what it raises; from clients and in Gs, nested."""
 
+import gc
 import os
 import pickle
 import signal
@@ -333,3 +334,21 @@ def test_whenever_it_fails_all_end(round_):
                     g.go(helpers.fail if i == 20 * round_ else wait_for_ever if i % 5 == 0 else helpers.identity,
                          *([] if i % 5 == 0 and i != 20 * round_ else [i]))
         assert rt.main.result(20) is None and rt.stats()["num_g"] == 0
+
+
+def receive_for_ever():
+    dgmp.Chan().recv()
+
+
+def test_a_group_that_failed_keeps_no_channel():
+    def run_one():
+        with pytest.raises(ExceptionGroup), dgmp.Group() as group:
+            group.go(receive_for_ever)
+            group.go(int, "x")
+            dgmp.Chan().recv()
+        return gc.isenabled()
+
+    with dgmp.Runtime(procs=1) as runtime:
+        runtime.go(gc.disable).result(timeout=10)  # a cycle would keep the channels
+        assert runtime.go(run_one).result(timeout=10) is False
+        assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
