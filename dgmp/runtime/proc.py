@@ -438,13 +438,14 @@ class M:
     def exitsyscall0(self) -> None:
         """Our P was taken while user code ran, which has ended or parked: this M is idle, unless it has Gs that can go on."""
         self.lost = False
-        self.ready.extend(self.yielded)
-        self.yielded.clear()
         self.stopm()
 
     def stopm(self) -> None:
-        """Parks this M until it is handed a P.  It never ends for want of work, as in Go: an idle process is cheap."""
+        """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
+        as in Go: an idle process is cheap."""
         self.flush()
+        self.ready.extend(self.yielded)
+        self.yielded.clear()
         while True:
             self.check_closing()
             self.collect()
