@@ -17,6 +17,7 @@
 #include "netpoll.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -229,9 +230,9 @@ int64_t netpolladd(struct netpoll *np, int fd, int write, uint64_t word) {
     int e = 0;
     int64_t number = -1;
     pthread_mutex_lock(&np->mutex);
-    if (fd < 0) e = EBADF;
+    if (fcntl(fd, F_GETFD) < 0) e = EBADF;                    /* there is room for each number up to fd: not for a wrong one */
     else if (!reserve(np, (uint32_t)fd)) e = ENOMEM;
-    else e = start(np);
+    else if ((e = start(np)) == 0 && fd == np->epfd) e = EBADF;   /* the user's was closed, and its number is ours */
     if (!e) {
         number = np->free - 1;
         struct wait *w = &np->waits[number];

@@ -5,6 +5,7 @@ runtime is still there.  So it is the one that looks, and an idle runtime has no
 whether all are asleep (_core/checkdead.c); what else could bring something is looked for here:
   - another Python thread of the program, but for ours unless they run its code (callbacks, streams, logging handlers), or a
     handler that the program has installed for a signal;
+  - another runtime of the program that has work, whose end may call something back;
   - a second thread of an M, which a G has left there;
 and all that twice, at least 100 ms apart, with nothing done between.  False alarms are worse than misses: a C library's
 thread in an M counts too (OpenBLAS makes some where OMP_NUM_THREADS says so), and what cannot be read counts as able to come.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import View
 from ..errors import Deadlock
+from . import runtime
 from .node import Node
 from .output import Output
 from .snapshot import take
@@ -66,7 +68,7 @@ def check(client: Client, done: int) -> None:
 
 
 def something_may_come(view: View) -> bool:
-    return other_threads() or any(map(is_users, signal.valid_signals())) or ms_have_threads(view)
+    return other_threads() or other_runtimes(view) or any(map(is_users, signal.valid_signals())) or ms_have_threads(view)
 
 
 def other_threads() -> bool:
@@ -76,6 +78,10 @@ def other_threads() -> bool:
         return True
     del frames[threading.get_ident()]
     return any(frame.f_code not in IDLE for frame in frames.values())
+
+
+def other_runtimes(view: View) -> bool:
+    return any(other.node.view is not view and other.node.view.outstanding for other in list(runtime._runtimes))
 
 
 def is_users(number: int) -> bool:

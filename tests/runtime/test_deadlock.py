@@ -258,3 +258,14 @@ def test_no_alarm_for_what_runs_or_has_ended():
         print("fine")
         """)
     assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_what_another_runtime_of_the_program_calls_back():
+    done = program("""
+        c = dgmp.Chan(1)
+        f = dgmp.go(c.recv)
+        with dgmp.Runtime(procs=1) as other:
+            other.go(time.sleep, 1.5).add_done_callback(lambda _: c.send("came"))
+            print(f.result())
+        """)
+    assert (done.stdout, done.stderr) == ("came\n", "")

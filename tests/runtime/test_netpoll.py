@@ -403,3 +403,29 @@ def test_no_wait_is_left_behind_when_all_are_over(view):
         view.poll_end(view.poll_add(r, False, 1 << 63))
     assert view.poll_add(r, False, 1 << 63) < 16
     os.close(r), os.close(w)
+
+
+# ---------------------------------------------------------------- numbers that are no descriptors
+def refused(fd):
+    try:
+        dgmp.wait_readable(fd)
+    except OSError as e:
+        return e.errno
+
+
+def closed_and_ours():
+    """The number of the descriptor that was closed is the one that the M's epoll gets."""
+    r, w = os.pipe()
+    os.close(r)
+    try:
+        return refused(r)
+    finally:
+        os.close(w)
+
+
+def test_a_number_far_beyond_all_descriptors_takes_no_memory_for_those_between():
+    assert one_m(refused, 1 << 30) == errno.EBADF
+
+
+def test_a_closed_descriptor_whose_number_the_runtime_takes_is_not_open():
+    assert one_m(closed_and_ours) == errno.EBADF
