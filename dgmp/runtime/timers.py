@@ -25,6 +25,7 @@ class Timers:
 
     def __init__(self, publish: Callable[[int], None] = lambda deadline: None) -> None:
         self.publish = publish
+        self.published = 0
         self.heap: list[list[int]] = []
         self.serial = 0
         self.stopped = 0  # of those in the heap
@@ -34,8 +35,7 @@ class Timers:
         self.serial += 1
         timer = [deadline, self.serial, word]
         heappush(self.heap, timer)
-        if self.heap[0] is timer:
-            self.publish(deadline)
+        self.tell()
         return timer
 
     def stop(self, timer: list[int]) -> None:
@@ -47,6 +47,7 @@ class Timers:
                 self.heap = [timer for timer in self.heap if timer[2]]
                 heapify(self.heap)
                 self.stopped = 0
+                self.tell()
 
     def expire(self, now: int) -> list[int]:
         """The words whose time is up, the earliest first."""
@@ -59,9 +60,15 @@ class Timers:
                 timer[2] = 0
             else:
                 self.stopped -= 1
-        if words:
-            self.publish(heap[0][0] if heap else 0)
+        self.tell()
         return words
+
+    def tell(self) -> None:
+        """The first deadline may be another one."""
+        first = self.heap[0][0] if self.heap else 0
+        if first != self.published:
+            self.published = first
+            self.publish(first)
 
     def wait(self, now: int) -> int:
         """How long nothing fires, in ns; -1: for ever."""

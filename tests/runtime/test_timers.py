@@ -165,6 +165,22 @@ def many_timeouts(n):
     return len(runtime._member.m.timers.heap)
 
 
+def test_what_sysmon_is_told_is_never_past():
+    """Else it asked Gs to give way for ever, to nobody."""
+    told = []
+    timers = Timers(told.append)
+    waits = [timers.add(deadline, word=deadline) for deadline in range(10, 10 + 2 * FEW + 4)]
+    assert told == [10]
+    timers.stop(waits[0])
+    assert timers.expire(10) == [] and told[-1] == 11  # the first had been stopped
+    for timer in waits[1:-1]:  # so many that most leave together
+        timers.stop(timer)
+        assert told[-1] == timers.heap[0][0]
+    assert told[-1] > waits[FEW][0]
+    timers.stop(waits[-1])
+    assert timers.expire(1000) == [] and told[-1] == 0
+
+
 def test_timers_of_waits_that_ended_do_not_pile_up():
     rt = dgmp.Runtime(procs=1)
     try:
