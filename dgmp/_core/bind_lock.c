@@ -71,13 +71,8 @@ static void dequeue(Lock *l, Waiter *w) {
 static void take(Lock *l, uint64_t who) { l->owner = who, l->count = 1; }
 
 static void wake(Waiter *w) {
-    if (!w->word) {
-        futex_wake(&w->state, 1);
-        return;
-    }
-    struct view *v = &member->v;
-    gready(v, w->word);
-    if (PyThread_get_thread_ident() != scheduler && MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
+    if (w->word) gready(&member->v, w->word);
+    else futex_wake(&w->state, 1);
 }
 
 /* The lock is free: the first in the queue learns of it. */

@@ -91,11 +91,9 @@ static int happened(struct netpoll *np, const struct epoll_event *events, int n)
     return readied;
 }
 
-static int look_for_closed(struct netpoll *np) {
-    int readied = 0;
+static void look_for_closed(struct netpoll *np) {
     for (uint32_t fd = 0; fd < np->nfds; fd++)
-        if (np->fds[fd] && arm(np, (int)fd, NULL)) readied += finish(np, (int)fd, ~0u, POLL_GONE, NULL);
-    return readied;
+        if (np->fds[fd] && arm(np, (int)fd, NULL)) finish(np, (int)fd, ~0u, POLL_GONE, NULL);
 }
 
 int netpoll(struct netpoll *np) {
@@ -126,7 +124,7 @@ static void *poller(void *arg) {
     struct netpoll *np = arg;
     struct epoll_event events[EVENTS];
     pthread_mutex_lock(&np->mutex);
-    for (int readied;;) {
+    for (;;) {
         int timeout = LOOK_MS + (int)np->nwaiting;
         pthread_mutex_unlock(&np->mutex);
         cancellable(1);
@@ -135,13 +133,12 @@ static void *poller(void *arg) {
         cancellable(0);
         pthread_mutex_lock(&np->mutex);
         if (n < 0 && e != EINTR) break;
-        readied = n > 0 ? happened(np, events, n) : look_for_closed(np);
-        if (readied) wake_self(np->v);
+        if (n > 0) happened(np, events, n);
+        else look_for_closed(np);
         if (n == 0 && !np->nwaiting) sleep_until_someone(np);
     }
     /* User code has closed our descriptor: all are to look for themselves, and the next wait begins anew. */
     for (uint32_t fd = 0; fd < np->nfds; fd++) finish(np, (int)fd, ~0u, POLL_READY, NULL);
-    wake_self(np->v);
     np->epfd = -1, np->running = 0;
     atomic_fetch_sub(&self_m(np->v)->own_threads, 1);
     pthread_detach(np->thread);

@@ -136,13 +136,11 @@ static int readied_here(struct view *v, uint64_t w) {
     return 1;
 }
 
-/* A thread of an M that wakes a G of the same M: the M's main thread may be parked. */
 void wait_wake(struct view *v, uint32_t leader, uint64_t waiter) {
     if (!waiter) {
         futex_wake(&sudog_at(v, leader)->done, 1 << 30);
     } else if (!readied_here(v, waiter)) {
         gready(v, waiter);
-        if (MSTATE(atomic_load(&self_m(v)->note)) == M_IDLE) want_p(v, v->self);
     }
 }
 

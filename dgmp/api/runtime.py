@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed
-from ..runtime import boot
+from ..runtime import boot, nodes
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
@@ -439,11 +439,8 @@ def _boot_default() -> Runtime:
 
 def node_of(runtime_id: int) -> Node | None:
     """This process's access to the runtime of that id, if it is a member or a client of it."""
-    nodes: list[Node] = [_member] if _member is not None else [runtime.node for runtime in list(_runtimes)]
-    for at in nodes:
-        if at.gone is None and at.view.runtime_id == runtime_id:
-            return at
-    return None
+    at: Node | None = nodes.get(runtime_id)
+    return at if at is not None and at.gone is None else None
 
 
 def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:

@@ -212,11 +212,6 @@ def restored(cls: type[Primitive], sema: Sema) -> Primitive:
     return primitive
 
 
-def node_of(runtime: api.Runtime | None) -> Node:
-    """That runtime's, or this process's."""
-    return api.node_in(runtime)
-
-
 class Mutex(Primitive):
     """A lock between all Gs, threads and processes of a runtime (Go: sync.Mutex).
 
@@ -237,7 +232,7 @@ class Mutex(Primitive):
     __slots__ = ()
 
     def __init__(self, *, runtime: api.Runtime | None = None) -> None:
-        self._sema = Sema(node_of(runtime), 1, 1)
+        self._sema = Sema(api.node_in(runtime), 1, 1)
 
     def lock(self, timeout: float | None = None) -> None:
         """Waits until it is free, and locks it.
@@ -323,7 +318,7 @@ class RWMutex(Primitive):
     __slots__ = ()
 
     def __init__(self, *, runtime: api.Runtime | None = None) -> None:
-        self._sema = Sema(node_of(runtime), READERS, READERS)
+        self._sema = Sema(api.node_in(runtime), READERS, READERS)
 
     def rlock(self, timeout: float | None = None) -> None:
         """Waits until no writer holds it, or came before, and locks it for reading.  Args and raises: as `Mutex.lock`; the
@@ -407,7 +402,7 @@ class Semaphore(Primitive):
 
     def __init__(self, n: int, *, runtime: api.Runtime | None = None) -> None:
         self._n = units_of(n)
-        self._sema = Sema(node_of(runtime), self._n, 1)
+        self._sema = Sema(api.node_in(runtime), self._n, 1)
 
     def acquire(self, n: int = 1, timeout: float | None = None) -> None:
         """Waits until n units are free, and takes them.
@@ -507,7 +502,7 @@ class WaitGroup(Primitive):
     __slots__ = ()
 
     def __init__(self, *, runtime: api.Runtime | None = None) -> None:
-        self._sema = Sema(node_of(runtime), 0, 1)
+        self._sema = Sema(api.node_in(runtime), 0, 1)
 
     def add(self, n: int = 1) -> None:
         """n more things are to be done; fewer, if n is negative.
@@ -575,7 +570,7 @@ class Once(Primitive):
     __slots__ = ()
 
     def __init__(self, *, runtime: api.Runtime | None = None) -> None:
-        self._sema = Sema(node_of(runtime), 1, 1)
+        self._sema = Sema(api.node_in(runtime), 1, 1)
 
     def do(self, fn: Callable[[], Any]) -> None:
         """Calls fn, here, if it is the first call of this Once; else waits until that has returned.

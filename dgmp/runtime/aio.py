@@ -29,6 +29,7 @@ from ..errors import Cancelled
 from ..ship import closure, failure, travel
 from . import report, scope
 from .netpoll import Wait
+from .proc import P_TAKEN
 from .signals import call
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Asyncs:
         context = Context()
         context.run(running.set, gp)
         task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
-        m.lost = bool(m.view.gpark(gp.word, WHY_IO) & 2)
+        m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
         self.live[gp.word] = gp, task
         task.add_done_callback(partial(self.ended, gp), context=context)
