@@ -145,7 +145,7 @@ static PyObject *View_gs(View *self, PyObject *const *a, Py_ssize_t n) {
     struct view *v = &self->v;
     PyObject **texts = calloc(PLACE_TEXTS, sizeof *texts), *out = PyList_New(0);
     if (!texts) PyErr_NoMemory();
-    uint64_t top = load_acq(&v->seg->sched.g_next), now = (uint64_t)nanotime();
+    uint64_t top = load_acq(&v->seg->gfree.next), now = (uint64_t)nanotime();
     for (uint32_t i = 0; texts && out && i < top; i++) {
         struct g_seen g;
         gread(v, i, &g);

@@ -52,7 +52,7 @@ uint64_t checkdead(struct view *v) {
         if (!process_sleeps(v, i)) return 0;
         done += load_rlx(&m->n_executed) + load_rlx(&m->n_parks) + load_rlx(&m->n_spawned) + load_rlx(&m->inbox.tail);
     }
-    uint64_t top = load_acq(&v->seg->sched.g_next);
+    uint64_t top = load_acq(&v->seg->gfree.next);
     for (uint32_t i = 0; i < top; i++)
         if (!g_sleeps(v, i)) return 0;
     return done;

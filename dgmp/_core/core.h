@@ -278,7 +278,6 @@ struct sched {
     ALIGNED au64 midle[IDLE_WORDS];   /* bit set: the M is parked */
     ALIGNED au32 needspinning;
     ALIGNED au64 goidgen;             /* handed out in batches, as Go does */
-    au64 g_next;                      /* slots never used yet start here; under gfree's lock */
     ALIGNED au64 outputs;             /* an M, after each packet it has sent to the client's output channel, and repair:
                                        * while it stands there is nothing to be read before a result is given out */
     ALIGNED au32 closing;                    /* 1: no new work; 2: the coordinator is gone */
@@ -297,6 +296,7 @@ struct pool {
     au64 next;                        /* under the ring's lock: records never used start here */
     uint64_t base;                    /* offset of the records; constant, as what follows */
     uint32_t n, stride;
+    uint32_t owner;                   /* where in a record its owner stands */
 };
 
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
@@ -312,11 +312,11 @@ struct segment {
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
     struct sched sched;
-    struct lring globrunq, gfree, asyncq;
+    struct lring globrunq, asyncq;
     au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
-    struct pool objects, sudogs;      /* object.c, sudog.c */
+    struct pool gfree, objects, sudogs;  /* the slots of Gs; object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
 };

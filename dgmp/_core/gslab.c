@@ -5,10 +5,9 @@
  * decides: queues may hold a word twice, and whoever wins the CAS from G_RUNNABLE runs it.  A G once made is reused,
  * never unmade.
  *
- * gFree: each process keeps dead slots; the surplus lies in a global ring.  Under that ring's lock every slot below g_next
- * has an owner, or is in the ring; one that is neither was lost by a process that died in between (gfree_sweep).
+ * gFree: each process keeps dead slots; the surplus lies in a pool (pool.c).
  */
-#include "core.h"
+#include "pool.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -17,59 +16,9 @@
 #define GOIDS 16                      /* goids that a process takes at once, as in Go */
 #define KEEP 4096                     /* dead slots a process keeps for itself */
 
-static uint32_t slots_in_use(struct view *v) { return (uint32_t)load_acq(&v->seg->sched.g_next); }
+static uint32_t slots_in_use(struct view *v) { return (uint32_t)load_acq(&v->seg->gfree.next); }
 
-/* Dead slots become ours: from the ring, else such as were never used. */
-static uint32_t gfree_take(struct view *v, uint32_t *is, uint32_t n) {
-    struct lring *r = &v->seg->gfree;
-    lock(v, &r->lock);
-    uint64_t h = load_rlx(&r->head), size = load_rlx(&r->tail) - h, next = load_rlx(&v->seg->sched.g_next);
-    if (size) {
-        if (n > size) n = (uint32_t)size;
-        for (uint32_t i = 0; i < n; i++) is[i] = (uint32_t)load_rlx(lring_cell(v, r, h + i));
-        store_rel(&r->head, h + n);
-    } else {
-        if (n > v->seg->nslots - next) n = (uint32_t)(v->seg->nslots - next);
-        for (uint32_t i = 0; i < n; i++) is[i] = (uint32_t)next + i;
-        store_rel(&v->seg->sched.g_next, next + n);
-    }
-    for (uint32_t i = 0; i < n; i++) store_rel(&v->allgs[is[i]].owner, v->self + 1);
-    unlock(&r->lock);
-    return n;
-}
-
-/* The last n of our dead slots go to the ring. */
-static void gfree_put(struct view *v, uint32_t n) {
-    struct lring *r = &v->seg->gfree;
-    lock(v, &r->lock);
-    uint64_t t = load_rlx(&r->tail);
-    if (t - load_rlx(&r->head) + n > r->cap) throw(v, "gFree overflowed");
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t slot = v->free[--v->nfree];
-        store_rel(&v->allgs[slot].owner, 0);
-        store_rlx(lring_cell(v, r, t + i), slot);
-    }
-    store_rel(&r->tail, t + n);
-    unlock(&r->lock);
-}
-
-uint32_t gfree_sweep(struct view *v) {
-    struct lring *r = &v->seg->gfree;
-    uint32_t found = 0;
-    lock(v, &r->lock);
-    uint32_t top = slots_in_use(v);
-    unsigned char *in_ring = calloc(top + 1, 1);
-    for (uint64_t i = load_rlx(&r->head); in_ring && i < load_rlx(&r->tail); i++) in_ring[load_rlx(lring_cell(v, r, i))] = 1;
-    for (uint32_t i = 0; in_ring && i < top; i++) {
-        if (in_ring[i] || load_acq(&v->allgs[i].owner)) continue;
-        store_rlx(lring_cell(v, r, load_rlx(&r->tail)), i);
-        store_rel(&r->tail, load_rlx(&r->tail) + 1);
-        found++;
-    }
-    unlock(&r->lock);
-    free(in_ring);
-    return found;
-}
+uint32_t gfree_sweep(struct view *v) { return pool_sweep(v, &v->seg->gfree); }
 
 static void reserve(struct view *v, uint32_t n) {
     if (n <= v->free_cap) return;
@@ -82,7 +31,7 @@ static void reserve(struct view *v, uint32_t n) {
 struct g *gfget(struct view *v, uint32_t *index) {
     if (v->nfree == 0) {
         reserve(v, CHUNK);
-        v->nfree = gfree_take(v, v->free, CHUNK);
+        v->nfree = pool_take(v, &v->seg->gfree, v->free, CHUNK);
         if (v->nfree == 0) return NULL;
     }
     *index = v->free[--v->nfree];
@@ -106,13 +55,17 @@ struct g *gfget(struct view *v, uint32_t *index) {
 
 /* The slot is G_DEAD and ours. */
 void gfput(struct view *v, uint32_t index) {
-    if (v->nfree >= KEEP) gfree_put(v, CHUNK);
+    if (v->nfree >= KEEP) {
+        v->nfree -= CHUNK;
+        pool_put(v, &v->seg->gfree, &v->free[v->nfree], CHUNK);
+    }
     reserve(v, v->nfree + 1);
     v->free[v->nfree++] = index;
 }
 
 void gfflush(struct view *v) {
-    if (v->nfree) gfree_put(v, v->nfree);
+    if (v->nfree) pool_put(v, &v->seg->gfree, v->free, v->nfree);
+    v->nfree = 0;
 }
 
 /* Whoever popped the word becomes the one that runs it, or finds that another did. */

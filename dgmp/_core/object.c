@@ -272,7 +272,7 @@ static void seen_at(struct trace *t, uint64_t off, const char *bytes, uint64_t m
 
 static void look_at_gs(struct trace *t) {
     struct view *v = t->v;
-    for (uint32_t i = 0; i < load_acq(&v->seg->sched.g_next); i++) {
+    for (uint32_t i = 0; i < load_acq(&v->seg->gfree.next); i++) {
         struct g *g = &v->allgs[i];
         uint32_t status = GSTATUS(load_acq(&g->state));
         if (status != G_DEAD) seen_at(t, g->args, g->inline_args, INLINE_ARGS, g->args_len);

@@ -1,4 +1,4 @@
-/* pool.c: records of the segment that processes take and give back: shared objects and sudogs (as gFree does it with slots).
+/* pool.c: records of the segment that processes take and give back: slots of Gs (Go's sched.gFree), shared objects, sudogs.
  *
  * What nobody has lies in a ring under a robust mutex.  Under that mutex every record below `next` has an owner, or is in the
  * ring; one that is neither was lost by a process that died in between, and pool_sweep finds it.
@@ -7,7 +7,9 @@
 
 #include <stdlib.h>
 
-static au32 *owner_of(struct view *v, struct pool *p, uint32_t i) { return pool_at(v, p, i); }
+static au32 *owner_of(struct view *v, struct pool *p, uint32_t i) {
+    return (au32 *)((char *)pool_at(v, p, i) + p->owner);
+}
 
 /* From the ring, else such as were never used. */
 uint32_t pool_take(struct view *v, struct pool *p, uint32_t *is, uint32_t n) {

@@ -4,7 +4,7 @@
 
 #include "core.h"
 
-/* The first field of a record is its owner: m + 1 of the process that has it, POOL_SHARED while it is in use by all, 0 while
+/* A record's owner: m + 1 of the process that has it, POOL_SHARED while it is in use by all, 0 while
  * it lies in the ring or was never used. */
 #define POOL_SHARED 0xffffffffu
 

@@ -124,7 +124,7 @@ static int unfinished(uint32_t status) { return status != G_DEAD && status != G_
  * many Gs were ended. */
 static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     uint32_t ended = 0;
-    uint64_t top = load_acq(&v->seg->sched.g_next);
+    uint64_t top = load_acq(&v->seg->gfree.next);
     for (uint32_t i = 0; i < top; i++) {
         struct g *g = &v->allgs[i];
         uint64_t s = atomic_load(&g->state);
@@ -144,7 +144,7 @@ static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64
  * own memory, said which). */
 uint32_t adopt(struct view *v, uint32_t dead) {
     uint32_t live = 0, kept = 0;
-    uint64_t top = load_acq(&v->seg->sched.g_next);
+    uint64_t top = load_acq(&v->seg->gfree.next);
     for (uint64_t w; (w = inbox_peek(v, dead)) != 0; inbox_drop(v, dead))
         if (load_acq(&v->allgs[gword_index(w)].owner) == dead + 1) gcollect(v, w);  /* else a G of another's was readied here */
     for (uint32_t i = 0; i < top; i++)

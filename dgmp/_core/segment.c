@@ -38,6 +38,12 @@ static uint64_t place(uint64_t *end, uint64_t n, uint64_t size) {
     return off;
 }
 
+static void place_pool(uint64_t *end, struct pool *p, uint32_t n, size_t stride, size_t owner) {
+    p->n = n, p->stride = (uint32_t)stride, p->owner = (uint32_t)owner;
+    p->ring.cap = n, p->ring.cells = place(end, n, 8);
+    p->base = place(end, n, stride);
+}
+
 static uint64_t layout(struct segment *s, const struct config *c) {
     uint64_t end = sizeof *s;
     s->magic = MAGIC, s->version = VERSION, s->header_size = sizeof *s;
@@ -46,21 +52,16 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->max_ms = c->max_ms, s->nms = c->max_ms + c->nclients;
     s->nslots = c->nslots, s->nfns = 1u << 16;
     s->inbox_cap = 2ull * c->nslots;
-    s->globrunq.cap = 4ull * c->nslots, s->gfree.cap = c->nslots, s->asyncq.cap = 2ull * c->nslots;
+    s->globrunq.cap = 4ull * c->nslots, s->asyncq.cap = 2ull * c->nslots;
     s->allp = place(&end, s->nps, sizeof(struct p));
     s->allm = place(&end, s->nms, sizeof(struct m));
     s->fns = place(&end, s->nfns, sizeof(struct fn_entry));
     s->globrunq.cells = place(&end, s->globrunq.cap, 8);
-    s->gfree.cells = place(&end, s->gfree.cap, 8);
-    s->objects.n = c->nslots, s->sudogs.n = 2 * c->nslots;
-    s->objects.stride = (uint32_t)(sizeof(struct object) + 8 * ((s->nms + 63) / 64));
-    s->sudogs.stride = sizeof(struct sudog);
-    s->objects.ring.cap = s->objects.n, s->sudogs.ring.cap = s->sudogs.n;
-    s->objects.ring.cells = place(&end, s->objects.n, 8), s->sudogs.ring.cells = place(&end, s->sudogs.n, 8);
-    s->objects.base = place(&end, s->objects.n, s->objects.stride);
-    s->sudogs.base = place(&end, s->sudogs.n, s->sudogs.stride);
+    place_pool(&end, &s->gfree, c->nslots, sizeof(struct g), offsetof(struct g, owner));
+    place_pool(&end, &s->objects, c->nslots, sizeof(struct object) + 8 * ((s->nms + 63) / 64), offsetof(struct object, owner));
+    place_pool(&end, &s->sudogs, 2 * c->nslots, sizeof(struct sudog), offsetof(struct sudog, owner));
     s->asyncq.cells = place(&end, s->asyncq.cap, 8);
-    s->allgs = place(&end, s->nslots, sizeof(struct g));
+    s->allgs = s->gfree.base;
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
     s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
     s->places.bytes = place(&end, PLACE_BYTES, 1);
@@ -81,7 +82,7 @@ static int try_create(const struct config *c, int fd) {
     if (s == MAP_FAILED) return errno;
     memcpy(s, &head, sizeof head);
     int e = lock_init(&s->globrunq.lock);
-    if (!e) e = lock_init(&s->gfree.lock);
+    if (!e) e = lock_init(&s->gfree.ring.lock);
     if (!e) e = lock_init(&s->asyncq.lock);
     if (!e) e = lock_init(&s->heap.lock);
     if (!e) e = lock_init(&s->places.lock);

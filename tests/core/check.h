@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -35,6 +36,29 @@ __attribute__((unused)) static pid_t fork_child(void) {
 __attribute__((unused)) static void kill_child(pid_t child) {
     kill(child, SIGKILL);
     CHECK(waitpid(child, NULL, 0) == child);
+}
+
+/* A child that stands before act(), to be taken through it instruction by instruction. */
+__attribute__((unused)) static pid_t stopped_before(void (*act)(void)) {
+    pid_t child = fork_child();
+    if (child == 0) {
+        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+        raise(SIGSTOP);
+        act();
+        raise(SIGSTOP);
+        _exit(0);
+    }
+    int status;
+    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+    return child;
+}
+
+/* One instruction.  0: act() is over. */
+__attribute__((unused)) static int step(pid_t child) {
+    int status;
+    CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child);
+    CHECK(WIFSTOPPED(status) && (WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP));
+    return WSTOPSIG(status) != SIGSTOP;
 }
 
 /* One M index for each thread or process; two clients: max_ms and max_ms + 1. */

@@ -74,7 +74,7 @@ int main(void) {
     CHECK(gcollect(&ms[0], inbox_pop(&ms[0])) && gcomplete(&ms[0], runs, RESULT_VALUE, "x", 1) && ms[0].allm[0].curg == 0);
     CHECK(gcollect(&owner, inbox_pop(&owner)));
     gdiscard(&ms[0], gword_index(child)), gdiscard(&owner, gword_index(runs));
-    CHECK(owner.seg->sched.g_next <= N + 128);                   /* slots are reused, not made anew */
+    CHECK(owner.seg->gfree.next <= N + 128);                   /* slots are reused, not made anew */
     /* a dependent becomes runnable when the last of those it waits for is done, once */
     uint64_t a = spawn(&owner), b = spawn(&owner);
     uint32_t index;
@@ -118,7 +118,7 @@ int main(void) {
     /* all slots taken: NULL; a slot that nobody owns and no list has is found by the sweep */
     uint32_t taken = 0, last = 0;
     while (gfget(&owner, &index)) taken++, last = index;
-    CHECK(owner.seg->sched.g_next == 4096 && taken >= 4096 - N - 128 && gfree_sweep(&owner) == 0);
+    CHECK(owner.seg->gfree.next == 4096 && taken >= 4096 - N - 128 && gfree_sweep(&owner) == 0);
     gdiscard(&owner, last), gfflush(&owner);
     CHECK(gfget(&ms[1], &index) && index == last && !gfget(&ms[1], &index));
     gdiscard(&ms[1], last);

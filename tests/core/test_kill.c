@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 
 enum { PS = 2, MS = 3, CLIENT = MS, COORDINATOR = MS + 1, SLOTS = 1024, HEAP_COPIED = 1 << 20, OWNER_DIED = 0x40000000 };
 static struct view m0, m1, client, to_m1, to_client, to_coordinator;
@@ -311,7 +310,7 @@ static void copy(pid_t child) {
     struct pool *pools[] = {&from->objects, &from->sudogs};
     for (int i = 0; i < 2; i++) memcpy(b + pools[i]->base, a + pools[i]->base, pools[i]->next * pools[i]->stride);
     memcpy(b + from->allgs, a + from->allgs, from->heap.base + HEAP_COPIED - from->allgs);
-    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock, &to->objects.ring.lock, &to->sudogs.ring.lock};
+    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.ring.lock, &to->heap.lock, &to->objects.ring.lock, &to->sudogs.ring.lock};
     for (int i = 0; i < 5; i++) its_holder_died(locks[i], child);
     for (uint32_t i = 0; i < to->objects.next; i++) {
         struct object *o = pool_at(&to_m1, &to->objects, i);
@@ -373,13 +372,13 @@ static void check_gs(uint32_t clients) {
     CHECK(told == clients);
     for (uint64_t g; (g = inbox_peek(v, 1)) != 0; inbox_drop(v, 1)) gcollect(v, g);
     CHECK(adopt(&to_coordinator, 0) == 0);
-    for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {
+    for (uint32_t i = 0; i < v->seg->gfree.next; i++) {
         uint64_t s = v->allgs[i].state;
         CHECK(GSTATUS(s) == G_DEAD || GSTATUS(s) == G_COLLECTED);
         CHECK(v->allgs[i].owner != 1);
         out += v->allgs[i].owner != 0;
     }
-    CHECK(v->seg->gfree.tail - v->seg->gfree.head + out == v->seg->sched.g_next && gfree_sweep(&to_coordinator) == 0);
+    CHECK(v->seg->gfree.ring.tail - v->seg->gfree.ring.head + out == v->seg->gfree.next && gfree_sweep(&to_coordinator) == 0);
 }
 
 /* Each block in use is referred to once; none is held by the dead; sweeping again finds nothing. */
@@ -395,7 +394,7 @@ static void check_blocks(void) {
         used += b->state == B_USED, owned_by_dead += b->state == BWORD(B_HELD, 0);
         off += 512ull << b->class;
     }
-    for (uint32_t i = 0; i < v->seg->sched.g_next; i++) {
+    for (uint32_t i = 0; i < v->seg->gfree.next; i++) {
         struct g *g = &v->allgs[i];
         if (GSTATUS(g->state) != G_DEAD) referred += (g->args != 0) + (g->result != 0) + (g->deps != 0);
     }
@@ -442,7 +441,7 @@ static void check_killed_here(pid_t child) {
     struct view *vs[] = {&to_m1, &to_client, &to_coordinator};
     for (int i = 0; i < 3; i++) vs[i]->nfree = vs[i]->nfree_sudogs = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
     uint32_t clients = 0;
-    for (uint32_t i = 0; i < to_m1.seg->sched.g_next; i++)
+    for (uint32_t i = 0; i < to_m1.seg->gfree.next; i++)
         clients += to_m1.allgs[i].owner == CLIENT + 1 && GSTATUS(to_m1.allgs[i].state) != G_DEAD;
     repair(&to_coordinator, 0, "died", 4);
     check_ps_and_ms();
@@ -465,21 +464,12 @@ static void step_through(struct op *op) {
     fresh();
     op_name = op->name;
     if (op->before) op->before();
-    pid_t child = fork_child();
-    if (child == 0) {
-        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
-        raise(SIGSTOP);
-        op->act();
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    int status;
-    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    for (at_step = 0;; at_step++) {
+    pid_t child = stopped_before(op->act);
+    at_step = 0;
+    check_killed_here(child);
+    while (step(child)) {
+        at_step++;
         check_killed_here(child);
-        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child);
-        CHECK(WIFSTOPPED(status) && (WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP));
-        if (WSTOPSIG(status) == SIGSTOP) break;
     }
     kill_child(child);
     check_killed_here(child);

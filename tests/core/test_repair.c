@@ -251,12 +251,12 @@ static void by_hand(void) {
     CHECK(repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
     CHECK(gdone(&client, ws[0]) && gcollect(&client, inbox_pop(&client)));
     stale();
-    /* it died in refill: g_next is moved, the owners are not written yet; and with slots of its own */
+    /* it died in refill: next is moved, the owners are not written yet; and with slots of its own */
     fresh(1);
     CHECK(gfget(&m0, &index));
-    atomic_fetch_add(&client.seg->sched.g_next, 64);
+    atomic_fetch_add(&client.seg->gfree.next, 64);
     CHECK(repair(&coordinator, 0, "died", 4) == 0 && adopt(&coordinator, 0) == 0);
-    struct lring *r = &client.seg->gfree;
+    struct lring *r = &client.seg->gfree.ring;
     CHECK(r->tail - r->head == 128 && gfree_sweep(&coordinator) == 0);
     stale();
 }

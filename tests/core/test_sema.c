@@ -3,7 +3,6 @@
 #include "sema.h"
 
 #include <errno.h>
-#include <sys/ptrace.h>
 
 enum { MS = 6, CLIENT = MS, COORDINATOR = MS + 1 };
 static struct view main_view, other, coordinator;
@@ -217,7 +216,7 @@ static void copy_segment(pid_t child) {
     char *a = (char *)from, *b = (char *)to;
     memcpy(b, a, from->fns);
     memcpy(b + from->globrunq.cells, a + from->globrunq.cells, from->heap.base + HEAP_COPIED - from->globrunq.cells);
-    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.lock, &to->heap.lock, &to->objects.ring.lock,
+    struct lock *locks[] = {&to->globrunq.lock, &to->gfree.ring.lock, &to->heap.lock, &to->objects.ring.lock,
                             &to->sudogs.ring.lock, (struct lock *)(b + ((char *)&stepped->body.lock - a))};
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         if ((locks[i]->mutex.__data.__lock & 0x3fffffff) == child) locks[i]->mutex.__data.__lock = 0x40000000;
@@ -292,21 +291,9 @@ static void step_through(struct step *op) {
     stepped = make(3, 1);
     main_waits = other_waits = 0;
     if (op->before) op->before();
-    pid_t child = fork_child();
-    if (child == 0) {
-        CHECK(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
-        raise(SIGSTOP);
-        op->act();
-        raise(SIGSTOP);
-        _exit(0);
-    }
-    int status;
-    CHECK(waitpid(child, &status, 0) == child && WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
-    do {
-        check_killed_here(child);
-        CHECK(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &status, 0) == child);
-        CHECK(WIFSTOPPED(status) && (WSTOPSIG(status) == SIGTRAP || WSTOPSIG(status) == SIGSTOP));
-    } while (WSTOPSIG(status) != SIGSTOP);
+    pid_t child = stopped_before(op->act);
+    do check_killed_here(child);
+    while (step(child));
     kill_child(child);
     check_killed_here(child);
     segment_unmap(&child_view);
