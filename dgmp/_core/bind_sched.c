@@ -60,21 +60,45 @@ static PyObject *View_globrunqsize(View *self, PyObject *none) {
     return PyLong_FromUnsignedLongLong(globrunqsize(&self->v));
 }
 
+static uint64_t steal_from(View *self, struct p *p, uint32_t victim, int next, uint32_t max) {
+    struct view *v = &self->v;
+    struct m *m = self_m(v);
+    uint32_t n;
+    uint64_t w = runqsteal(v, p, &v->allp[victim], next, max, &n);
+    if (!w) return 0;
+    store_rlx(&m->n_steals, load_rlx(&m->n_steals) + 1);
+    store_rlx(&m->n_stolen, load_rlx(&m->n_stolen) + n);
+    return w;
+}
+
 /* runqsteal(victim, steal_runnext, max) -> word or None; max 0: no bound */
 static PyObject *View_runqsteal(View *self, PyObject *args) {
     CHECK(self);
     unsigned int victim, max;
     int next;
-    uint32_t n;
     if (!PyArg_ParseTuple(args, "IpI", &victim, &next, &max)) return NULL;
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (victim >= self->v.seg->nps) return PyErr_Format(PyExc_IndexError, "no P %u", victim);
-    uint64_t w = runqsteal(&self->v, p, &self->v.allp[victim], next, max, &n);
-    if (w) {
-        struct m *m = self_m(&self->v);
-        store_rlx(&m->n_steals, load_rlx(&m->n_steals) + 1);
-        store_rlx(&m->n_stolen, load_rlx(&m->n_stolen) + n);
+    return word_or_none(steal_from(self, p, victim, next, max));
+}
+
+/* steal_round(begin, step, steal_runnext, max) -> word or None: from the first P that has something, of all Ps and the clients'
+ * behind them, from that one on in such steps; at most max from a client's. */
+static PyObject *View_steal_round(View *self, PyObject *args) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned int pos, step, max;
+    int next;
+    if (!PyArg_ParseTuple(args, "IIpI", &pos, &step, &next, &max)) return NULL;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    uint32_t procs = v->seg->nprocs, n = procs + v->seg->nps - MAX_PS;
+    uint64_t w = 0;
+    for (uint32_t i = 0; i < n && !w; i++, pos = (uint32_t)(((uint64_t)pos + step) % n)) {
+        pos %= n;                                             /* there may be fewer now */
+        uint32_t victim = pos < procs ? pos : pos - procs + MAX_PS;
+        if (p != &v->allp[victim]) w = steal_from(self, p, victim, next, pos < procs ? 0 : max);
     }
     return word_or_none(w);
 }
@@ -128,9 +152,35 @@ static void wake_another(struct view *v) {
     if (work_anywhere(v)) wakep(v);
 }
 
-/* claim(word, inherit_time) -> (fn, goid, args, flags), or None: somebody else ran it.  flags: 1 it has waited for others, 2
- * there are new logging levels, 4 its world is not the one we are in.  User code begins: the M spins no more, so that another
- * looks on if there is more, and its P can be retaken. */
+/* G w is ours now and user code begins: the M spins no more, so that another looks on if there is more, and its P can be
+ * retaken.  The tuple of View.claim. */
+static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
+    struct view *v = &self->v;
+    running_g = w;
+    watch_timers(self);
+    publish_ready(self);
+    if (!inherit_time) {
+        store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
+        store_rlx(&self_m(v)->since, (uint64_t)coarse_time());
+    }
+    struct g *g = &v->allgs[gword_index(w)];
+    if (is_spinning(v)) reset_spinning(v), wake_another(v);
+    entersyscall(v);
+    long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
+    if (g->world != self->world.entered) flags |= 4;
+    PyObject *out = PyTuple_New(5);
+    PyObject *parts[] = {PyLong_FromUnsignedLong(g->fn), PyLong_FromUnsignedLongLong(g->goid), args_of(self, g),
+                         PyLong_FromLong(flags), PyLong_FromUnsignedLongLong(w)};
+    for (int i = 0; i < 5; i++) {
+        if (!parts[i]) Py_CLEAR(out);
+        if (out) PyTuple_SetItem(out, i, parts[i]);
+        else Py_XDECREF(parts[i]);
+    }
+    return out;
+}
+
+/* claim(word, inherit_time) -> (fn, goid, args, flags, word), or None: somebody else ran it.  flags: 1 it has waited for
+ * others, 2 there are new logging levels, 4 its world is not the one we are in. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -139,20 +189,54 @@ static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (!gclaim(&self->v, w)) Py_RETURN_NONE;
-    running_g = w;
-    watch_timers(self);
-    publish_ready(self);
-    if (a[1] != Py_True) {
-        store_rlx(&p->schedtick, load_rlx(&p->schedtick) + 1);
-        store_rlx(&self_m(&self->v)->since, (uint64_t)coarse_time());
+    return begin(self, p, w, a[1] == Py_True);
+}
+
+/* turns(tick, ns): how often it is the turn of others than the next G of our P: of so many times, and after so long. */
+static PyObject *View_turns(View *self, PyObject *args) {
+    CHECK(self);
+    if (!PyArg_ParseTuple(args, "IL", &self->turn_tick, &self->turn_ns)) return NULL;
+    self->turn_at = coarse_time();
+    Py_RETURN_NONE;
+}
+
+static int others_turn(View *self) {
+    return !self->turn_tick || (self->tick + 1) % self->turn_tick == 0 || coarse_time() - self->turn_at >= self->turn_ns;
+}
+
+/* turn() -> whether it is the turn of others; another round of schedule begins. */
+static PyObject *View_turn(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    int theirs = others_turn(self);
+    self->tick++;
+    if (theirs) self->turn_at = coarse_time();
+    return PyBool_FromLong(theirs);
+}
+
+/* next_local(untold) -> as claim: the next G of our P, by the shortest way through schedule; or the word of a token.  None:
+ * there is something else to look at, as in untold, the list for drain, or there is none. */
+static PyObject *View_next_local(View *self, PyObject *untold) {
+    CHECK(self);
+    struct view *v = &self->v;
+    struct p *p = own_p(self);
+    if (!p) return NULL;
+    if (others_turn(self) || !self->ready || PyObject_Size(self->ready) || PyObject_Size(self->yielded) || v->nreadied ||
+        load_rlx(&self_m(v)->next_timer))
+        Py_RETURN_NONE;
+    if (!inbox_empty(v, v->self)) {
+        drain(self, untold, 0);
+        inbox_kick(v, v->self);                               /* other threads of this process that wait */
+        if (PyErr_Occurred()) return NULL;
     }
-    struct g *g = &self->v.allgs[gword_index(w)];
-    if (is_spinning(&self->v)) reset_spinning(&self->v), wake_another(&self->v);
-    entersyscall(&self->v);
-    int flags = (load_acq(&g->deps) != 0) | (load_acq(&self->v.seg->sched.log_levels) != self->levels_seen) << 1;
-    if (g->world != self->world.entered) flags |= 4;
-    return Py_BuildValue("(IKNi)", g->fn, (unsigned long long)g->goid,
-                         args_of(self, g), flags);
+    if (PyList_Size(untold)) Py_RETURN_NONE;
+    int inherit = 0;
+    uint64_t w = runqget(v, p, &inherit);
+    if (!w) Py_RETURN_NONE;
+    self->tick++;
+    if (w & GWORD_TOKEN) return PyLong_FromUnsignedLongLong(w);
+    if (!gclaim(v, w)) Py_RETURN_NONE;
+    return begin(self, p, w, inherit);
 }
 
 static PyObject *View_schedtick(View *self, PyObject *none) {
@@ -503,9 +587,9 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
+    ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
     ONE(told), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
-    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), {NULL, NULL, 0, NULL}};
+    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), {NULL, NULL, 0, NULL}};

@@ -213,37 +213,29 @@ static int is_readied(struct view *v, uint64_t w) {
            (GSTATUS(s) == G_WAITING || GSTATUS(s) == G_RUNNING);
 }
 
-/* drain(tell, written_to) -> how many Gs of ours were finished, or readied.  Their results are set in their Futures, and such
- * as have something in _then are appended to the list `tell`; their slots are dead again.  So are the words of started Gs of
- * this M that can go on.
- * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
- * that number. */
-static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
-    CHECK(self);
-    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
+/* See View_drain; any number with an exception. */
+long long drain(View *self, PyObject *tell, uint64_t written_to) {
     struct view *v = &self->v;
-    PyObject *tell = a[0];
-    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]), first;
+    uint64_t first;
     int is_m = load_rlx(&self_m(v)->kind) == KIND_M;
-    long n = 0;
-    if (PyErr_Occurred()) return NULL;
+    long long n = 0;
     if (v->nreadied && PyThread_get_thread_ident() == self->main_thread) {
         PyObject *readied = take_readied(self);
         Py_ssize_t more = readied ? PyList_Size(readied) : -1, end = readied ? PyList_Size(tell) : 0;
         int e = !readied || PyList_SetSlice(tell, end, end, readied);
         Py_XDECREF(readied);
-        if (e) return NULL;
-        n = (long)more;
+        if (e) return 0;
+        n = more;
     }
     for (uint64_t w; (w = inbox_peek(v, v->self)) != 0;) {
         if (!is_m && (first = output_first(self, written_to)) != 0)
-            return PyLong_FromLongLong(n ? n : -(long long)first);
+            return n ? n : -(long long)first;
         uint32_t index = gword_index(w);
         struct g *g = &v->allgs[index];
         struct slot *slot = index < self->nslots ? &self->slots[index] : NULL;
         PyObject *data = NULL;
         int ours = slot && slot->future && !slot->drained && gdone(v, w);
-        if (ours && !(data = result_of(self, g))) return NULL;  /* the word is still there */
+        if (ours && !(data = result_of(self, g))) return 0;  /* the word is still there */
         uint64_t nobjects = 0;
         PyObject **objects = ours ? result_handles(self, g, &nobjects) : NULL;
         ours = ours && gcollect(v, w);
@@ -252,7 +244,7 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
             if (!word || PyList_Append(tell, word)) {         /* the word is still there */
                 Py_XDECREF(word);
                 Py_XDECREF(data);
-                return NULL;
+                return 0;
             }
             Py_DECREF(word);
             n++;
@@ -276,9 +268,22 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
         Py_XDECREF(then);
         Py_XDECREF(data);
         Py_DECREF(future);
-        if (e) return NULL;
+        if (e) return 0;
     }
-    return PyLong_FromLong(n);
+    return n;
+}
+
+/* drain(tell, written_to) -> how many Gs of ours were finished, or readied.  Their results are set in their Futures, and such
+ * as have something in _then are appended to the list `tell`; their slots are dead again.  So are the words of started Gs of
+ * this M that can go on.
+ * Or, in a client, a negative number, and nothing is finished: it has to write first what Ms have sent, then calls with minus
+ * that number. */
+static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
+    CHECK(self);
+    if (nargs != 2) return PyErr_Format(PyExc_TypeError, "drain takes 2 arguments");
+    uint64_t written_to = PyLong_AsUnsignedLongLong(a[1]);
+    long long n = PyErr_Occurred() ? 0 : drain(self, a[0], written_to);
+    return PyErr_Occurred() ? NULL : PyLong_FromLongLong(n);
 }
 
 /* pending() -> the Futures of ours that have not finished */

@@ -62,6 +62,10 @@ typedef struct View {
     uint32_t sites_met;
     int handlers;                     /* user code has installed a signal handler */
     PyObject *ready, *yielded;        /* started Gs of this M that can go on; NULL: it is none */
+    unsigned int turn_tick;           /* see turns() */
+    long long turn_ns;
+    int64_t turn_at;
+    uint64_t tick;                    /* rounds of schedule */
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
@@ -105,6 +109,7 @@ int act_first(View *self);            /* what watch() asks for; -1: an exception
 
 /* bind_spawn.c */
 extern PyMethodDef spawn_methods[];
+long long drain(View *self, PyObject *tell, uint64_t written_to);
 
 /* bind_sched.c */
 extern PyMethodDef sched_methods[];

@@ -77,15 +77,17 @@ TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
 ASKED = 1  # of View.asked
 
 
+NO_CALL = 0, 0, b"", 0, 0
+
+
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
     __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop")
 
-    def __init__(self) -> None:
-        self.word = 0
-        self.goid = 0
-        self.fn: Any = None
+    def __init__(self, claimed: tuple[int, int, bytes | Block, int, int] | None = None) -> None:
+        self.fn: Any = claimed  # what View.claim says; later the function
+        _, self.goid, _, _, self.word = claimed or NO_CALL
         self.greenlet: Any = None
         self.world = 0  # in which it was when it parked
         self.locks = 0  # how often it has locked its M
@@ -130,17 +132,16 @@ class M:
         self.ready: deque[G] = deque()  # started Gs that can go on
         self.yielded: deque[G] = deque()  # started Gs that gave way: behind the other work
         self.runners: list[Any] = []  # pooled greenlets without a G
-        self.next: G | None = None  # for the runner that g0 switches to, or the G a runner hands to g0
-        self.procs = 0  # for which the coprimes are
+        self.next: G | None = None  # for the runner that is switched to, or the G a runner hands to g0
+        self.got: Any = None  # in its place: what View.next_local says
+        self.victims = 0  # for how many the coprimes are
         self.coprimes: list[int] = []
         self.seed = os.getpid() ^ time.monotonic_ns()
-        self.tick = 0
-        self.last_other = time.monotonic_ns()
         self.others: deque[Callable[[], int | None]] = deque(
             [lambda: view.globrunqget(1), self.from_clients, view.runqget_ring])
         self.ready_run = 0
         self.share_size = 1
-        self.shared_at = self.last_other
+        self.shared_at = time.monotonic_ns()
         self.shared_tick = 0
         self.spinning = False
         self.lost = False  # our P was taken as user code ran
@@ -166,6 +167,7 @@ class M:
         self.leave_loop: Callable[[], Any] = self.untold.clear
         self.enter_loop: Callable[[Any], None] = self.untold.remove
         view.watch_ready(self.ready, self.yielded)
+        view.turns(GLOBAL_TICK, GLOBAL_NS)
 
     # ------------------------------------------------------------------ the loop
     def mstart(self) -> None:
@@ -220,6 +222,18 @@ class M:
                 self.resetspinning()
             return gp
 
+    def next_local(self) -> G | None:
+        """The common way through schedule, in one call: the next G of our P, when there is nothing else to look at."""
+        if self.lost or self.locked or self.asyncs is not None or self.pending or self.spinning:
+            return None
+        got = self.view.next_local(self.untold)
+        return None if got is None else self.taken(got)
+
+    def taken(self, got: Any) -> G | None:
+        """What View.next_local has given us."""
+        self.ready_run = 0
+        return self.claim(got, False) if isinstance(got, int) else G(got)
+
     def next_of_poller(self) -> G | None:
         """schedule where the async Gs run, as long as there are any: it takes no other fresh ones, and gives its P away when it
         has nothing to do.  None: there are none, or no other M is to be had for the others."""
@@ -255,12 +269,8 @@ class M:
         """Every 61st tick, and after a bounded time, those go first whom fresh local work could starve: Gs that gave way, and
         one from the global queue, the clients' rings or, past runnext, our own ring, in turn: a G that readies another for
         ever inherits its time slice for ever."""
-        self.tick += 1
-        if self.tick % GLOBAL_TICK:
-            now = time.monotonic_ns()
-            if now - self.last_other < GLOBAL_NS:
-                return None
-            self.last_other = now
+        if not self.view.turn():
+            return None
         if self.yielded:
             self.ready.append(self.yielded.popleft())
         self.others.rotate()
@@ -313,6 +323,9 @@ class M:
                 return self.yielded.popleft()
             if self.spinning and view.spin(SPIN_NS):
                 self.check_closing()
+                gp = self.stealwork() if view.inbox_empty() else None  # most often a client's or another M's
+                if gp is not None:
+                    return gp
                 continue
             # About to park, still holding the P: somebody may have found work and no idle P (golang/go#45867).
             if view.globrunqsize():
@@ -336,11 +349,12 @@ class M:
     def share(self) -> int:
         """How many Gs to take at once from a queue that no M runs, by how long the last ones took; for a start one."""
         now = time.monotonic_ns()
-        ran = self.tick - self.shared_tick
+        tick = self.view.tick
+        ran = tick - self.shared_tick
         if ran > 0:  # else it looked for work meanwhile
             each = (now - self.shared_at) // ran + 1
             self.share_size = max(1, min(SHARE_NS // each, 4 * self.share_size, MOST_SHARE))
-        self.shared_at, self.shared_tick = now, self.tick
+        self.shared_at, self.shared_tick = now, tick
         return self.share_size
 
     def stealwork(self) -> G | None:
@@ -348,26 +362,16 @@ class M:
         view = self.view
         if not view.work_anywhere():  # one look in C before 4n calls
             return None
-        procs, clients = view.nprocs, view.max_ps
-        n = procs + view.nps - clients
-        if procs != self.procs:
-            self.procs, self.coprimes = procs, steal_order(n)
-        own = view.p
+        n = view.nprocs + view.nps - view.max_ps
+        if n != self.victims:
+            self.victims, self.coprimes = n, steal_order(n)
         for round_ in range(STEAL_ROUNDS):
             # Knuth's linear congruence; its upper bits choose where to begin and by which step to go.
             self.seed = (self.seed * 6364136223846793005 + 1442695040888963407) & (1 << 64) - 1
-            pos = (self.seed >> 32) % n
-            step = self.coprimes[(self.seed >> 48) % len(self.coprimes)]
-            for _ in range(n):
-                pos = (pos + step) % n
-                if pos != own:
-                    p, most = (pos, 0) if pos < procs else (pos - procs + clients, self.share_size)
-                    word = view.runqsteal(p, round_ == STEAL_ROUNDS - 1, most)
-                    if word is not None:
-                        gp = self.claim(word, False)
-                        if gp is not None:
-                            return gp
-                        return None
+            begin, step = (self.seed >> 32) % n, self.coprimes[(self.seed >> 48) % len(self.coprimes)]
+            word = view.steal_round(begin, step, round_ == STEAL_ROUNDS - 1, self.share_size)
+            if word is not None:
+                return self.claim(word, False)
         return None
 
     def resetspinning(self) -> None:
@@ -481,11 +485,7 @@ class M:
         if claimed is None:
             return None
         self.spinning = False
-        gp = G()
-        gp.word = word
-        gp.fn = claimed
-        gp.goid = claimed[1]
-        return gp
+        return G(claimed)
 
     # ------------------------------------------------------------------ running a G
     def execute(self, gp: G) -> None:
@@ -503,9 +503,7 @@ class M:
         me = getcurrent()
         me.mark = stack_address()
         while True:
-            gp = self.next
-            assert gp is not None
-            self.next = None
+            gp = self.handed()
             while gp.greenlet is None:
                 gp.greenlet = me
                 self.curg = gp
@@ -513,12 +511,21 @@ class M:
                 gp.greenlet = None
                 if me.gr_context is not None:  # its context variables end with a G
                     me.gr_context = None
-                gp = self.schedule()
+                gp = self.next_local() or self.schedule()
             if len(self.runners) >= MOST_RUNNERS:
                 self.next = gp
                 return
             self.runners.append(me)
             self.resume(gp)
+
+    def handed(self) -> G:
+        """What whoever switched to this runner has left for it."""
+        got, self.got = self.got, None
+        if got is None:
+            gp, self.next = self.next, None
+        else:
+            gp = self.taken(got)
+        return gp or self.schedule()
 
     def resume(self, gp: G) -> None:
         """From g0, or a runner whose G is done, to a started G, in its world; if that cannot be, it learns why."""
@@ -534,7 +541,7 @@ class M:
 
     def goexit(self, gp: G) -> None:
         """Calls the G's function and completes it.  User code, as far as exceptions go: decoding and encoding too."""
-        key, _, data, flags = gp.fn
+        key, _, data, flags, _ = gp.fn
         args: Any = None
         kwargs: Any = None
         result: bytes | Large
@@ -683,6 +690,10 @@ class M:
             self.curg = following = self.ready.popleft()
             following.asked = self.view.gresume(following.word)
             following.greenlet.switch()
+        elif (self.runners and not self.ready and not self.lost and not self.locked and self.asyncs is None
+                and not self.pending and (got := self.view.next_local(self.untold)) is not None):
+            self.got = got  # straight to the next fresh one
+            self.runners.pop().switch()
         else:
             self.g0.switch()
         if streams is not None:
@@ -750,7 +761,7 @@ class M:
 
     def collect(self) -> None:
         """Takes finished children out of the inbox; the Gs that wait for them, or whose time is up, become ready."""
-        if self.view.drain(self.untold, 0):
+        if self.view.drain(self.untold, 0) or self.untold:
             self.tell()
             self.kick_sleepers()
         if self.timers.heap:
