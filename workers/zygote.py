@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from typing import Any
 
 from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
@@ -65,8 +66,12 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             os.close(SHOWER_FD)  # as the coordinator does
         if not warm:  # after m0, whom nobody should keep waiting: what is imported here is shared by the others
             with contextlib.suppress(Exception):  # a module of the user's may have the name of one that they need
+                import _posixsubprocess  # noqa: F401
+
                 import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
                 import dgmp.ship.failure  # noqa: F401
+                if "logging" in sys.modules:
+                    import dgmp.runtime.logs  # noqa: F401
 
             warm = True
             gc.collect()
