@@ -3,12 +3,14 @@ reference."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,11 +72,12 @@ def take_all_memory():
 
 # The way, and its error's type and text; or, for what no process survives, how that is said, and its exit code.
 RAISES: dict[Callable[[], Any], tuple[type[BaseException], str]] = {
-    raise_error: (LookupError, MARK), sys_exit: (SystemExit, "3"), recurse: (RecursionError, "maximum recursion depth exceeded"),
-    take_all_memory: (MemoryError, ""),
+    raise_error: (LookupError, MARK), sys_exit: (SystemExit, "3"),
+    recurse: (RecursionError, "maximum recursion depth exceeded"), take_all_memory: (MemoryError, ""),
 }
 DIES: dict[Callable[[], Any], tuple[str, int]] = {
-    os_exit: ("ended with exit code 4", 4), libc_exit: ("ended with exit code 5", 5), libc_exit_0: ("ended with exit code 0", 0),
+    os_exit: ("ended with exit code 4", 4), libc_exit: ("ended with exit code 5", 5),
+    libc_exit_0: ("ended with exit code 0", 0),
     segfault: ("was killed by SIGSEGV", -signal.SIGSEGV), kill: ("was killed by SIGKILL", -signal.SIGKILL),
     terminate: ("was killed by SIGTERM", -signal.SIGTERM), abort: ("was killed by SIGABRT", -signal.SIGABRT),
     overflow_the_stack: ("was killed by SIGSEGV", -signal.SIGSEGV),
@@ -202,3 +205,96 @@ def try_on_another_m(stage: str, act: Callable[[], Any]) -> tuple[tuple[str, str
 def try_on_this_m(stage: str, act: Callable[[], Any]) -> Any:
     fn, make = IN_M[stage]
     return dgmp.go(fn, make(act)).result()
+
+
+# ---------------------------------------------------------------------- deaths of others
+def kill_another(pids: dgmp.Chan, victims: dgmp.Chan, delay: float) -> None:
+    with alone():
+        pids.send(os.getpid())
+        victim = victims.recv()
+        time.sleep(delay)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+
+def resize(times: int) -> None:
+    for i in range(times):
+        dgmp.gomaxprocs(i % 5 + 1)
+
+
+def kill_if_multiple_of_50(x: int) -> int:
+    if x % 50 == 0:
+        kill()
+    return x
+
+
+def wait_for(c: dgmp.Chan) -> None:
+    c.recv()
+
+
+def catch(act: Callable[[], Any]) -> list[str]:
+    """What a parent is told, in each way to ask."""
+    with alone():
+        errors = [dgmp.go(act).exception(), dgmp.go(give, dgmp.go(act)).exception()]
+        for ask in (lambda: dgmp.go(act).result(), lambda: dgmp.gather(dgmp.go(abs, -1), dgmp.go(act))):
+            try:
+                ask()
+            except dgmp.DgmpError as e:
+                errors.append(e)
+        return [type(error).__name__ for error in errors]
+
+
+def run_group() -> tuple[str, str]:
+    with alone():
+        sleeper: Any = None
+        try:
+            with dgmp.Group() as group:
+                sleeper = group.go(try_to_sleep)
+                group.go(kill)
+        except ExceptionGroup as e:
+            return type(e.exceptions[0]).__name__, type(sleeper.exception()).__name__
+        return "", ""
+
+
+def try_to_sleep() -> None:
+    with alone():
+        dgmp.sleep(3600)
+
+
+def lock_and_die(mutex: dgmp.Mutex) -> None:
+    mutex.lock()
+    kill()
+
+
+def receive(pids: dgmp.Chan, c: dgmp.Chan) -> Any:
+    pids.send(os.getpid())
+    return c.recv()
+
+
+def select_receive(pids: dgmp.Chan, c: dgmp.Chan) -> Any:
+    pids.send(os.getpid())
+    return dgmp.select(dgmp.recv(c), dgmp.recv(dgmp.Chan()))
+
+
+def send(pids: dgmp.Chan, c: dgmp.Chan) -> None:
+    pids.send(os.getpid())
+    c.send("of a dead one")
+
+
+def select_send(pids: dgmp.Chan, c: dgmp.Chan) -> Any:
+    pids.send(os.getpid())
+    return dgmp.select(dgmp.send(c, "of a dead one"), dgmp.recv(dgmp.Chan()))
+
+
+async def await_a_death() -> tuple[str, Any]:
+    """On the M of the async Gs, which runs no others as long as it has any."""
+    try:
+        await dgmp.go(kill)
+    except dgmp.WorkerDied as e:
+        return type(e).__name__, e.exitcode
+    return "", None
+
+
+async def sleep_there(pids: dgmp.Chan) -> None:
+    pids.send(os.getpid())  # there is room
+    await asyncio.sleep(3600)

@@ -1,10 +1,16 @@
 """The crash matrix: at each stage of a G each way to fail, or to die, and exactly what becomes of it; what waits for the dead,
 and the others, who are unharmed.  (After loky's test_reusable_executor.)"""
 
+import asyncio
+import collections
+import contextlib
 import os
 import queue
+import random
 import re
+import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -17,8 +23,6 @@ from tests.chaos.test_kill import gone
 from tests.helpers import PYTHON, descendants
 
 ROOT = str(Path(__file__).parent.parent.parent)
-
-
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -188,3 +192,229 @@ def test_a_program_that_dies_at_a_stage_of_its_g_leaves_nothing(node, stage, act
     program.communicate("go on\n", timeout=30)
     assert program.returncode == DIES[act][1]
     assert gone(family)
+
+
+# ---------------------------------------------------------------------- many deaths at once
+@by_name("n", [1, 2, 5, 13])
+def test_ms_that_kill_each_other(node, n):
+    """Each kills the next one, after its own delay: who is killed first kills nobody any more."""
+    with dgmp.Runtime(procs=n) as rt:
+        for step in (0, 0.0005):
+            pids, victims = dgmp.Chan(n, runtime=rt), dgmp.Chan(n, runtime=rt)
+            futures = [rt.go(dying.kill_another, pids, victims, i * step) for i in range(n)]
+            found = [pids.recv(timeout=20) for _ in range(n)]
+            assert len(set(found)) == n
+            for i in range(n):
+                victims.send(found[(i + 1) % n], timeout=20)
+            errors = [f.exception(20) for f in futures]
+            dead = {error.pid for error in errors if error is not None}
+            assert dead and dead <= set(found)
+            assert all(error is None or (type(error), error.exitcode) == (dgmp.WorkerDied, -signal.SIGKILL) for error in errors)
+            assert still_fine(rt)
+
+
+def kill_at_random(rt, rng, ended, rounds=30):
+    for _ in range(rounds):
+        if ended.wait(rng.random() * 0.02):
+            return
+        pids = [pid for _, pid in rt.node.view.pids()]
+        if pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(pids), signal.SIGKILL)
+
+
+def results(futures, default=None):
+    """Theirs; default for those whose M was killed."""
+    found = []
+    for f in futures:
+        error = f.exception(30)
+        assert error is None or (type(error), error.exitcode) == (dgmp.WorkerDied, -signal.SIGKILL), error
+        found.append(default if error else f.result())
+    return found
+
+
+@by_name("seed", range(3))
+def test_ms_are_killed_while_the_number_of_ps_changes(node, seed):
+    rng, ended = random.Random(seed), threading.Event()
+    with dgmp.Runtime(procs=2) as rt:
+        killer = threading.Thread(target=kill_at_random, args=(rt, rng, ended))
+        killer.start()
+        inside = [rt.go(dying.resize, 20) for _ in range(2)]
+        futures = []
+        for i in range(60):
+            futures += [rt.go(helpers.fib, 5) for _ in range(5)]
+            assert 1 <= rt.gomaxprocs(i % 5 + 1) <= 5
+        assert set(results(futures)) <= {5, None}
+        ended.set()
+        killer.join()
+        results(inside)
+        rt.gomaxprocs(3)
+        assert rt.gomaxprocs(2) == 3 and still_fine(rt)
+
+
+@by_name("seed", range(3))
+def test_many_threads_submit_while_ms_are_killed(node, seed):
+    """Also from callbacks, and from Gs: every call ends once, with its own result or with WorkerDied."""
+    rng, ended = random.Random(seed), threading.Event()
+    with dgmp.Runtime(procs=2) as rt:
+        told = collections.Counter()
+        found: dict[int, list] = {}
+
+        def submit(number):
+            futures = [rt.go(helpers.add, number, i) for i in range(150)]
+            for f in futures:
+                f.add_done_callback(lambda f: told.update([id(f)]))
+            found[number] = [x - number - i if x is not None else None for i, x in enumerate(results(futures))]
+            assert helpers.eventually(lambda: all(told[id(f)] == 1 for f in futures))
+
+        threads = [threading.Thread(target=submit, args=(1000 * n,)) for n in range(8)]
+        killer = threading.Thread(target=kill_at_random, args=(rt, rng, ended, 10))
+        for thread in (*threads, killer):
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ended.set()
+        killer.join()
+        assert len(found) == 8 and all(set(x) <= {0, None} and x.count(0) > 50 for x in found.values())
+        assert still_fine(rt)
+
+
+# ---------------------------------------------------------------------- maps and closing
+def items(n):
+    yield from range(n)
+    raise LookupError("out of items")
+
+
+@by_name("chunksize", [None, 1, 7])
+def test_a_map_whose_input_raises_gives_what_came_before(rt, chunksize):
+    for n in (0, 1, 100, 1000):
+        got = []
+        with pytest.raises(LookupError, match="out of items"):
+            for x in rt.map(helpers.identity, items(n), chunksize=chunksize):
+                got.append(x)
+        assert got == list(range(n))
+    assert still_fine(rt)
+
+
+def test_a_map_whose_items_kill_their_ms_goes_on(rt):
+    """Each chunk of which an item kills its M ends so, item by item, and the input raises in the end."""
+    got, died = [], 0
+    values = rt.map(dying.kill_if_multiple_of_50, items(200), chunksize=5)
+    while True:
+        try:
+            got.append(next(values))
+        except dgmp.WorkerDied:
+            died += 1
+        except LookupError:
+            break
+    assert died == 4 * 5 and got == [x for x in range(200) if x % 50 >= 5]
+    assert still_fine(rt)
+
+
+@by_name("cancel", [True, False])
+def test_close_while_the_queues_are_full(node, cancel):
+    """The ring, the global queue, and a thread that is stopped as there are too many."""
+    rt = dgmp.Runtime(procs=2)
+    rt.node.quota = 3000
+    gate = dgmp.Chan(runtime=rt)
+    blockers = [rt.go(dying.wait_for, gate) for _ in range(2)]
+    futures, error, begun = [], [], threading.Event()
+
+    def submit():
+        try:
+            while True:
+                futures.append(rt.go(helpers.add, len(futures), 0))
+                if len(futures) == 2500:
+                    begun.set()
+        except dgmp.DgmpError as e:
+            error.append(e)
+
+    thread = threading.Thread(target=submit)
+    thread.start()
+    assert begun.wait(20)
+    if not cancel:
+        for _ in blockers:
+            gate.send(None)
+    rt.close(cancel=cancel)
+    thread.join(20)
+    assert not thread.is_alive() and type(error[0]) is dgmp.RuntimeClosed
+    ended = [f.exception(20) for f in futures]
+    assert {type(e) for e in ended} <= {type(None), dgmp.RuntimeClosed, dgmp.Cancelled}
+    assert all(f.result() == i for i, (f, e) in enumerate(zip(futures, ended, strict=True)) if e is None)
+    assert cancel or ended.count(None) >= 2500
+
+
+# ---------------------------------------------------------------------- who waits learns of it
+def test_a_parent_learns_of_its_childs_death(rt):
+    assert rt.go(dying.catch, dying.kill).result(20) == ["WorkerDied"] * 4
+
+
+def test_a_group_learns_of_it_and_cancels_the_others(node, monkeypatch):
+    monkeypatch.setattr("dgmp.api.runtime._default", node)
+    assert node.go(dying.run_group).result(20) == dying.run_group() == ("WorkerDied", "Cancelled")
+
+
+def test_the_next_holder_of_a_mutex_learns_of_it(rt):
+    mutex = dgmp.Mutex(runtime=rt)
+    assert type(rt.go(dying.lock_and_die, mutex).exception(20)) is dgmp.WorkerDied
+    with pytest.raises(dgmp.HolderDied):
+        mutex.lock()
+    with mutex:
+        pass
+
+
+def test_a_channel_forgets_who_died_waiting_for_it(rt):
+    """Neither a value goes to a dead receiver, nor is one taken from a dead sender; selects likewise."""
+    c, pids = dgmp.Chan(runtime=rt), dgmp.Chan(8, runtime=rt)
+    dead = [rt.go(fn, pids, c) for fn in (dying.receive, dying.select_receive)]
+    for _ in dead:
+        pids.recv(timeout=20)
+    assert helpers.eventually(lambda: len([g for g in rt.snapshot().gs if g.wait_reason in ("chan receive", "select")]) == 2)
+    kill_all(rt)
+    assert all(type(f.exception(20)) is dgmp.WorkerDied for f in dead)
+    assert not c.try_send("lost") and dgmp.select(dgmp.send(c, "lost"), timeout=0)[0] == -1
+    dead = [rt.go(fn, pids, c) for fn in (dying.send, dying.select_send)]
+    for _ in dead:
+        pids.recv(timeout=20)
+    assert helpers.eventually(lambda: len([g for g in rt.snapshot().gs if g.wait_reason in ("chan send", "select")]) == 2)
+    kill_all(rt)
+    assert all(type(f.exception(20)) is dgmp.WorkerDied for f in dead)
+    assert c.try_recv() == (None, False)
+    f = rt.go(dying.receive, pids, c)
+    c.send("found", timeout=20)
+    assert f.result(20) == "found"
+
+
+def kill_all(rt):
+    pids = [pid for _, pid in rt.node.view.pids()]
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert helpers.eventually(lambda: not any(helpers.alive(pid) for pid in pids))
+
+
+async def await_in_the_client(rt):
+    alone, other = rt.go(dying.kill), rt.go(helpers.identity, 5)
+    with pytest.raises(dgmp.WorkerDied) as e:
+        await alone
+    with pytest.raises(dgmp.WorkerDied):
+        await asyncio.gather(other, rt.go(dying.abort))
+    return e.value.exitcode, await other
+
+
+def test_coroutines_learn_of_it(rt):
+    assert asyncio.run(await_in_the_client(rt)) == (-signal.SIGKILL, 5)
+    assert rt.go(dying.await_a_death).result(20) == ("WorkerDied", -signal.SIGKILL)
+    assert still_fine(rt)
+
+
+def test_async_gs_die_with_the_m_that_runs_them_and_others_take_their_place(rt):
+    pids = dgmp.Chan(3, runtime=rt)
+    futures = [rt.go(dying.sleep_there, pids) for _ in range(3)]
+    (pid,) = {pids.recv(timeout=20) for _ in futures}
+    os.kill(pid, signal.SIGKILL)
+    for f in futures:
+        error = f.exception(20)
+        assert type(error) is dgmp.WorkerDied and (error.pid, error.exitcode) == (pid, -signal.SIGKILL)
+    assert rt.go(dying.await_a_death).result(20) == ("WorkerDied", -signal.SIGKILL)
+    assert still_fine(rt)
