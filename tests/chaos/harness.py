@@ -7,6 +7,9 @@ whatever it leaves is ours to see.  What strikes whom, and when, is drawn from t
 client does; only how the system interleaves them is not, so a seed that fails may have to be run more than once.  What a
 strike hits is looked up when it is due: the n-th of the Ms that live then.  A seed that fails says how to replay it, and
 keeps its folder: history, output and complaints.
+
+With the core that `make killpoints` builds, half of the seeds also have processes die, or be late, between any two steps of
+it (dgmp/_core/killpoints.c).
 """
 
 from __future__ import annotations
@@ -23,7 +26,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +37,7 @@ from .history import Kind, Log, Outcome, Role, read, violations
 from .workloads import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
+KILLPOINTS = ROOT / "build" / "killpoints"
 ENDS = 60.0  # seconds that a client may need beyond its time: machines that do much else are slow
 GONE = 5.0  # and until nothing is left of it
 MOST_ZYGOTES = 3  # five in a row that die before they are ready end the node, as they should
@@ -64,6 +67,31 @@ def plan(seed: int, seconds: float) -> list[Strike]:
     return sorted(strikes)
 
 
+class Points(NamedTuple):
+    """How kill points strike in a run: each passage with a probability of 1/n."""
+
+    role: Role
+    n: int
+    how: str
+
+    def environment(self, seed: int, folder: Path) -> dict[str, str]:
+        path = os.pathsep.join(filter(None, [str(KILLPOINTS), os.environ.get("PYTHONPATH", "")]))
+        return {"PYTHONPATH": path, "DGMP_KILLPOINT": f"{self.role.name.lower()}/*:{self.n}:{self.how}",
+                "DGMP_KILLPOINT_SEED": str(seed), "DGMP_KILLPOINT_TIMES": "0", "DGMP_KILLPOINT_LOG": str(folder / "killpoints")}
+
+
+def points(seed: int) -> Points | None:
+    """What a seed draws of them; None: nothing.  Ms that die in another way than by SIGKILL before they have run anything are
+    taken for broken, so that is rare."""
+    chance = random.Random(f"points {seed}")
+    if chance.random() < 0.5:
+        return None
+    role = chance.choices([Role.M, Role.COORDINATOR, Role.CLIENT], [85, 10, 5])[0]
+    how = chance.choices(["KILL", "LATE", "EXIT", "SEGV"], [70, 20, 5, 5])[0]
+    often = {"KILL": [300, 3_000, 30_000], "LATE": [30, 300], "EXIT": [30_000], "SEGV": [30_000]}[how]
+    return Points(role, chance.choice(often), how)
+
+
 def children(pid: int) -> list[int]:
     found: list[int] = []
     with contextlib.suppress(OSError):
@@ -75,8 +103,8 @@ def children(pid: int) -> list[int]:
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, seconds: float) -> None:
-        self.seed, self.seconds = seed, seconds
+    def __init__(self, seed: int, seconds: float, points: Points | None = None) -> None:
+        self.seed, self.seconds, self.points = seed, seconds, points
         self.folder = Path(tempfile.mkdtemp(prefix=f"dgmp-chaos-{seed}-"))
         self.log = Log(self.folder)
         self.counts: Counter[str] = Counter()
@@ -88,6 +116,10 @@ class Run:
     def go(self) -> list[str]:
         """Runs it; what went wrong."""
         environment = {**os.environ, FOLDER: str(self.folder)}
+        if self.points is not None:
+            environment |= self.points.environment(self.seed, self.folder)
+            if self.points.how == "LATE":
+                (self.folder / "stopped").touch()
         with open(self.folder / "output", "wb") as output:
             self.client = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                                            stdout=output, stderr=subprocess.STDOUT)
@@ -100,6 +132,7 @@ class Run:
             self.client.kill()
             self.client.wait()
         wrong += self.remains()
+        self.tell_of_points()
         self.log.close()
         records = read(self.folder)
         self.counts.update(Outcome(record.detail).name for record in records if record.kind == Kind.END)
@@ -166,6 +199,17 @@ class Run:
             self.log.write(Kind.CONT, pid)
 
     # ------------------------------------------------------------------ afterwards
+    def tell_of_points(self) -> None:
+        """Who died at a kill point, for the history."""
+        if self.points is None or self.points.how == "LATE":
+            return
+        with contextlib.suppress(OSError):
+            for line in (self.folder / "killpoints").read_text().splitlines():
+                name, _, _, pid = line.split()
+                self.counts[f"{self.points.role.name} KILL POINT"] += 1
+                self.killed.add(self.points.role)
+                self.log.write(Kind.KILL, int(pid), 0, self.points.role)
+
     def dump(self) -> None:
         """Where the client's threads and its Gs are, in its output."""
         for number in (signal.SIGUSR1, signal.SIGQUIT):
@@ -192,21 +236,17 @@ class Run:
 
     def code(self) -> list[str]:
         code = self.client.returncode
-        expected = {-signal.SIGKILL} if Role.CLIENT in self.killed else {0, 1}
+        expected = {0, 1}  # 1: something is left
         if Role.COORDINATOR in self.killed:
-            expected |= {0, NODE_DIED}
+            expected.add(NODE_DIED)
         if Role.CLIENT in self.killed:
-            expected |= {0, 1}  # it was faster
+            expected |= {-signal.SIGKILL, 1} if self.points is None else {-signal.SIGKILL, -signal.SIGSEGV, 1}
         return [] if code in expected else [f"the client ended with {code}"]
 
     def left(self) -> list[str]:
         with contextlib.suppress(OSError):
             return [f"left: {line}" for line in (self.folder / "left").read_text().splitlines() if line]
         return []
-
-
-def seeds(first: int, n: int) -> Iterator[int]:
-    yield from range(first, first + n)
 
 
 def main() -> int:
@@ -217,11 +257,12 @@ def main() -> int:
     options = parser.parse_args()
     become_subreaper()
     begun, counts, failed = time.monotonic(), Counter[str](), []
-    for seed in seeds(options.seed, options.seeds):
-        run = Run(seed, options.seconds)
+    for seed in range(options.seed, options.seed + options.seeds):
+        run = Run(seed, options.seconds, points(seed) if KILLPOINTS.exists() else None)
         wrong = run.go()
         counts.update(run.counts)
-        print(f"seed {seed}: {run.counts['gs']} Gs, {'ok' if not wrong else f'{len(wrong)} violations'}", flush=True)
+        print(f"seed {seed}: {run.counts['gs']} Gs, {run.points or ''} "
+              f"{'ok' if not wrong else f'{len(wrong)} violations'}", flush=True)
         if not wrong:
             shutil.rmtree(run.folder)
             continue

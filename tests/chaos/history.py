@@ -47,8 +47,7 @@ class Kind(IntEnum):
     KILL = 16  # id: the pid that is about to be killed; detail: Role
     STOP = 17  # or stopped,
     CONT = 18  # or has been let go on
-    INJECTED = 19  # processes of this run kill themselves where no record says so
-    LIVED = 20  # the client has come to its end by itself
+    LIVED = 19  # the client has come to its end by itself
 
 
 class Outcome(IntEnum):
@@ -127,7 +126,6 @@ class History:
             self.of_kind[record.kind].append(record)
             self.by_id[record.kind, record.id].append(record)
             self.last[record.pid] = record.ns
-        self.injected = bool(self.of_kind[Kind.INJECTED])
         self.killed = {record.id for record in self.of_kind[Kind.KILL]}
         self.killed |= {record.pid for record in self.of_kind[Kind.DIE]}
         self.stopped = {record.id for record in self.of_kind[Kind.STOP]}  # who waits for it for long may kill it
@@ -142,16 +140,16 @@ class History:
 
     def lived(self, pid: int) -> bool:
         """Whether a process surely was not killed before its work was done."""
-        may_have_died = self.injected or self.node_died or pid in self.killed or pid in self.stopped
+        may_have_died = self.node_died or pid in self.killed or pid in self.stopped
         return pid in self.clients or (bool(self.clients) and not may_have_died)
 
     def mortal(self, pid: int) -> bool:
         """Whether there was a reason for it to die."""
-        return self.injected or pid in self.killed or pid in self.stopped
+        return pid in self.killed or pid in self.stopped
 
     @property
     def disturbed(self) -> bool:
-        return self.injected or bool(self.killed or self.stopped)
+        return bool(self.killed or self.stopped)
 
 
 def when(ns: int, history: History) -> str:
@@ -254,7 +252,7 @@ def results_are_right(h: History) -> Iterator[str]:
             yield f"G {end.id:x} ended with an exception that nothing explains"
         elif end.detail == Outcome.LOST and not h.disturbed:
             yield f"G {end.id:x} has lost something, and nobody was killed"
-        elif end.detail == Outcome.NODE_DIED and not h.node_died and not h.injected:
+        elif end.detail == Outcome.NODE_DIED and not h.node_died:
             yield f"G {end.id:x} ended with the coordinator, which nobody killed"
         elif end.detail == Outcome.RIGHT and not h.by_id.get((Kind.FINISH, end.id)):
             yield f"G {end.id:x} has a result, and its function did not come to its end"

@@ -48,7 +48,6 @@ GOOD = {
     "killed by itself": [*submitted(), (M1, Kind.START, 1), (M1, Kind.DIE), *ended(outcome=Outcome.DIED, pid=M1)],
     "stopped for so long that it was killed": [*submitted(), (M1, Kind.START, 1), (1, Kind.STOP, M1),
                                                *ended(outcome=Outcome.DIED, pid=M1)],
-    "killed where no record says so": [(1, Kind.INJECTED), *submitted(), *ended(outcome=Outcome.DIED, pid=M1)],
     "retried": [*submitted(retries=1), (M1, Kind.START, 1), kill(M1), *ran(m=M2), *ended()],
     "retried though it had come to its end": [*submitted(retries=1), *ran(), kill(M1), *ran(m=M2), *ended()],
     "a chunk dies together": [*submitted(1, flags=Flag.TOGETHER), *submitted(2, flags=Flag.TOGETHER), kill(M1),
