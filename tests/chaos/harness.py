@@ -59,7 +59,7 @@ def plan(seed: int, seconds: float) -> list[Strike]:
         role = chance.choices([Role.M, Role.ZYGOTE, Role.COORDINATOR, Role.CLIENT], [80, 6, 7, 7])[0]
         kills = role == Role.M and chance.random() < 0.6 or role == Role.ZYGOTE and zygotes < MOST_ZYGOTES
         zygotes += kills and role == Role.ZYGOTE
-        strikes.append(Strike(at, role, chance.randrange(1000), 0 if kills else chance.choice([0.002, 0.03, 0.2, 0.5])))
+        strikes.append(Strike(at, role, chance.randrange(1000), 0 if kills else min(0.5, pace * chance.choice([0.1, 1, 5]))))
     last = chance.random()
     if last < 0.35:
         role = Role.CLIENT if last < 0.2 else Role.COORDINATOR

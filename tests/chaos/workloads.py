@@ -405,8 +405,9 @@ def maps(work: Work) -> None:
     items = [Owned(number(), i * i) for i in range(n)]
     for item in items:
         log(Kind.SUBMIT, item.id, 0, Flag.TOGETHER)
-        log(Kind.ACCEPT, item.id)
     results = work.runtime.map(run, [item.id for item in items], [square] * n, range(n))
+    for item in items:
+        log(Kind.ACCEPT, item.id)
     for item in items:
         try:
             value = next(results)
