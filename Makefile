@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan mutants wheel lint bench chaos soak clean
+.PHONY: run test ctest tsan killpoints mutants wheel lint bench chaos soak clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -43,6 +43,17 @@ build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.
 # test_kill steps one process through each operation: there is nothing for it in here.
 tsan: $(addprefix build/tsan/,$(filter-out test_kill,$(CTESTS)))
 	@for t in $^; do TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
+
+# The core built for tests.  PYTHONPATH=build/NAME makes every Python started with it load that build (its sitecustomize.py).
+NATIVE_CFLAGS = -std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -pthread -DPy_LIMITED_API=0x030b0000 \
+    -I$(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+build/killpoints/native.so: FLAGS := -DDGMP_KILLPOINTS
+build/%/native.so: tests/native/sitecustomize.py $(SOURCES) | $(VENV)/.ready-test
+	@mkdir -p $(@D) && cp $< $(@D)
+	@$(CC) $(NATIVE_CFLAGS) $(FLAGS) dgmp/_core/*.c -o $@
+
+# Places at which a process dies as DGMP_KILLPOINT says: dgmp/_core/killpoints.c.
+killpoints: build/killpoints/native.so
 
 mutants:
 	@$(PYTHON) tests/core/mutants.py

@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "killpoints.h"
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
 
@@ -288,6 +290,9 @@ struct sched {
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
+#ifdef DGMP_KILLPOINTS
+    au32 killed;                      /* how often kill points have struck */
+#endif
 };
 
 /* Records that processes take and give back; pool.c. */

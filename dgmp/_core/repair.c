@@ -99,6 +99,7 @@ static void end_g(struct view *v, uint32_t i, uint64_t s, const void *how, uint6
     if (len > 8 * DEATH_WORDS) throw(v, "a death of %llu bytes", (unsigned long long)len);
     memcpy(&result[2], how, len);
     atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));
+    KILLPOINT(repair_end_g);
     uint64_t half_done = g->result;
     g->result = 0;
     if (half_done) heap_hold(v, half_done), heap_free(v, half_done);
@@ -158,6 +159,7 @@ uint32_t adopt(struct view *v, uint32_t dead) {
             continue;
         }
         store_rel(&g->owner, v->self + 1);
+        KILLPOINT(adopt_collected);
         if (status == G_COLLECTED) gclear(v, i);
         else gfput(v, i);
     }
@@ -168,17 +170,23 @@ uint32_t adopt(struct view *v, uint32_t dead) {
 uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     struct m *m = &v->allm[dead];
     uint32_t w = atomic_load(&m->note);
+    KILLPOINT(repair_before);
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
+    KILLPOINT(repair_dead);
     start_the_world(v, dead + 1);
     requeue_moves(v, m);
+    KILLPOINT(repair_requeued);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     objects_fix(v);
     sudogs_repair(v, dead);
     objects_forget(v, dead);
+    KILLPOINT(repair_objects);
     uint32_t ended = settle_gs(v, dead, how, len);            /* who is told of its death finds free what it held */
+    KILLPOINT(repair_settled);
     heap_sweep(v, dead);
     gfree_sweep(v);
+    KILLPOINT(repair_swept);
     atomic_store(&m->p, 0);
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
@@ -189,9 +197,11 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->token_queued, 0);
     poller_died(v, dead);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
+    KILLPOINT(repair_woken);
     release_ps(v, dead);
     requeue_tokens(v);
     if (work_anywhere(v)) wakep(v);
+    KILLPOINT(repair_after);
     return ended;
 }
 
