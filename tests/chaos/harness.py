@@ -76,8 +76,9 @@ class Points(NamedTuple):
 
     def environment(self, seed: int, folder: Path) -> dict[str, str]:
         path = os.pathsep.join(filter(None, [str(KILLPOINTS), os.environ.get("PYTHONPATH", "")]))
-        return {"PYTHONPATH": path, "DGMP_KILLPOINT": f"{self.role.name.lower()}/*:{self.n}:{self.how}",
-                "DGMP_KILLPOINT_SEED": str(seed), "DGMP_KILLPOINT_TIMES": "0", "DGMP_KILLPOINT_LOG": str(folder / "killpoints")}
+        said = {"": f"{self.role.name.lower()}/*:{self.n}:{self.how}", "_SEED": str(seed), "_TIMES": "0",
+                "_LOG": str(folder / "killpoints")}
+        return {"PYTHONPATH": path} | {"DGMP_KILLPOINT" + name: value for name, value in said.items()}
 
 
 def points(seed: int) -> Points | None:

@@ -23,6 +23,7 @@ from typing import NamedTuple
 RECORD = struct.Struct("<QQQIHH")  # ns, id, value, pid, kind, detail
 SECOND = 1_000_000_000
 IDLE_BOUND = 3 * SECOND  # so long may a P be idle beside a runnable G, on a machine that does much else
+CRASH_LIMIT = 3  # a G is not run again once so many processes have died while it ran
 SETTLING = SECOND  # after somebody went on that was stopped
 
 
@@ -48,6 +49,7 @@ class Kind(IntEnum):
     STOP = 17  # or stopped,
     CONT = 18  # or has been let go on
     LIVED = 19  # the client has come to its end by itself
+    RAISED = 20  # its function is about to raise an error after which it may run again
 
 
 class Outcome(IntEnum):
@@ -58,6 +60,7 @@ class Outcome(IntEnum):
     CANCELLED = 5
     FAILED = 6  # any other exception
     NODE_DIED = 7  # CoordinatorDied
+    LATE = 8  # its time was up
 
 
 class Role(IntEnum):
@@ -72,6 +75,7 @@ class Flag(IntFlag):
 
     CANCELLABLE = 1  # it may be cancelled though its owner did not ask: with its Group
     TOGETHER = 2  # it may end by a death without having begun: with its chunk, or with one of its arguments
+    TIMED = 4  # it has a timeout
 
 
 class Record(NamedTuple):
@@ -181,8 +185,8 @@ def told_once(h: History) -> Iterator[str]:
 
 
 def runs_again_only_after_a_death(h: History) -> Iterator[str]:
-    """It runs once, and once more for each retry; and only when the process in which it ran before is dead: that writes
-    nothing any more."""
+    """It runs once, and once more for each retry; and only when it has raised what is retried, or the process in which it ran
+    before is dead: that writes nothing any more."""
     for (kind, id), starts in h.by_id.items():
         if kind != Kind.START:
             continue
@@ -192,7 +196,10 @@ def runs_again_only_after_a_death(h: History) -> Iterator[str]:
             continue
         if len(starts) > 1 + submits[0].value:
             yield f"G {id:x} ran {len(starts)} times, with {submits[0].value} retries"
+        raised = h.by_id.get((Kind.RAISED, id), [])
         for before, after in itertools.pairwise(starts):
+            if any(before.pid == record.pid and before.ns < record.ns < after.ns for record in raised):
+                continue
             if before.pid == after.pid:
                 yield f"G {id:x} ran twice in pid {before.pid}"
             elif h.last[before.pid] > after.ns:
@@ -213,8 +220,8 @@ def no_start_after_the_end(h: History) -> Iterator[str]:
 
 
 def died_for_a_reason(h: History) -> Iterator[str]:
-    """WorkerDied names a process that had a reason to die, and in which the G ran; and of those that had not begun, a process
-    takes one with it at most: the one that it was about to run."""
+    """WorkerDied names a process that had a reason to die, and in which the G ran; it comes when no retries are left; and of
+    the Gs that had not begun a process takes one with it at most: the one that it was about to run."""
     unstarted: Counter[int] = Counter()
     for end in h.of_kind[Kind.END]:
         if end.detail != Outcome.DIED:
@@ -223,7 +230,11 @@ def died_for_a_reason(h: History) -> Iterator[str]:
         if not h.mortal(end.value) and not h.node_died:
             yield f"G {end.id:x} ended by the death of pid {end.value}, which nobody killed"
         together = bool(submits and submits[0].detail & Flag.TOGETHER)
-        if starts and not together and starts[-1].pid != end.value:
+        retries = submits[0].value if submits else 0
+        deaths = sum(len(h.of_kind[kind]) for kind in (Kind.KILL, Kind.STOP, Kind.DIE))
+        if deaths <= min(retries, CRASH_LIMIT - 1):
+            yield f"G {end.id:x} was given up with {retries} retries, and there were {deaths} deaths in all"
+        if starts and not together and not retries and starts[-1].pid != end.value:
             yield f"G {end.id:x} ran in pid {starts[-1].pid} and ended by the death of pid {end.value}"
         if not starts and not together:
             unstarted[end.value] += 1
@@ -250,6 +261,8 @@ def results_are_right(h: History) -> Iterator[str]:
             yield f"G {end.id:x} ended with a wrong result"
         elif end.detail == Outcome.FAILED:
             yield f"G {end.id:x} ended with an exception that nothing explains"
+        elif end.detail == Outcome.LATE and not (h.by_id.get((Kind.SUBMIT, end.id)) or [end])[0].detail & Flag.TIMED:
+            yield f"G {end.id:x} was late, and had no timeout"
         elif end.detail == Outcome.LOST and not h.disturbed:
             yield f"G {end.id:x} has lost something, and nobody was killed"
         elif end.detail == Outcome.NODE_DIED and not h.node_died:

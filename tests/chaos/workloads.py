@@ -64,6 +64,22 @@ async def run_async(id: int, seconds: float) -> float:
         log(Kind.FINISH, id)
 
 
+def run_flaky(id: int, times: int) -> int:
+    """Fails so many times, and then does not: each of its runs leaves a byte."""
+    log(Kind.START, id, dgmp.goid() or 0)
+    with open(Path(os.environ[FOLDER]) / f"{id:x}.runs", "ab") as runs:
+        runs.write(b".")
+    if os.path.getsize(runs.name) <= times:
+        log(Kind.RAISED, id)
+        raise Flaky
+    log(Kind.FINISH, id)
+    return times
+
+
+class Flaky(Exception):
+    pass
+
+
 class Owned:
     """A G, as its owner sees it."""
 
@@ -106,7 +122,8 @@ def lost(value: Any) -> bool:
 
 
 def outcome_of(e: BaseException) -> Outcome:
-    kinds = ((dgmp.WorkerDied, Outcome.DIED), (dgmp.Cancelled, Outcome.CANCELLED), (dgmp.CoordinatorDied, Outcome.NODE_DIED))
+    kinds = ((dgmp.WorkerDied, Outcome.DIED), (dgmp.Cancelled, Outcome.CANCELLED), (dgmp.CoordinatorDied, Outcome.NODE_DIED),
+             (TimeoutError, Outcome.LATE))
     return next((outcome for kind, outcome in kinds if isinstance(e, kind)), Outcome.FAILED)
 
 
@@ -118,12 +135,20 @@ def complain(text: str, what: Any) -> None:
         file.write(f"pid {os.getpid()}: {text}\n{what!s:.5000}\n\n")
 
 
-def submit(fn: Callable[..., Any], *args: Any, expected: Any, flags: int = 0, go: Callable[..., Any] | None = None,
-           body: Callable[..., Any] = run) -> Owned:
-    """Spawns `body(id, fn, *args)` and tells of it."""
+def submit(fn: Callable[..., Any], *args: Any, expected: Any, flags: int = 0, where: Any = None,
+           body: Callable[..., Any] = run, **terms: Any) -> Owned:
+    """Spawns `body(id, fn, *args)` and tells of it.
+
+    Args:
+        expected: its result.
+        where: a Runtime, or a Group.
+        terms: for spawn: how it may fail.
+    """
     owned = Owned(number(), expected)
-    log(Kind.SUBMIT, owned.id, 0, flags)
-    owned.future = (go or (runtime.go if runtime else dgmp.go))(body, owned.id, *((fn,) if body is run else ()), *args)
+    where = where or runtime or dgmp
+    call = (owned.id, fn, *args) if body is run else (owned.id, *args)
+    log(Kind.SUBMIT, owned.id, terms.get("retries", 0), flags)
+    owned.future = where.spawn(body, call, **terms) if terms else where.go(body, *call)
     log(Kind.ACCEPT, owned.id)
     return owned
 
@@ -148,9 +173,6 @@ class Work:
             log(Kind.LISTEN, owned.id)
             owned.future.add_done_callback(owned.called)
         return owned
-
-    def done(self) -> bool:
-        return all(owned.future.done() for owned in self.owned)
 
     def end(self) -> None:
         """All that have not ended do, and are told of."""
@@ -276,8 +298,8 @@ def group_of(n: int, fails: bool) -> Any:
     try:
         with dgmp.Group() as g:
             for i in range(n):
-                owned.append(submit(square, i, expected=i * i, go=g.go, flags=Flag.CANCELLABLE))
-            owned.append(submit(sleep, 0.01, expected=0.01, go=g.go, flags=Flag.CANCELLABLE))
+                owned.append(submit(square, i, expected=i * i, where=g, flags=Flag.CANCELLABLE))
+            owned.append(submit(sleep, 0.01, expected=0.01, where=g, flags=Flag.CANCELLABLE))
             if fails:
                 g.go(int, "x")
     except* (ValueError, dgmp.WorkerDied):
@@ -294,6 +316,18 @@ def negated(data: Any) -> Any:
 
 def total(*parts: int) -> int:
     return sum(parts)
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+def deaf(seconds: float) -> None:
+    """Hears no signal, so its process is killed."""
+    log(Kind.DIE)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+    time.sleep(seconds)
 
 
 def exit_at_once() -> None:
@@ -318,6 +352,30 @@ def fan_out(work: Work) -> None:
     for _ in range(work.chance.randrange(10)):
         n = work.chance.randrange(100_000)
         work.go(count, n, expected=n * (n - 1) // 2)
+
+
+def retries(work: Work) -> None:
+    for i in range(work.chance.randrange(20, 200)):
+        work.go(square, i, expected=i * i, retries=work.chance.randrange(1, 6))
+    for _ in range(work.chance.randrange(5)):
+        n = work.chance.randrange(3, 6)
+        work.go(fib, n, expected=number_of(n), retries=2, backoff=0.01)
+
+
+def flaky(work: Work) -> None:
+    for _ in range(work.chance.randrange(1, 20)):
+        times = work.chance.randrange(4)
+        work.go(None, times, expected=times, body=run_flaky, retries=times + 4, retry_on=(Flaky, dgmp.WorkerDied),
+                backoff=work.chance.choice([0.0, 0.01]))
+
+
+def timeouts(work: Work) -> None:
+    for _ in range(work.chance.randrange(1, 10)):
+        fn, seconds = work.chance.choice([sleep, block]), work.chance.choice([0.0, 3600.0])
+        work.go(fn, seconds, expected=seconds, flags=Flag.TIMED, timeout=0.05)
+    work.go(spin, expected=None, flags=Flag.TIMED, timeout=0.05)
+    if work.chance.random() < 0.2:
+        work.go(deaf, 3600.0, expected=None, flags=Flag.TIMED, timeout=0.05, grace=0.1)
 
 
 def fork_join(work: Work) -> None:
@@ -423,7 +481,7 @@ def maps(work: Work) -> None:
 
 def cancels(work: Work) -> None:
     for _ in range(work.chance.randrange(10, 60)):
-        fn, argument = work.chance.choice([(sleep, 0.02), (sleep, 3600.0), (block, 0.01), (square, 0)])
+        fn, argument = work.chance.choice([(sleep, 0.02), (sleep, 3600.0), (block, 0.01), (block, 3600.0), (square, 0)])
         work.go(fn, argument, expected=argument)
     for owned in work.owned:
         if owned.expected == 3600.0 or work.chance.random() < 0.5:
@@ -473,9 +531,9 @@ def deaths(work: Work) -> None:
         work.go(square, i, expected=i * i)
 
 
-ALL = (fan_out, fork_join, channels, selects, sleepers, mutexes, semaphores, groups, arrays, maps, cancels, blocking, asyncs,
-       resizes, dependents, closures, deaths)
-PEACEFUL = tuple(workload for workload in ALL if workload is not deaths)
+ALL = (fan_out, retries, flaky, timeouts, fork_join, channels, selects, sleepers, mutexes, semaphores, groups, arrays, maps,
+       cancels, blocking, asyncs, resizes, dependents, closures, deaths)
+PEACEFUL = tuple(workload for workload in ALL if workload not in (deaths, timeouts))
 
 
 def round_of_work(seed: str, runtime: dgmp.Runtime, workloads: tuple[Callable[[Work], None], ...]) -> None:
