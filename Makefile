@@ -80,8 +80,8 @@ bench: $(VENV)/.ready
 SEED ?= 1
 SEEDS ?= 1
 SECONDS ?= 5
-chaos: $(VENV)/.ready-test
-	@$(BIN)/python -m tests.chaos.harness --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS)
+chaos: $(VENV)/.ready-test build/killpoints/native.so
+	@$(BIN)/python -m tests.chaos.harness --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS) --points
 
 # Mixed work for MINUTES, with a kill now and then: memory, descriptors and processes must stay flat.
 MINUTES ?= 30

@@ -1,6 +1,6 @@
 """Chaos: processes are killed and stopped at random, and the history of what happened is checked.
 
-    python -m tests.chaos.harness [--seed N] [--seeds K] [--seconds S]        (make chaos SEED= SEEDS= SECONDS=)
+    python -m tests.chaos.harness [--seed N] [--seeds K] [--seconds S] [--points]        (make chaos SEED= SEEDS= SECONDS=)
 
 For each seed one client program (client.py) works for so many seconds, in this process's family: we are its subreaper, so
 whatever it leaves is ours to see.  What strikes whom, and when, is drawn from the seed before it begins, and so is what the
@@ -8,8 +8,8 @@ client does; only how the system interleaves them is not, so a seed that fails m
 strike hits is looked up when it is due: the n-th of the Ms that live then.  A seed that fails says how to replay it, and
 keeps its folder: history, output and complaints.
 
-With the core that `make killpoints` builds, half of the seeds also have processes die, or be late, between any two steps of
-it (dgmp/_core/killpoints.c).
+With --points half of the seeds also have processes die, or be late, between any two steps of the core; it takes the one that
+`make killpoints` builds (dgmp/_core/killpoints.c).
 """
 
 from __future__ import annotations
@@ -255,11 +255,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--points", action="store_true")
     options = parser.parse_args()
     become_subreaper()
     begun, counts, failed = time.monotonic(), Counter[str](), []
     for seed in range(options.seed, options.seed + options.seeds):
-        run = Run(seed, options.seconds, points(seed) if KILLPOINTS.exists() else None)
+        run = Run(seed, options.seconds, points(seed) if options.points else None)
         wrong = run.go()
         counts.update(run.counts)
         print(f"seed {seed}: {run.counts['gs']} Gs, {run.points or ''} "
