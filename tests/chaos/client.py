@@ -1,4 +1,4 @@
-"""The client of a run of chaos: `python -m tests.chaos.client SEED SECONDS`.
+"""The client of a run of chaos: `python -m tests.chaos.client SEED SECONDS [WORKLOAD ...]`.
 
 Works for so long, waits for the end of everything, looks whether something has leaked, and closes its runtime.  It ends
 with 0 if nothing is left, with 4 if its coordinator died; what it has to say goes to the folder of the history.
@@ -52,7 +52,8 @@ class Sampler(threading.Thread):
             workloads.log(Kind.SAMPLE, 0, min(fresh, default=0), sum(p.state == "idle" for p in snapshot.ps))
 
 
-def work(seed: int, seconds: float, folder: Path) -> int:
+def work(seed: int, seconds: float, folder: Path, names: list[str]) -> int:
+    every = [workload for workload in workloads.ALL if workload.__name__ in names or not names]
     chance = random.Random(f"client {seed}")
     with dgmp.Runtime(procs=chance.randrange(1, 5)) as runtime:
         workloads.runtime = runtime
@@ -60,7 +61,7 @@ def work(seed: int, seconds: float, folder: Path) -> int:
         sampler.start()
         end = time.monotonic() + seconds
         for i in range(1_000_000):
-            chosen = chance.sample(workloads.ALL, chance.randrange(1, MOST_AT_ONCE + 1))
+            chosen = chance.sample(every, min(len(every), chance.randrange(1, MOST_AT_ONCE + 1)))
             workloads.round_of_work(f"{seed}:{i}", runtime, tuple(chosen))
             if time.monotonic() > end or runtime.node.gone is not None:
                 break
@@ -93,7 +94,7 @@ def main() -> int:
     folder = Path(os.environ[workloads.FOLDER])
     workloads.log(Kind.SAMPLE)  # its file is there before its descriptors are counted
     before = descriptors()
-    code = work(seed, seconds, folder)
+    code = work(seed, seconds, folder, sys.argv[3:])
     after = descriptors()
     if after > before:
         with open(folder / "left", "a") as file:

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,15 +105,15 @@ def children(pid: int) -> list[int]:
 class Run:
     """One seed."""
 
-    def __init__(self, seed: int, seconds: float, points: Points | None = None) -> None:
-        self.seed, self.seconds, self.points = seed, seconds, points
+    def __init__(self, seed: int, seconds: float, points: Points | None = None, only: Sequence[str] = ()) -> None:
+        self.seed, self.seconds, self.points, self.only = seed, seconds, points, only
         self.folder = Path(tempfile.mkdtemp(prefix=f"dgmp-chaos-{seed}-"))
         self.log = Log(self.folder)
         self.counts: Counter[str] = Counter()
         self.killed: set[Role] = set()
 
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "tests.chaos.client", str(self.seed), str(self.seconds)]
+        return [sys.executable, "-m", "tests.chaos.client", str(self.seed), str(self.seconds), *self.only]
 
     def go(self) -> list[str]:
         """Runs it; what went wrong."""
@@ -256,11 +257,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--points", action="store_true")
+    parser.add_argument("--only", action="append", default=[], help="a workload, to see which one it takes")
     options = parser.parse_args()
     become_subreaper()
     begun, counts, failed = time.monotonic(), Counter[str](), []
     for seed in range(options.seed, options.seed + options.seeds):
-        run = Run(seed, options.seconds, points(seed) if options.points else None)
+        run = Run(seed, options.seconds, points(seed) if options.points else None, options.only)
         wrong = run.go()
         counts.update(run.counts)
         print(f"seed {seed}: {run.counts['gs']} Gs, {run.points or ''} "
