@@ -67,23 +67,24 @@ def work(seed: int, seconds: float, folder: Path, names: list[str]) -> int:
                 break
         sampler.over.set()
         sampler.join()
-        left = what_is_left(runtime)
+        left = what_is_left(runtime, folder)
         (folder / "left").write_text("\n".join(left))
         workloads.runtime = None
         return NODE_DIED if runtime.node.gone is not None else 1 if left else 0
 
 
-def what_is_left(runtime: dgmp.Runtime) -> list[str]:
+def what_is_left(runtime: dgmp.Runtime, folder: Path) -> list[str]:
     """Once it has had time to settle."""
-    stopped = any(True for _ in Path(os.environ[workloads.FOLDER]).glob("stopped"))
     end = time.monotonic() + SETTLES
     while True:
         gc.collect()
         try:
-            left = leaks(runtime.stats(), stopped)
+            stats = runtime.stats()
         except dgmp.CoordinatorDied:
             return []
+        left = leaks(stats)
         if not left or time.monotonic() > end:
+            (folder / "rescues").write_text(str(stats["rescues"]))
             return left
         time.sleep(0.02)
 

@@ -34,7 +34,7 @@ from dgmp._core import become_subreaper
 from tests.helpers import alive, descendants
 
 from .client import NODE_DIED
-from .history import Kind, Log, Outcome, Role, read, violations
+from .history import Kind, Log, Outcome, Role, lost_wake_ups, read, violations
 from .workloads import FOLDER
 
 ROOT = Path(__file__).parent.parent.parent
@@ -120,8 +120,6 @@ class Run:
         environment = {**os.environ, FOLDER: str(self.folder)}
         if self.points is not None:
             environment |= self.points.environment(self.seed, self.folder)
-            if self.points.how == "LATE":
-                (self.folder / "stopped").touch()
         with open(self.folder / "output", "wb") as output:
             self.client = subprocess.Popen(self.command(), cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
                                            stdout=output, stderr=subprocess.STDOUT)
@@ -185,9 +183,7 @@ class Run:
         return found[strike.which % len(found)] if found else 0
 
     def hit(self, pid: int, role: Role, kind: Kind, number: signal.Signals) -> None:
-        if kind == Kind.STOP:
-            (self.folder / "stopped").touch()
-        else:
+        if kind == Kind.KILL:
             self.killed.add(role)
         self.counts[f"{role.name} {kind.name}"] += 1
         self.log.write(kind, pid, 0, role)
@@ -246,9 +242,14 @@ class Run:
         return [] if code in expected else [f"the client ended with {code}"]
 
     def left(self) -> list[str]:
+        found: list[str] = []
         with contextlib.suppress(OSError):
-            return [f"left: {line}" for line in (self.folder / "left").read_text().splitlines() if line]
-        return []
+            found = [f"left: {line}" for line in (self.folder / "left").read_text().splitlines() if line]
+        if self.points is None or self.points.how != "LATE":
+            with contextlib.suppress(OSError):
+                strikes = sum(n for name, n in self.counts.items() if "KILL" in name or "STOP" in name)
+                found += lost_wake_ups(int((self.folder / "rescues").read_text()), strikes)
+        return found
 
 
 def main() -> int:

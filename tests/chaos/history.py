@@ -329,15 +329,20 @@ def violations(records: Iterable[Record]) -> list[str]:
     return [f"{rule.__name__}: {text}" for rule in RULES for text in rule(history)]
 
 
-def leaks(stats: dict[str, int], stopped: bool = False) -> list[str]:
+def leaks(stats: dict[str, int]) -> list[str]:
     """What is left in a runtime in which nothing runs any more.
 
     Args:
         stats: Runtime.stats().
-        stopped: some process was stopped for a while: sysmon may have had to see to work that it kept waiting.
     """
     none = ("num_g", "large_blocks", "large_bytes", "objects", "runqueue", "spinningthreads", "throws")
-    found = [f"{name} is {stats[name]}" for name in none + (() if stopped else ("rescues",)) if stats[name]]
+    found = [f"{name} is {stats[name]}" for name in none if stats[name]]
     if stats["idleprocs"] != stats["gomaxprocs"]:
         found.append(f"{stats['idleprocs']} of {stats['gomaxprocs']} Ps are idle")
     return found
+
+
+def lost_wake_ups(rescues: int, strikes: int) -> list[str]:
+    """sysmon sees to work that lies beside an idle P, look after look.  It may have had to because somebody was killed or
+    stopped who was about to wake an M, once for each; otherwise a wake-up was lost."""
+    return [f"{rescues} rescues, with {strikes} strikes"] if rescues > strikes else []

@@ -111,12 +111,12 @@ class Soak:
         self.runtime.gomaxprocs(PROCS)
         self.rounds += 1
         if not eventually(self.settled, 20):
-            self.wrong.append(f"after round {self.rounds}: {', '.join(leaks(self.runtime.stats(), True))}")
+            self.wrong.append(f"after round {self.rounds}: {', '.join(leaks(self.runtime.stats()))}")
         self.samples.append(take(self.runtime))
 
     def settled(self) -> bool:
         gc.collect()
-        return not leaks(self.runtime.stats(), True)
+        return not leaks(self.runtime.stats())
 
     def maybe_kill(self) -> None:
         if time.monotonic() < self.next_kill:

@@ -498,7 +498,7 @@ def blocking(work: Work) -> None:
 def asyncs(work: Work) -> None:
     for _ in range(work.chance.randrange(2, 30)):
         seconds = work.chance.random() * 0.03
-        work.go(run_async, seconds, expected=seconds, body=run_async)
+        work.go(run_async, seconds, expected=seconds, flags=Flag.TOGETHER, body=run_async)  # as tasks of one loop
 
 
 def resizes(work: Work) -> None:
