@@ -18,6 +18,7 @@ static PyObject *View_attach(View *self, PyObject *args) {
     }
     store_rlx(&m->kind, kind);
     store_rlx(&m->own_threads, 0);
+    killpoints_arm(&self->v, kind);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
 }

@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "killpoints.h"
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
 
@@ -298,6 +300,9 @@ struct sched {
     char throw_text[160];
     au64 limits_at;                   /* coordinator: when it looks next whether a running G's time is up */
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
+#ifdef DGMP_KILLPOINTS
+    au32 killed;                      /* how often kill points have struck */
+#endif
 };
 
 /* Records that processes take and give back; pool.c. */

@@ -306,6 +306,18 @@ static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, 
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
 
+/* Their names, as a tuple; of an ordinary build: (). */
+static PyObject *killpoints(void) {
+    Py_ssize_t n = 0;
+    while (killpoint_names[n]) n++;
+    PyObject *out = PyTuple_New(n);
+    for (Py_ssize_t i = 0; out && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(killpoint_names[i]);
+        if (!name || PyTuple_SetItem(out, i, name)) Py_CLEAR(out);
+    }
+    return out;
+}
+
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
     for (int i = 0; i < NNAMES; i++)
@@ -321,6 +333,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
         PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
+        PyModule_AddObject(mod, "KILLPOINTS", killpoints()) ||
         PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||

@@ -28,6 +28,7 @@ POLL_GONE: int
 KIND_M: int
 KIND_CLIENT: int
 OBJECTS_MAGIC: int
+KILLPOINTS: tuple[str, ...]  # of a build for tests; else ()
 
 def create(nprocs: int, max_ms: int, nclients: int, nslots: int, heap_size: int) -> int: ...
 

@@ -153,6 +153,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
 }
 
 void segment_unmap(struct view *v) {
+    killpoints_disarm(v);
     if (v->seg) munmap(v->seg, v->seg->size);
     free(v->free);
     memset(v, 0, sizeof *v);
