@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan mutants wheel lint bench soak clean
+.PHONY: run test ctest tsan mutants wheel lint bench soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -67,6 +67,10 @@ bench: $(VENV)/.ready
 # A million spawn/park cycles with random pauses; and kills; minutes.
 soak: $(VENV)/.ready-test
 	@DGMP_SOAK=1 $(BIN)/python -m pytest tests/runtime/test_stress.py tests/chaos/test_kill.py
+
+# 1,000 clients and 200 coordinators killed at random moments, and what they leave counted; a quarter of an hour.
+kills: $(VENV)/.ready-test
+	@nice $(BIN)/python -m tests.chaos.kills
 
 clean:
 	@rm -rf build dist .venv *.egg-info

@@ -47,6 +47,7 @@ class Server:
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.attach(KIND_CLIENT, self.pid)
+        self.view.be_coordinator()
         self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
