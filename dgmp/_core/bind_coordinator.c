@@ -30,10 +30,18 @@ static PyObject *View_be_coordinator(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-/* coordinator_died() -> whether it has, by any death; not if it has not begun.  In a closed view: True. */
+/* coordinator_died() -> whether it has, by any death; None: it has not begun.  In a closed view: True. */
 static PyObject *View_coordinator_died(View *self, PyObject *none) {
     (void)none;
-    return PyBool_FromLong(self->closed || (!self->v.forked && has_died(&self->v.seg->coordinator)));
+    int died = self->closed ? 1 : self->v.forked ? 0 : has_died(&self->v.seg->coordinator);
+    if (died < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(died);
+}
+
+/* works() -> whether it is open, in no forked child, and has a coordinator; not before that has begun */
+static PyObject *View_works(View *self, PyObject *none) {
+    (void)none;
+    return PyBool_FromLong(!self->closed && !self->v.forked && !has_died(&self->v.seg->coordinator));
 }
 
 /* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
@@ -279,6 +287,7 @@ static PyObject *View_stats(View *self, PyObject *none) {
 }
 
 PyMethodDef coordinator_methods[] = {
-    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
+    NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
     NOARGS(start_m0), ARGS(repair), ONE(adopt), ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -112,7 +112,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
     if (n != 5 && n != 8) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 8 arguments");
-    if (load_rlx(&self_m(v)->kind) == KIND_CLIENT && has_died(&v->seg->coordinator)) Py_RETURN_NONE;
+    if (load_rlx(&self_m(v)->kind) == KIND_CLIENT && has_died(&v->seg->coordinator) > 0) Py_RETURN_NONE;
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);

@@ -383,7 +383,7 @@ void lock(struct view *v, struct lock *l);
 int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
 void live(struct view *v, struct lock *l);
-int has_died(struct lock *l);                                   /* who called live() */
+int has_died(struct lock *l);                                   /* who called live(); -1: nobody has */
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 

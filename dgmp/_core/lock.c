@@ -81,10 +81,10 @@ void unlock(struct lock *l) {
 /* The calling thread holds it as long as it lives, and the kernel tells others when it does not any more. */
 void live(struct view *v, struct lock *l) { lock(v, l); }
 
-/* Whether the one that was to live has died; not if it has not begun to.  A mutex that is given back as its last holder left it
- * is of no use to anybody, for ever: who looks later learns the same. */
+/* 1: the one that was to live has died; -1: it has not begun to live.  A mutex that is given back as its last holder left it is of
+ * no use to anybody, for ever: who looks later learns the same. */
 int has_died(struct lock *l) {
     int e = pthread_mutex_trylock(&l->mutex);
     if (e == 0 || e == EOWNERDEAD) pthread_mutex_unlock(&l->mutex);
-    return e == EOWNERDEAD || e == ENOTRECOVERABLE;
+    return e == 0 ? -1 : e == EOWNERDEAD || e == ENOTRECOVERABLE;
 }

@@ -707,7 +707,10 @@ class Client(Node):
 
     def died(self) -> bool:
         """Whether the coordinator has, though perhaps nobody has noticed."""
-        return self.gone is not None or self.view.coordinator_died()
+        if self.gone is not None:
+            return True
+        died = self.view.coordinator_died()
+        return not self.alive() if died is None else died
 
     def end(self, error: BaseException) -> None:
         """No more work: every pending Future ends with error, and the processes of the runtime end."""

@@ -176,7 +176,7 @@ class Runtime:
         try:
             data = channel.recv(1 << 16)
         except BlockingIOError:
-            return not self.node.died()
+            return not self.node.view.coordinator_died()
         except OSError:
             return False
         if data:
@@ -412,7 +412,7 @@ def node() -> Node:
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime.node.died() or runtime._owner != os.getpid():
+    if runtime is None or not runtime.node.view.works():
         runtime = _boot_default()
     return runtime.node
 
