@@ -13,7 +13,6 @@ import time
 import pytest
 
 import dgmp
-from dgmp.api import runtime as api
 from tests import helpers
 from tests.chaos.kills import kill_a_client, kill_coordinators
 from tests.helpers import PYTHON, alive, descendants, eventually
@@ -79,7 +78,8 @@ def in_send(rt):
 
 
 def in_iteration(rt):
-    return lambda chan=rt.chan(): list(chan)
+    chan = rt.chan()
+    return lambda: list(chan)
 
 
 def in_select(rt):
