@@ -79,10 +79,10 @@ class Output:
                 with contextlib.suppress(BaseException):  # of user code: sys.exit in a handler
                     self.show()
                 time.sleep(PAUSE)  # a G that prints much need not wake us for each line
-        self.ended.release()
         if not self.closed:
             with contextlib.suppress(BaseException):  # RuntimeClosed, CoordinatorDied; or of user code, in a callback
                 self.ended_by_others()
+        self.ended.release()
 
     def show(self) -> bool:
         """Writes all that has been sent; False: somebody else is at it."""
