@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -44,7 +45,7 @@ def die_with_parent(coordinator: int) -> None:
         if os.getppid() not in (first, coordinator) or time.monotonic() > deadline:
             os._exit(1)
         time.sleep(0.0002)
-    _core.die_with_parent()
+    _core.when_parent_dies(signal.SIGKILL)
     if os.getppid() != coordinator:
         os._exit(1)
 

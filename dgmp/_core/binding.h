@@ -91,6 +91,7 @@ struct slot *slot_of(View *self, uint32_t index);             /* may move the ta
 int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
+PyObject *pending_futures(View *self);
 PyObject *terms_of(struct view *v, struct g *g);              /* bytes, or None */
 void drop_futures(View *self);
 

@@ -331,6 +331,7 @@ struct segment {
     au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
+    struct lock coordinator;          /* its main thread holds it for life */
     struct pool gfree, objects, sudogs;  /* the slots of Gs; object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -396,6 +397,8 @@ int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
 int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
+void live(struct view *v, struct lock *l);
+int has_died(struct lock *l);                                   /* who called live(); -1: nobody has */
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }
