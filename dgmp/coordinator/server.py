@@ -23,7 +23,7 @@ from typing import Any
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
-from .state import Action, Coordinator
+from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
 
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
@@ -31,6 +31,10 @@ STOP_SECONDS = 0.2  # longer takes only a process in the middle of a system call
 TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; and pid or -errno
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# What exit codes of ours say; those of user code may be the same.
+REASONS = {FAILED: " (perhaps user code has changed Python's own modules: see its stderr)",
+           LOST_DESCRIPTORS: " (perhaps user code in C has closed the runtime's descriptors)"}
 
 
 class Server:
@@ -364,7 +368,7 @@ def describe_status(status: int) -> str:
             name = f"signal {number}"
         oom = "; perhaps the system ran out of memory" if number == signal.SIGKILL else ""
         return f"was killed by {name}{oom}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}{REASONS.get(os.WEXITSTATUS(status), '')}"
 
 
 def main(boot: dict[str, Any]) -> None:
