@@ -134,6 +134,8 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
+        if boot["max_tasks"] and not (m == 0 and boot["foreground"]):
+            view.retire_after(boot["max_tasks"])
         worker = M(view, Worlds(view, boot["filters"]), affinity)
         preemption = preempt.Preemption(worker)
         preemption.preempt = AsyncPreempt(worker).preempt

@@ -170,6 +170,16 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
+/* retire(m): it shall end between two Gs, once nothing needs it any more. */
+static PyObject *View_retire(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    retire_ask(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
 /* repair(m, how) -> how many Gs ended with it */
 static PyObject *View_repair(View *self, PyObject *args) {
     CHECK(self);
@@ -267,4 +277,4 @@ static PyObject *View_stats(View *self, PyObject *none) {
 PyMethodDef coordinator_methods[] = {
     ARGS(attach), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
-    NOARGS(start_m0), ARGS(repair), ONE(adopt), ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
+    NOARGS(start_m0), ONE(retire), ARGS(repair), ONE(adopt), ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -22,6 +22,7 @@ from typing import Any
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
+from .memory import Watch, own, resident
 from .state import Action, Coordinator
 
 # Where the client puts them; 14 has been read.
@@ -47,7 +48,9 @@ class Server:
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.attach(KIND_CLIENT, self.pid)
-        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
+        memory = Watch(self.view, *boot["memory"], resident, own) if boot["memory"] else None
+        self.state = Coordinator(self.view, boot["schedtrace_ns"], time.monotonic_ns(), boot["cores"], memory)
+        self.state.foreground = 0 if boot["foreground"] else -1
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
