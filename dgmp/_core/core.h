@@ -160,7 +160,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GGEN(w) ((w) & GEN_MASK)
 #define MAIN_GOID 1                   /* the first one that is made */
 #define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
-#define INLINE_ARGS 96
+#define INLINE_ARGS 88
 #define INLINE_RESULT 72
 
 struct g {
@@ -175,6 +175,7 @@ struct g {
                                        * G_PERMIT: anybody sets it, it clears it */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
+    au64 terms;                       /* offset of its struct terms, 0 none; owner, at spawn */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
@@ -189,8 +190,16 @@ enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELE
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
 /* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
- * (checkdead.h). */
-enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16 };
+ * (checkdead.h); its time was up, and so it has been asked. */
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16, G_LATE = 32 };
+
+/* What its owner has said about how a G may fail: these words, then what policy reads of it (ship.terms). */
+struct terms {
+    uint64_t size;                    /* of it all; constant */
+    uint64_t timeout;                 /* ns that it may take each time it runs, 0 any */
+    au64 ends;                        /* when its time is up, 0 never; its M, as it begins */
+    au64 again;                       /* when it is to be run again, 0: it has not failed; whoever has it wait for that */
+};
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -289,6 +298,7 @@ struct sched {
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
+    au64 limits_at;                   /* coordinator: when it looks next whether a running G's time is up */
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
 };
 
@@ -385,6 +395,7 @@ int lock_robust(struct view *v, struct lock *l);                /* 1: its last h
 void unlock(struct lock *l);
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
+static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }
 
 /* note.c */
 int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns);
@@ -430,6 +441,9 @@ int ggrant(struct view *v, uint64_t w);                          /* a permit to 
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
+int gagain(struct view *v, uint64_t w, uint64_t at);            /* G_RUNNING here -> G_RUNNABLE, or G_DEPS until then */
+void tell_coordinator(struct view *v, uint64_t w);              /* of that G: it waits to be run again, or has been asked to end */
+int gdue(struct view *v, uint64_t w);                           /* and on to G_RUNNABLE, by the coordinator */
 int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
 int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
@@ -446,10 +460,17 @@ void gfflush(struct view *v);                                   /* our dead slot
 static inline const char *gresult(struct view *v, struct g *g) {
     return g->result ? at(v, g->result) : g->inline_result;
 }
+static inline struct terms *gterms(struct view *v, struct g *g) {
+    uint64_t off = load_acq(&g->terms);
+    return off ? at(v, off) : NULL;
+}
 static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
 
 /* repair.c: the coordinator's, once a process's death is certain */
-uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
+void repair(struct view *v, uint32_t m);
+int is_victim(struct view *v, uint32_t dead, uint32_t i);       /* a G that was started on M `dead`, after its repair: */
+int victim_ends(struct view *v, uint32_t dead, uint64_t w, uint32_t kind, const void *data, uint64_t len);
+int victim_again(struct view *v, uint32_t dead, uint64_t w, uint64_t at);
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 

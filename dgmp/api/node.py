@@ -79,6 +79,7 @@ class Node:
         self.view = view
         nodes[view.runtime_id] = self
         self.encoder = closure.Encoder(view)
+        self.terms: dict[Any, bytes | None] = {}  # those that were said last, and their bytes (api.terms)
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
         self.sleepers = 0
@@ -97,7 +98,7 @@ class Node:
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
-           where: int | None = None) -> Future[Any]:
+           where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
             raise self.gone
@@ -123,7 +124,7 @@ class Node:
                 where = self.where
             label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label, terms)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -146,7 +147,7 @@ class Node:
         if self.gone is not None:
             raise self.gone
         if self.view.outstanding >= self.quota or not self.view.spawn(
-                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name, None):
             return False
         self.spawned += 1
         return True
@@ -443,11 +444,11 @@ class Member(Node):
         self.m.world = world
 
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
-           where: int | None = None) -> Future[Any]:
+           where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
             where = GLOBAL_QUEUE
         try:
-            return super().go(fn, args, kwargs, name, depth + 1, where)
+            return super().go(fn, args, kwargs, name, depth + 1, where, terms)
         finally:
             if self.pending:
                 self.run_handlers()
@@ -506,12 +507,19 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
-        gp.asked = self.view.asked(gp.word) & TO_RAISE != 0
+        if gp.ends and (deadline is None or gp.ends < deadline):
+            deadline = gp.ends
+        gp.asked = m.is_late(gp) or self.view.asked(gp.word) & TO_RAISE != 0
         if (gp.asked or gp.stop) and not waits._state and give_up():
             self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
-                return not give_up()
+                if not give_up():
+                    return True
+                if m.is_late(gp):
+                    gp.asked = True
+                    self.raise_cancelled()
+                return False
             try:
                 m.gopark(waits, deadline, reason, True)
                 if self.pending:
@@ -537,7 +545,7 @@ class Member(Node):
         if gp is None or not self.m.in_g():
             return super().raise_cancelled()
         if gp.asked or not gp.stop:
-            error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+            error = self.m.cancellation(gp)
         else:
             error = Cancelled("the Group was cancelled")
             for group in gp.stop:

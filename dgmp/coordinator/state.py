@@ -9,23 +9,28 @@ Events (tuples):            Actions (tuples):
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
   ("m_died", m, pid, how, exitcode)
   ("zygote_ready",)           ("zygote",)             make a new zygote
-  ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
+  ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client,
+                              ("broken", death)       or how an M died, and with it this runtime
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
   ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
-  ("tick", ns)                ("preempt", pid)        SIGURG: this M runs user code without a P (runtime.preempt)
-  ("looked", blocked, loose)
+  ("tick", ns)                ("preempt", pid)        SIGURG: this M has something to learn (runtime.preempt)
+  ("looked", blocked, loose)  ("end", m, pid, word)   kill this M if it still runs that G
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from typing import Any
 
 from .._core import View
 from ..observe.schedtrace import schedtrace_line
+from ..ship.terms import NO_GRACE
+from .deaths import BREAK, FAIL, Deaths
+from .limits import Limits
 from .memory import Watch
 
 Event = tuple[Any, ...]
@@ -55,14 +60,17 @@ class Coordinator:
         schedtrace_ns: print a line so often; 0: never.
         now: the clock at boot, in ns.
         cores: P i belongs to cores[i % len(cores)].
-        memory: watches what memory the Ms take; None: there is no limit.
+        policy, crash_limit: see Deaths.
+        grace_ns: see Limits.
     """
 
-    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None,
-                 memory: Watch | None = None) -> None:
+    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None, policy: str = FAIL,
+                 crash_limit: int = 3, grace_ns: int = NO_GRACE) -> None:
         self.view = view
+        self.deaths = Deaths(view, policy, crash_limit)
+        self.limits = Limits(view, self.deaths, grace_ns)
         self.cores = cores or []
-        self.memory = memory
+        self.memory: Watch | None = None  # of what the Ms take, if there is a limit
         self.foreground = -1  # the M that is the program itself (`dgmp run`): it is not replaced
         self.killed: dict[int, str] = {}  # pid -> why we have killed it
         self.schedtrace_ns = schedtrace_ns
@@ -98,12 +106,16 @@ class Coordinator:
         wanted += [self.bury_pace] if self.dead else []
         wanted += [max(0, self.trim_at - now)] if self.trim_at is not None else []
         wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
+        limit = self.limits.next_look(now)
+        wanted += [limit] if limit is not None else []
         return min(wanted, default=None)
 
     def on_wake(self) -> list[Action]:
-        """Somebody reserved an M, in startm.  When many block, the next will be wanted soon."""
+        """Somebody reserved an M, in startm, or tells us of a G.  When many Ms block, the next will be wanted soon."""
+        now = time.monotonic_ns()
+        self.limits.told(now)
         self.view.newm_ahead(AHEAD)
-        return self.newm()
+        return self.newm() + self.limits.look(now)
 
     def newm(self) -> list[Action]:
         actions: list[Action] = []
@@ -149,10 +161,12 @@ class Coordinator:
             if exitcode == NO_ROOM:
                 how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
             return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
-        import msgpack
-
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how,
-                                           "exitcode": exitcode}))
+        death = {"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how, "exitcode": exitcode}
+        self.view.repair(m)
+        self.deaths.settle(m, death)
+        if self.deaths.policy == BREAK:
+            self.closing = True
+            return [("broken", death)]
         self.dead.add(m)
         self.bury_pace = TICK_NS
         return self.bury() + self.newm()
@@ -215,7 +229,7 @@ class Coordinator:
         return self.on_tick(now)
 
     def on_tick(self, now: int) -> list[Action]:
-        actions = self.bury()
+        actions = self.bury() + self.limits.look(now)
         if self.awake and self.memory is not None and now >= self.memory.next_look:
             actions += self.look_at_memory(self.memory, now)
         if self.awake or self.no_forks:

@@ -43,6 +43,7 @@ from .._core import (
 )
 from ..errors import Cancelled, Deadlock
 from ..ship import closure, functions, travel, values
+from ..ship.terms import Terms
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -72,9 +73,9 @@ MOST_RUNNERS = 1024
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
-NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+NEW_LEVELS, OTHER_WORLD, HAS_TERMS = 2, 4, 8  # flags of View.claim
 TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
-ASKED = 1  # of View.asked
+ASKED, ASKED_TO_RAISE, LATE = 1, 2, 32  # of View.asked
 
 
 NO_CALL = 0, 0, b"", 0, 0
@@ -83,7 +84,7 @@ NO_CALL = 0, 0, b"", 0, 0
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop", "ends")
 
     def __init__(self, claimed: tuple[int, int, bytes | Block, int, int] | None = None) -> None:
         self.fn: Any = claimed  # what View.claim says; later the function
@@ -93,6 +94,7 @@ class G:
         self.locks = 0  # how often it has locked its M
         self.asked = False  # to raise Cancelled, as it went on
         self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
+        self.ends: int | None = None  # when its time is up, 0 never; None: it has no terms
 
     @property
     def name(self) -> str:
@@ -585,7 +587,7 @@ class M:
         args: Any = None
         kwargs: Any = None
         result: bytes | Large
-        out: bytes | Block
+        out: bytes | Block | int
         objects: Any = None  # in the result: kept until that does it
         gp.fn = None
         if self.async_keys and key in self.async_keys and not self.runs_asyncs():
@@ -603,11 +605,7 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
-            from ..ship import failure  # with what it needs, 3 ms
-
-            kind, out = failure.encode_error(e)
-            if isinstance(e, Cancelled) and self.view.asked(gp.word) & ASKED:
-                kind = RESULT_CANCELLED
+            kind, out = self.failed(gp, e)
         if travel.latest:
             objects = travel.hold(self.view)
         result = b""
@@ -632,6 +630,37 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def cancellation(self, gp: G) -> Cancelled:
+        """What gp is to raise, which was asked to end."""
+        why = "had run for its timeout" if self.view.asked(gp.word) & LATE else "was cancelled"
+        return Cancelled(f"G {gp.goid} ({gp.name}) {why}")
+
+    def is_late(self, gp: G) -> bool:
+        """Whether gp's time is up, which runs; if so, it is asked to end for that."""
+        if not gp.ends or time.monotonic_ns() < gp.ends:
+            return False
+        gp.ends = 0
+        self.view.be_late(gp.word)
+        return True
+
+    def failed(self, gp: G, error: BaseException) -> tuple[int, bytes | int]:
+        """What gp ends with, whose call has raised that: kind and bytes for View.complete; or when it is to be run again."""
+        from ..ship import failure  # with what it needs, 3 ms
+
+        asked = self.view.asked(gp.word)
+        if isinstance(error, Cancelled) and asked & LATE:
+            late = TimeoutError(f"G {gp.goid} ({gp.name}) ran longer than its timeout")
+            late.__cause__ = error
+            error = late
+        elif isinstance(error, Cancelled) and asked & ASKED:
+            return RESULT_CANCELLED, failure.encode_error(error)[1]
+        if gp.ends is not None:
+            _, attempt, said = self.view.terms(gp.word)
+            terms = Terms.unpack(said)
+            if terms.retry_on and attempt <= terms.retries and isinstance(error, self.decoder.errors(terms.retry_on)):
+                return 0, terms.again_at(attempt, time.monotonic_ns())
+        return failure.encode_error(error)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
@@ -672,6 +701,8 @@ class M:
 
     def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
         """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & HAS_TERMS:
+            gp.ends = self.view.terms(gp.word)[0]
         if flags & NEW_LEVELS:
             self.new_levels()
         if flags & OTHER_WORLD:

@@ -280,7 +280,7 @@ def test_the_zygote_hears_nothing_of_the_end(monkeypatch):
     monkeypatch.setattr(server, "kill", lambda pid: done.append(pid))
     monkeypatch.setattr(server, "children", list)
     never = 1 << 30  # no process has that pid
-    node = SimpleNamespace(exit_text=None, zygote=SimpleNamespace(close=lambda: done.append("closed")), zygote_pid=never,
+    node = SimpleNamespace(last_words=None, zygote=SimpleNamespace(close=lambda: done.append("closed")), zygote_pid=never,
                            view=SimpleNamespace(closing=int, pids=list), state=SimpleNamespace(ms={}))
     server.Server.end(node)
     assert done == [never, "closed"]
