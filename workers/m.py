@@ -141,6 +141,8 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
+        if boot["max_tasks"] and not (m == 0 and boot["foreground"]):
+            view.retire_after(boot["max_tasks"])
         worker = M(view, worlds := Worlds(view, boot["filters"]), affinity)
         ours = [SEGMENT_FD, EVENT_FD, ALARM_FD, OUTPUT_FD, worlds.home, *([SHOWER_FD] if m == 0 and boot["foreground"] else [])]
         Changes(worker, ours, kept)

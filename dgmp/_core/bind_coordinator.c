@@ -193,6 +193,16 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
+/* retire(m): it shall end between two Gs, once nothing needs it any more. */
+static PyObject *View_retire(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    retire_ask(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
 /* repair(m): that process is dead.  What becomes of its victims is for the coordinator to say. */
 static PyObject *View_repair(View *self, PyObject *arg) {
     CHECK(self);
@@ -433,5 +443,5 @@ PyMethodDef coordinator_methods[] = {
     ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
     NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
-    NOARGS(start_m0), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
+    NOARGS(start_m0), ONE(retire), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
     ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -237,6 +237,11 @@ int startm_on(struct view *v, struct p *p, uint32_t m) {
     return note && hand_over(v, p, m, note, 0);
 }
 
+int wakem(struct view *v, uint32_t m) {
+    uint32_t note = mwant(v, m);
+    return note && notewakeup(v, m, note, 0);
+}
+
 /* The caller owns p.  Every M at work and none left to make: p goes idle, the work waits for a running M. */
 int startm(struct view *v, struct p *p, int spinning) {
     KILLPOINT(startm_before);

@@ -210,6 +210,7 @@ static PyObject *View_get(View *self, void *what) {
     case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     case 15: return PyLong_FromUnsignedLong(MAX_PS);
     case 16: return PyLong_FromUnsignedLongLong(self->tick);
+    case 17: return PyBool_FromLong(retiring(self));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -233,7 +234,7 @@ static PyMethodDef *all_methods(void) {
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
                                GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14),
-                               GET("max_ps", 15), GET("tick", 16), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("max_ps", 15), GET("tick", 16), GET("retiring", 17), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},

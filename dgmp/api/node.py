@@ -426,6 +426,7 @@ class Member(Node):
         self.m = m
         m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.pending, self.run_handlers = m.pending, signals.run
+        m.has_timers = self.has_timers
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
         self.output: Output | None = None
@@ -590,6 +591,12 @@ class Member(Node):
         else:
             super().collect(ours)
             self.show()
+
+    @staticmethod
+    def has_timers() -> bool:
+        """Whether this process is still to make calls that after_func was asked for."""
+        timers = sys.modules.get("dgmp.api.timers")
+        return timers is not None and timers.any_armed()
 
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE

@@ -23,6 +23,7 @@ from typing import Any
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
+from .memory import Watch, own, resident
 from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
 
 # Where the client puts them; 14 has been read.
@@ -56,6 +57,9 @@ class Server:
         self.view.be_coordinator()
         self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"],
                                  self.boot["on_worker_death"], self.boot["crash_limit"], self.boot["grace_ns"])
+        if boot["memory"]:
+            self.state.memory = Watch(self.view, *boot["memory"], resident, own)
+        self.state.foreground = 0 if boot["foreground"] else -1
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
