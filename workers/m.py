@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -47,7 +48,7 @@ def die_with_parent(coordinator: int) -> None:
         if os.getppid() not in (first, coordinator) or time.monotonic() > deadline:
             os._exit(1)
         time.sleep(0.0002)
-    _core.die_with_parent()
+    _core.when_parent_dies(signal.SIGKILL)
     if os.getppid() != coordinator:
         os._exit(1)
 
@@ -140,6 +141,8 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
+        if boot["max_tasks"] and not (m == 0 and boot["foreground"]):
+            view.retire_after(boot["max_tasks"])
         worker = M(view, worlds := Worlds(view, boot["filters"]), affinity)
         ours = [SEGMENT_FD, EVENT_FD, ALARM_FD, OUTPUT_FD, worlds.home, *([SHOWER_FD] if m == 0 and boot["foreground"] else [])]
         Changes(worker, ours, kept)

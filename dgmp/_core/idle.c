@@ -80,7 +80,9 @@ static int own_take(struct view *v, struct p *p, uint64_t own) {
 
 /* The caller owns p.  Its ring is empty, or there is no M for what lies there. */
 void pidleput(struct view *v, struct p *p) {
+    KILLPOINT(pidleput_before);
     own_set(v, p, P_IDLE, NONE);
+    KILLPOINT(pidleput_after);
     set_bit(v->seg->sched.pidle, index_of(v, p));
 }
 
@@ -103,8 +105,10 @@ void sysmon_soon(struct view *v) {
 
 struct p *pidletake(struct view *v, uint32_t i) {
     if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
+    KILLPOINT(pidletake_before);
     uint64_t own = atomic_load(&v->allp[i].own);
     if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) return NULL;
+    KILLPOINT(pidletake_after);
     sysmon_wake(v);
     return &v->allp[i];
 }
@@ -138,6 +142,7 @@ struct p *releasep(struct view *v) {
 
 /* Publishes that this M is parked; the caller then looks at its inbox once more (munput if there is something). */
 void mput(struct view *v) {
+    KILLPOINT(mput_before);
     set_bit(v->seg->sched.midle, v->self);
     mput_locked(v);
 }
@@ -146,6 +151,7 @@ void mput(struct view *v) {
 void mput_locked(struct view *v) {
     if (load_rlx(&self_m(v)->p)) throw(v, "stopm holding P %u", load_rlx(&self_m(v)->p) - 1);
     noteclear(v);
+    KILLPOINT(mput_after);
     fence_sc(&self_m(v)->inbox.tail);
 }
 
@@ -161,6 +167,7 @@ struct p *mtake(struct view *v) {
     uint32_t w = load_acq(&self_m(v)->note), p = MARG(w);
     if (MSTATE(w) != M_HANDED) throw(v, "M %u was not woken", v->self);
     atomic_store(&self_m(v)->note, MWORD(M_RUNNING, 0, MLIFE(w)));
+    KILLPOINT(mtake_after);
     if (!p) return NULL;
     acquirep(v, &v->allp[p - 1]);
     return &v->allp[p - 1];
@@ -169,7 +176,9 @@ struct p *mtake(struct view *v) {
 /* m is idle, and wanted by us from here on: its note; 0: it was not idle. */
 static uint32_t mwant(struct view *v, uint32_t m) {
     uint32_t w = atomic_load(&v->allm[m].note), want = MWORD(M_WANTED, v->self, MLIFE(w));
+    KILLPOINT(mwant_before);
     if (MSTATE(w) != M_IDLE || !atomic_compare_exchange_strong(&v->allm[m].note, &w, want)) return 0;
+    KILLPOINT(mwant_after);
     clear_bit(v->seg->sched.midle, m);
     return want;
 }
@@ -198,6 +207,7 @@ static int any_m_parked(struct view *v) {
 static uint32_t mreserve(struct view *v, uint32_t *m) {
     for (*m = 0; *m < v->seg->max_ms; ++*m) {
         uint32_t w = load_rlx(&v->allm[*m].note), starting = MWORD(M_STARTING, v->self, MLIFE(w));
+        KILLPOINT(mreserve_before);
         if (MSTATE(w) == M_FREE && atomic_compare_exchange_strong(&v->allm[*m].note, &w, starting)) return starting;
     }
     return 0;
@@ -213,7 +223,9 @@ int newm_ahead(struct view *v) {
 static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int spinning) {
     uint32_t i = index_of(v, p);
     if (spinning) set_bit(v->seg->sched.spinning, i);
+    KILLPOINT(hand_over_before);
     uint64_t own = own_set(v, p, P_RUNNING, m);
+    KILLPOINT(hand_over_after);
     if (notewakeup(v, m, note, i + 1)) return 1;
     if (!own_take(v, p, own)) return 1;                       /* its repair was faster, and has given p on */
     clear_bit(v->seg->sched.spinning, i);
@@ -225,13 +237,21 @@ int startm_on(struct view *v, struct p *p, uint32_t m) {
     return note && hand_over(v, p, m, note, 0);
 }
 
+int wakem(struct view *v, uint32_t m) {
+    uint32_t note = mwant(v, m);
+    return note && notewakeup(v, m, note, 0);
+}
+
 /* The caller owns p.  Every M at work and none left to make: p goes idle, the work waits for a running M. */
 int startm(struct view *v, struct p *p, int spinning) {
+    KILLPOINT(startm_before);
     for (uint32_t m, note;;) {
         if ((note = mget(v, &m)) != 0) {
             if (hand_over(v, p, m, note, spinning)) return 1;
         } else if ((note = mreserve(v, &m)) != 0) {
+            KILLPOINT(mreserve_after);
             if (!hand_over(v, p, m, note, spinning)) continue;
+            KILLPOINT(startm_reserved);
             wake_coordinator(v);
             return 1;
         } else {
@@ -245,6 +265,7 @@ int startm(struct view *v, struct p *p, int spinning) {
 /* One more M to look for work, unless one looks already or no P is idle.  The caller has published the work; whoever
  * fails to find an idle P while nobody spins leaves needspinning for the next M about to park (golang/go#45867). */
 int wakep(struct view *v) {
+    KILLPOINT(wakep_before);
     fence_sc(&v->seg->sched.spinning[0]);
     if (nmspinning(v)) return 0;
     struct p *p = pidleget(v);
@@ -258,6 +279,7 @@ int wakep(struct view *v) {
 
 /* Parked M m has started Gs that are ready: it gets an idle P, or a token on the global queue says that it wants one. */
 void want_p(struct view *v, uint32_t m) {
+    KILLPOINT(want_p_before);
     struct p *p = pidleget(v);
     if (p) {
         if (startm_on(v, p, m)) return;
@@ -265,6 +287,7 @@ void want_p(struct view *v, uint32_t m) {
         fence_sc(&v->seg->sched.pidle[0]);
         if (work_anywhere(v)) wakep(v);
     } else if (atomic_exchange(&v->allm[m].token_queued, 1) == 0) {
+        KILLPOINT(want_p_after);
         globrunqput(v, token(m));
         wakep(v);
     }
@@ -282,6 +305,7 @@ static uint32_t held(struct view *v) {
 
 void set_spinning(struct view *v) {
     set_bit(v->seg->sched.spinning, held(v));
+    KILLPOINT(set_spinning_after);
     atomic_store(&v->seg->sched.needspinning, 0);
 }
 
@@ -301,6 +325,7 @@ int become_spinning(struct view *v) {
 void reset_spinning(struct view *v) {
     uint32_t p = held(v);
     if (!clear_bit(v->seg->sched.spinning, p)) throw(v, "reset_spinning: not spinning");
+    KILLPOINT(reset_spinning_after);
     fence_sc(&v->seg->sched.spinning[0]);
 }
 
