@@ -450,7 +450,7 @@ def become_member(member: Member) -> None:
 
 
 def refuse_member(what: str) -> None:
-    if _member is not None:
+    if _member is not None and os.getpid() == _member.m.pid:
         raise RuntimeError(f"cannot {what} inside a G: dgmp.go() there uses the runtime that runs it")
 
 

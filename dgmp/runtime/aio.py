@@ -195,7 +195,8 @@ class Asyncs:
             kind, result = closure.encode_result(task.result(), gp.fn, gp.goid)
             return (kind, result) if isinstance(result, bytes) else m.pack(kind, result)
         except BaseException as e:
-            return m.failed(gp, e)
+            error = e
+        return m.failed(gp, error)  # not while it is handled, as in M.goexit
 
     def give_way(self, wait: bool, timeout: float | None) -> bool:
         """Called in each round of the loop: other Gs of the M run, if they can, and the loop parks if it is to wait.

@@ -600,6 +600,7 @@ class M:
         result: bytes | Large
         out: bytes | Block | int
         objects: Any = None  # in the result: kept until that does it
+        error: BaseException | None = None
         gp.fn = None
         if self.async_keys and key in self.async_keys and not self.runs_asyncs():
             return self.hand_over(gp)
@@ -616,7 +617,10 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
-            kind, out = self.failed(gp, e)
+            error = e
+        if error is not None:  # not while it is handled: all that is raised meanwhile would go through its whole chain
+            kind, out = self.failed(gp, error)
+            error = None
         if travel.latest:
             objects = travel.hold(self.view)
         result = b""
