@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan killpoints mutants wheel lint bench soak clean
+.PHONY: run test ctest tsan asan killpoints mutants wheel lint bench soak clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -43,6 +43,18 @@ build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.
 # test_kill steps one process through each operation: there is nothing for it in here.
 tsan: $(addprefix build/tsan/,$(filter-out test_kill,$(CTESTS)))
 	@for t in $^; do TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
+
+build/asan/core.a: $(CORE) $(wildcard dgmp/_core/*.h)
+	@mkdir -p $(@D)
+	@cd $(@D) && $(CC) $(CFLAGS_TEST) $(SANITIZE) -c $(addprefix ../../,$(CORE)) && rm -f core.a && ar rcs core.a *.o
+
+build/asan/test_%: tests/core/test_%.c tests/core/check.h build/asan/core.a
+	@$(CC) $(CFLAGS_TEST) $(SANITIZE) $< build/asan/core.a -o $@
+
+# Out-of-bounds, use after free, leaks; overflows, misaligned and out-of-range values.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+asan: $(addprefix build/asan/,$(filter-out test_kill,$(CTESTS)))
+	@for t in $^; do $$t || exit 1; done
 
 # The core built for tests.  PYTHONPATH=build/NAME makes every Python started with it load that build (its sitecustomize.py).
 NATIVE_CFLAGS = -std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -pthread -DPy_LIMITED_API=0x030b0000 \

@@ -126,7 +126,7 @@ static void by_hand(void) {
         CHECK(w == ws[0] || w == ws[1]);
         CHECK(GSTATUS(g->state) == G_DONE && GGEN(g->state) == gword_gen(w));
         CHECK(g->result_kind == RESULT_WORKER_DIED && g->result_len == 20 && !memcmp(gresult(&client, g) + 16, "died", 4));
-        CHECK(*(uint64_t *)gresult(&client, g) == g->goid);
+        CHECK(!memcmp(gresult(&client, g), &g->goid, sizeof g->goid));
         told[w == ws[1]]++;
     }
     CHECK(told[0] && told[1]);                              /* the second repair may tell it again: harmless */
