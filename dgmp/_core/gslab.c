@@ -207,6 +207,40 @@ int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, ui
     return 1;
 }
 
+void tell_coordinator(struct view *v, uint64_t w) {
+    inbox_push(v, coordinator_of(v), w);
+    wake_coordinator(v);
+}
+
+/* Our running G is to be run again: it is as if nobody had begun it, but for its attempts.  at: not before then; it waits, as
+ * for another G, and the coordinator makes it runnable.  `popping` names it until it is in somebody's hands. */
+int gagain(struct view *v, uint64_t w, uint64_t at) {
+    struct g *g = &v->allgs[gword_index(w)];
+    struct m *m = self_m(v);
+    uint64_t s = load_acq(&g->state), to = at ? G_DEPS : G_RUNNABLE;
+    if (GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
+    store_rel(&m->popping, w);
+    atomic_fetch_and(&g->flags, G_CARRIES);
+    if (gterms(v, g)) store_rel(&gterms(v, g)->again, at);
+    if (load_rlx(&m->curg) == w) store_rel(&m->curg, 0);
+    atomic_store(&g->state, GSTATE(to, NO_M, GATTEMPT(s), GGEN(s)));
+    if (at) tell_coordinator(v, w);
+    else globrunqput(v, w), wakep(v);
+    store_rel(&m->popping, 0);
+    return 1;
+}
+
+/* The time has come for one that waits for it.  0: it does not any more. */
+int gdue(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    if (GSTATUS(s) != G_DEPS || GGEN(s) != gword_gen(w)) return 0;
+    if (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, GATTEMPT(s), GGEN(s)))) return 0;
+    globrunqput(v, w);
+    wakep(v);
+    return 1;
+}
+
 /* Its owner drops a G that nobody has begun: it ends as cancelled, without a word why, and is told of and collected like any
  * other.  Whoever pops its word afterwards claims in vain, and whoever completes what it waits for readies nothing; its
  * records stay as they were.  1: in time. */
@@ -281,17 +315,18 @@ int gcollect(struct view *v, uint64_t w) {
 /* Only the owner, or who adopts for it.  The blocks are held while the references go, so that our death loses none. */
 void gclear(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
-    uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
-    for (int i = 0; i < 3; i++)
+    uint64_t s = load_acq(&g->state), blocks[4] = {g->args, g->result, load_rlx(&g->deps), load_rlx(&g->terms)};
+    for (int i = 0; i < 4; i++)
         if (blocks[i]) heap_hold(v, blocks[i]);
     int carries = (load_rlx(&g->flags) & G_CARRIES) != 0;
     g->args = g->result = 0;
     store_rlx(&g->deps, 0);
+    store_rlx(&g->terms, 0);
     KILLPOINT(gclear_before);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
     KILLPOINT(gclear_after);
     if (carries) object_orphaned(v);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);
 }

@@ -112,4 +112,16 @@ __attribute__((unused)) static void meet(_Atomic long *a, long round) {
     for (long i = 0; atomic_load(a) < 2 * round; i++)
         if (i > 200) sched_yield(); else procyield();
 }
+
+/* As the coordinator does it for Gs that are not to be run again: repaired, and the Gs that the dead one has left ended.
+ * Returns how many these were. */
+__attribute__((unused)) static uint32_t buried(struct view *v, uint32_t dead) {
+    uint32_t ended = 0;
+    repair(v, dead);
+    for (uint32_t i = 0; i < load_acq(&v->seg->gfree.next); i++)
+        if (is_victim(v, dead, i))
+            ended += victim_ends(v, dead, gword(i, GGEN(load_acq(&v->allgs[i].state))), RESULT_WORKER_DIED, "died", 4) != 0;
+    return ended;
+}
+
 #endif

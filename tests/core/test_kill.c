@@ -443,7 +443,7 @@ static void check_killed_here(pid_t child) {
     uint32_t clients = 0;
     for (uint32_t i = 0; i < to_m1.seg->gfree.next; i++)
         clients += to_m1.allgs[i].owner == CLIENT + 1 && GSTATUS(to_m1.allgs[i].state) != G_DEAD;
-    repair(&to_coordinator, 0, "died", 4);
+    buried(&to_coordinator, 0);
     check_ps_and_ms();
     check_gs(clients);
     check_chans();
