@@ -2,6 +2,7 @@
 somebody's death.  Prints how many parts were right and how many lost, and what else there was; 4: the coordinator died."""
 
 import os
+import random
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from tests.helpers import eventually, fib, identity
 PATIENCE = 5.0  # seconds for what may never come, as who was to do it has died
 LOST = (dgmp.WorkerDied, dgmp.HolderDied, TimeoutError)
 ROUNDS = 3
+RETRIED = "retried"
 
 
 def send(c, numbers):
@@ -80,13 +82,19 @@ def resizes():
     return was
 
 
+def fails_at_times(x):
+    if random.random() < 0.5:
+        raise LookupError(x)
+    return x
+
+
 def floods(n):
     """More than a ring holds."""
     return sum(dgmp.gather(*[dgmp.go(identity, 1) for _ in range(n)]))
 
 
 def parts(rt, kills):
-    """(future, what has to come of it)"""
+    """(future, what has to come of it); what is retried is never lost"""
     a, b, c, cell = (dgmp.Chan(room, runtime=rt) for room in (0, 3, 2, 1))
     mutex = dgmp.Mutex(runtime=rt)
     large = os.urandom(100_000)
@@ -105,6 +113,8 @@ def parts(rt, kills):
     yield from ((rt.go(identity, large), large) for _ in range(4))
     yield from ((rt.go(time.sleep, 0.03), None) for _ in range(6))
     yield rt.go(resizes), None
+    for i, backoff in enumerate([0, 0, 0, 0.01]):
+        yield rt.spawn(fails_at_times, (i,), retries=100, retry_on=(LookupError, dgmp.WorkerDied), backoff=[backoff], name=RETRIED), i
     yield rt.go(add_all, *[rt.go(identity, i) for i in range(5)]), 10
     if kills:
         yield rt.go(os.kill, rt.go(os.getpid).result(PATIENCE), signal.SIGKILL), None
@@ -120,7 +130,7 @@ def work(rt, kills):
                 assert expected is None or value == expected, f"{future} gave {value!r:.100}, not {expected!r:.100}"
                 right += 1
             except LOST as e:
-                assert future.done(), f"{future} has not ended"
+                assert future.done() and future.name != RETRIED, f"{future} has not ended, or was not retried: {e!r}"
                 lost.append(f"{type(e).__name__}: {e!s:.60}")
         if sum(rt.map(identity, range(200), chunksize=7)) != 19900:
             raise AssertionError("a map is wrong")
