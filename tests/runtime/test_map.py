@@ -816,11 +816,14 @@ def test_another_thread_sees_that_the_runtime_is_gone_as_a_map_goes_on(step, mon
         results = rt.map(square, range(100), chunksize=10, buffersize=40)
         assert eventually(lambda: rt.node.collect() or rt.stats()["num_g"] == 0)
 
-        def end_and_go_on(*args, go_on=getattr(rt.node.view, "spawn" if step == "send" else "drain")):
+        name = "spawn" if step == "send" else "drain"
+        go_on = getattr(rt.node.view, name)
+
+        def end_and_go_on(*args):
             rt.node.end(dgmp.CoordinatorDied("gone"))
             return go_on(*args)
 
-        monkeypatch.setattr(rt.node, "view", Proxy(rt.node.view, "spawn" if step == "send" else "drain", end_and_go_on))
+        monkeypatch.setattr(rt.node, "view", Proxy(rt.node.view, name, end_and_go_on))
         out = outcomes(results)
         came = [x for x in out if isinstance(x, int)]
         assert out[:len(came)] == came == [x * x for x in range(len(came))] and len(came) >= 10
