@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan killpoints mutants wheel lint bench chaos soak clean
+.PHONY: run test ctest tsan killpoints mutants wheel lint bench chaos soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -87,6 +87,10 @@ chaos: $(VENV)/.ready-test build/killpoints/native.so
 MINUTES ?= 30
 soak: $(VENV)/.ready-test
 	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
+
+# 1,000 clients and 200 coordinators killed at random moments, and what they leave counted; a quarter of an hour.
+kills: $(VENV)/.ready-test
+	@nice $(BIN)/python -m tests.chaos.kills
 
 clean:
 	@rm -rf build dist .venv *.egg-info

@@ -23,6 +23,28 @@ static PyObject *View_attach(View *self, PyObject *args) {
     Py_RETURN_TRUE;
 }
 
+/* be_coordinator(): the calling thread is the coordinator's main one, and the others learn of its end. */
+static PyObject *View_be_coordinator(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    live(&self->v, &self->v.seg->coordinator);
+    Py_RETURN_NONE;
+}
+
+/* coordinator_died() -> whether it has, by any death; None: it has not begun.  In a closed view: True. */
+static PyObject *View_coordinator_died(View *self, PyObject *none) {
+    (void)none;
+    int died = self->closed ? 1 : self->v.forked ? 0 : has_died(&self->v.seg->coordinator);
+    if (died < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(died);
+}
+
+/* works() -> whether it is open, in no forked child, and has a coordinator; not before that has begun */
+static PyObject *View_works(View *self, PyObject *none) {
+    (void)none;
+    return PyBool_FromLong(!self->closed && !self->v.forked && !has_died(&self->v.seg->coordinator));
+}
+
 /* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
 static PyObject *View_sysmon_sleep(View *self, PyObject *none) {
     (void)none;
@@ -169,6 +191,16 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     struct p *p = pidleget(v);
     if (!p || p != v->allp) throw(v, "schedinit: P 0 is not idle");
     return PyBool_FromLong(startm(v, p, 0));
+}
+
+/* retire(m): it shall end between two Gs, once nothing needs it any more. */
+static PyObject *View_retire(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    retire_ask(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
 }
 
 /* repair(m): that process is dead.  What becomes of its victims is for the coordinator to say. */
@@ -408,7 +440,8 @@ static PyObject *View_stats(View *self, PyObject *none) {
 }
 
 PyMethodDef coordinator_methods[] = {
-    ARGS(attach), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
+    NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
-    NOARGS(start_m0), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
+    NOARGS(start_m0), ONE(retire), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
     ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -152,6 +152,27 @@ static void wake_another(struct view *v) {
     if (work_anywhere(v)) wakep(v);
 }
 
+/* retire_after(n): so many Gs are this M's share; the main G, which may run for as long as the program, is none of them. */
+static PyObject *View_retire_after(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long n = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    self->retire_at = load_rlx(&self_m(&self->v)->n_executed) + n;
+    Py_RETURN_NONE;
+}
+
+int retiring(View *self) {
+    struct m *m = self_m(&self->v);
+    return load_acq(&m->retire) || (self->retire_at && load_rlx(&m->n_executed) >= self->retire_at);
+}
+
+/* retire_wait() -> whether this M, which is to end and has started Gs, takes no fresh ones from here on */
+static PyObject *View_retire_wait(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(retire_wait(&self->v));
+}
+
 /* Our running G has only so much time: who looks after that may have to look sooner. */
 static void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
@@ -170,6 +191,7 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
         store_rlx(&self_m(v)->since, (uint64_t)coarse_time());
     }
     struct g *g = &v->allgs[gword_index(w)];
+    if (g->goid == MAIN_GOID && self->retire_at) self->retire_at++;
     if (is_spinning(v)) reset_spinning(v), wake_another(v);
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
@@ -234,7 +256,7 @@ static PyObject *View_next_local(View *self, PyObject *untold) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (others_turn(self) || !self->ready || PyObject_Size(self->ready) || PyObject_Size(self->yielded) || v->nreadied ||
-        load_rlx(&self_m(v)->next_timer))
+        load_rlx(&self_m(v)->next_timer) || retiring(self))
         Py_RETURN_NONE;
     if (!inbox_empty(v, v->self)) {
         drain(self, untold, 0);
@@ -477,6 +499,7 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
 static PyObject *View_mstart(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
+    store_rlx(&self_m(&self->v)->retire, RETIRE_NONE);        /* of the one that had this slot before */
     return PyBool_FromLong(mtake(&self->v) != NULL);
 }
 
@@ -605,7 +628,9 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
-    if (inbox_empty(v, v->self)) {
+    int asked = load_acq(&self_m(v)->retire) == RETIRE_ASKED && !self->retire_seen;
+    self->retire_seen |= asked;
+    if (!asked && inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
         Py_END_ALLOW_THREADS
@@ -637,4 +662,5 @@ PyMethodDef sched_methods[] = {
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
-    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), {NULL, NULL, 0, NULL}};
+    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), ONE(retire_after),
+    NOARGS(retire_wait), {NULL, NULL, 0, NULL}};

@@ -125,6 +125,7 @@ struct m {
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
+    au32 retire;                      /* RETIRE_ASKED: coordinator, it shall end between Gs; RETIRE_WAITS: self, see retire.c */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
@@ -159,6 +160,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define MAIN_GOID 1                   /* the first one that is made */
 #define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
 #define INLINE_ARGS 88
 #define INLINE_RESULT 72
@@ -331,6 +333,7 @@ struct segment {
     au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
+    struct lock coordinator;          /* its main thread holds it for life */
     struct pool gfree, objects, sudogs;  /* the slots of Gs; object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -396,6 +399,8 @@ int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
 int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
+void live(struct view *v, struct lock *l);
+int has_died(struct lock *l);                                   /* who called live(); -1: nobody has */
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }
@@ -497,6 +502,7 @@ int wakep(struct view *v);                                      /* 1: an M was w
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int newm_ahead(struct view *v);                                 /* the coordinator, which then makes it */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+int wakem(struct view *v, uint32_t m);                          /* parked m looks around, without a P; 0: it was not parked */
 void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
@@ -512,6 +518,11 @@ void sysmon_wake(struct view *v);                               /* there may be 
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
+
+/* retire.c */
+enum { RETIRE_NONE, RETIRE_ASKED, RETIRE_WAITS };
+void retire_ask(struct view *v, uint32_t m);                    /* the coordinator */
+int retire_wait(struct view *v);                                /* 0: its M had better go on */
 
 /* world.c */
 enum { WORLD_QUIET, WORLD_STATE, WORLD_FILES };

@@ -13,6 +13,8 @@
  */
 #include "core.h"
 
+#include <errno.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -41,9 +43,24 @@ uint32_t npidle(struct view *v) { return popcount(v->seg->sched.pidle, v->seg->n
 uint32_t nmspinning(struct view *v) { return popcount(v->seg->sched.spinning, v->seg->nprocs); }
 uint32_t nmidle(struct view *v) { return popcount(v->seg->sched.midle, v->seg->max_ms); }
 
+enum { LOST_DESCRIPTORS = 72 };                               /* an M's exit code, as in coordinator/state.py */
+
+/* User code has closed our descriptors: an M that cannot have others made, nor sysmon look, would hang them. */
+static void lost_descriptors(struct view *v) {
+    if (v->self < v->seg->max_ms) _exit(LOST_DESCRIPTORS);
+}
+
+/* Whether fd is no file of user code that has taken the number of ours. */
+static int is_anonymous(int fd) {
+    struct stat st;
+    return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;
+}
+
 void wake_coordinator(struct view *v) {
     uint64_t one = 1;
-    if (v->coordinator_fd >= 0 && write(v->coordinator_fd, &one, sizeof one) < 0) return; /* EAGAIN: it is awake */
+    int fd = v->coordinator_fd;
+    if (fd < 0) return;
+    if (!is_anonymous(fd) || (write(fd, &one, sizeof one) < 0 && errno != EAGAIN && errno != EINTR)) lost_descriptors(v);
 }
 
 static uint32_t index_of(struct view *v, struct p *p) { return (uint32_t)(p - v->allp); }
@@ -74,8 +91,9 @@ static void set_alarm(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
     struct itimerspec alarm = {{0, 0}, {0, ns}};
     fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep, sysmon_slow */
     if (atomic_load(&v->seg->sched.sysmonwait) == from &&
-        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &from, to) && v->sysmon_fd >= 0)
-        timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
+        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &from, to) && v->sysmon_fd >= 0 &&
+        timerfd_settime(v->sysmon_fd, 0, &alarm, NULL) < 0)
+        lost_descriptors(v);
 }
 
 void sysmon_wake(struct view *v) { set_alarm(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
@@ -217,6 +235,11 @@ static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int
 int startm_on(struct view *v, struct p *p, uint32_t m) {
     uint32_t note = mwant(v, m);
     return note && hand_over(v, p, m, note, 0);
+}
+
+int wakem(struct view *v, uint32_t m) {
+    uint32_t note = mwant(v, m);
+    return note && notewakeup(v, m, note, 0);
 }
 
 /* The caller owns p.  Every M at work and none left to make: p goes idle, the work waits for a running M. */

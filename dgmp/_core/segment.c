@@ -86,6 +86,7 @@ static int try_create(const struct config *c, int fd) {
     if (!e) e = lock_init(&s->asyncq.lock);
     if (!e) e = lock_init(&s->heap.lock);
     if (!e) e = lock_init(&s->places.lock);
+    if (!e) e = lock_init(&s->coordinator);
     if (!e) e = lock_init(&s->objects.ring.lock);
     if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);

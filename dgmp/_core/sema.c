@@ -231,3 +231,15 @@ uint64_t sema_used(struct view *v, struct sema *s) {
     object_unlock(&s->body);
     return used;
 }
+
+/* Looks without locks: what is ours nobody else takes from us but by releasing it. */
+int semas_held(struct view *v) {
+    for (uint32_t i = 0; i < load_acq(&v->seg->objects.next); i++) {
+        struct object *o = pool_at(v, &v->seg->objects, i);
+        uint64_t s = atomic_load(&o->state);
+        if (OPHASE(s) != O_LIVE || OTYPE(s) != TYPE_SEMA) continue;
+        struct sema *sema = (void *)object_body(v, gword(i, GGEN(s)));
+        if (sema && load_acq(&sema->held[v->self]) && atomic_load(&o->state) == s) return 1;
+    }
+    return 0;
+}

@@ -445,7 +445,7 @@ def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], 
           depth: int, *, starred: bool = False, ordered: bool = True) -> Iterator[T]:
     """The iterator over fn's results; depth: of the user's frame, as seen from here."""
     if node.gone is not None:
-        raise node.gone
+        raise node.ended()
     node.look_for_changes()
     if not callable(fn):
         raise TypeError(f"map needs a function, not {fn!r}")

@@ -67,6 +67,11 @@ def value_of(future: Future[Any]) -> Any:
     return future.result()
 
 
+def nothing() -> bool:
+    """What is left of the coordinator that a Client asks and stops."""
+    return False
+
+
 class Node:
     """What Client and Member share."""
 
@@ -96,12 +101,19 @@ class Node:
         self.run_handlers: Callable[[], None] = lambda: None
         self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
+    def ended(self) -> BaseException:
+        """What to raise, the runtime being gone; each time another one, as a traceback keeps alive whose frames it has."""
+        import copy
+
+        assert self.gone is not None
+        return copy.copy(self.gone)
+
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         self.look_for_changes()
         if not callable(fn):
             raise TypeError(values.no_function(fn))
@@ -145,7 +157,7 @@ class Node:
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if self.view.outstanding >= self.quota or not self.view.spawn(
                 future, key, call, self.behind(), None, future._code, future._lasti, future.name, None):
             return False
@@ -236,7 +248,7 @@ class Node:
     def gomaxprocs(self, n: int | None) -> int:
         """See dgmp.gomaxprocs."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         try:
             n = 0 if n is None else operator.index(n)
         except TypeError:
@@ -419,6 +431,7 @@ class Member(Node):
         self.m = m
         m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.pending, self.run_handlers = m.pending, signals.run
+        m.has_timers = self.has_timers
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
         self.output: Output | None = None
@@ -584,6 +597,12 @@ class Member(Node):
             super().collect(ours)
             self.show()
 
+    @staticmethod
+    def has_timers() -> bool:
+        """Whether this process is still to make calls that after_func was asked for."""
+        timers = sys.modules.get("dgmp.api.timers")
+        return timers is not None and timers.any_armed()
+
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
 
@@ -628,10 +647,13 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], stop: Callable[[], object], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.stop = stop
         self.output = output
+        if output is not None:
+            output.ended_by_others = self.look
         self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
         self.look_again = 0  # not before, at what may come from outside
         self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
@@ -691,7 +713,7 @@ class Client(Node):
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if for_ever:
             self.checkdead()
 
@@ -705,14 +727,28 @@ class Client(Node):
 
         deadlock.check(self, done)
 
-    def end(self, error: BaseException) -> None:
-        """No more work: every pending Future ends with error."""
+    def died(self) -> bool:
+        """Whether the coordinator has, though perhaps nobody has noticed."""
         if self.gone is not None:
-            return
+            return True
+        died = self.view.coordinator_died()
+        return not self.alive() if died is None else died
+
+    def end(self, error: BaseException) -> None:
+        """No more work: every pending Future ends with error, and the processes of the runtime end."""
         if self.output is not None:
             self.output.show()
-        pending = self.view.pending()
-        self.gone = error
-        for future in pending:
+        with self.lock:
+            if self.gone is not None:
+                return
+            self.gone = error
+        for future in self.view.close(error):
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close(error)
+        self.stop()
+        self.forget_runtime()
+
+    def forget_runtime(self) -> None:
+        """No cycle with it: the segment goes with the last that refers to it."""
+        self.alive = self.stop = nothing
+        if self.output is not None:
+            self.output.ended_by_others = nothing

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
-from ..runtime import boot, nodes
+from ..runtime import boot, limits, nodes
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
@@ -50,6 +50,13 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        max_tasks_per_child: an M that has run so many Gs ends, once it has no started G any more and all that it has spawned
+            have ended, and another is made when work needs one.  A chunk of a map is one G.  Default:
+            DGMP_MAX_TASKS_PER_CHILD, else no limit.
+        memory_limit: how much memory an M may take of its own, beside what it shares with others: an M found above it ends
+            between two Gs, as above; one that takes half as much again is killed, and the G that it runs ends with WorkerDied.
+            A number of bytes, a text such as "2GB" or "512 MiB", a fraction of the memory that there is, or both limits:
+            (soft, hard).  Default: DGMP_MEMORY_LIMIT, else no limit.
         on_worker_death: what becomes of a G whose process dies.  "fail": it ends with WorkerDied, unless it was spawned with
             `retries`.  "retry": it is run again, up to crash_limit.  "break": the runtime ends, and all Gs with WorkerDied, as
             concurrent.futures does it.
@@ -61,7 +68,7 @@ class Runtime:
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
-        TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
+        TypeError, ValueError: procs, max_ms, pin or a limit is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
         RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
@@ -74,6 +81,8 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
+                 max_tasks_per_child: int | None = None,
+                 memory_limit: int | float | str | tuple[int | float | str, int | float | str] | None = None,
                  executable: str | os.PathLike[str] | None = None, on_worker_death: str = "fail", crash_limit: int = 3,
                  grace: float = 5.0,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
@@ -83,6 +92,7 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        max_tasks, memory = limits.max_tasks(max_tasks_per_child), limits.memory(memory_limit)
         if on_worker_death not in ("fail", "retry", "break"):
             raise ValueError(f'on_worker_death must be "fail", "retry" or "break", not {on_worker_death!r}')
         from .terms import at_least, grace_of
@@ -93,6 +103,7 @@ class Runtime:
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
+        self._stopping = threading.RLock()
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -107,6 +118,7 @@ class Runtime:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 undo.callback(self._stop_coordinator)
                 options = {"foreground": main is not None, "max_ms": view.max_ms,
+                           "max_tasks": max_tasks, "memory": memory,
                            "binding": boot.binding(pin, ncpu, view.nprocs),
                            "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | failing | ({"path": path} if path else {})
                 output = self._start_processes(view, segment, options)
@@ -116,7 +128,7 @@ class Runtime:
             from . import quit
             from .node import Client  # what takes long to import is imported while the others start, too
 
-            self.node: Client = Client(view, self._alive, output if main is None else None)
+            self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
             self.main = self._newproc(main)
             if main is not None:
@@ -183,13 +195,14 @@ class Runtime:
             self._teller.close()
 
     def _alive(self) -> bool:
-        """Whether the coordinator is there; a fatal message of its raises."""
-        if self._socket is None:
+        """Whether the coordinator is there; its last words, if it had any, are what the pending Futures end with."""
+        channel = self._socket
+        if channel is None:
             return False
         try:
-            data = self._socket.recv(1 << 16)
+            data = channel.recv(1 << 16)
         except BlockingIOError:
-            return True
+            return not self.node.view.coordinator_died()
         except OSError:
             return False
         if data:
@@ -245,7 +258,7 @@ class Runtime:
         (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return self.node.stats()
 
     def gomaxprocs(self, n: int | None = None) -> int:
@@ -257,7 +270,7 @@ class Runtime:
         from .snapshot import take
 
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return take(self.node.view)
 
     def send_signal(self, number: int) -> None:
@@ -324,7 +337,7 @@ class Runtime:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
-            self._stop_coordinator()
+            self._stop_coordinator()  # if another thread has begun to, until it has
             if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
                 self.node.output.close()
         finally:
@@ -333,15 +346,16 @@ class Runtime:
 
     def _stop_coordinator(self) -> None:
         """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
-        if self._socket is None:
-            return
-        with self._socket:
-            self._send({"close": True})
-            if self._pid and not self._reap(CLOSE_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
-                self._reap(CLOSE_SECONDS)
-        self._socket = None
+        with self._stopping:
+            if self._socket is None:
+                return
+            with self._socket:
+                self._send({"close": True})
+                if self._pid and not self._reap(CLOSE_SECONDS):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._pid, signal.SIGKILL)
+                    self._reap(CLOSE_SECONDS)
+            self._socket = None
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
@@ -453,7 +467,7 @@ def node() -> Node:
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime.node.gone is not None or runtime._owner != os.getpid():
+    if runtime is None or not runtime.node.view.works():
         runtime = _boot_default()
     return runtime.node
 
@@ -471,8 +485,10 @@ def _boot_default() -> Runtime:
     global _default
     with _lock:
         runtime = _default
-        if runtime is None or runtime.node.gone is not None:
+        if runtime is None or runtime.node.died():
             if runtime is not None:
+                with contextlib.suppress(DgmpError):
+                    runtime.node.look()  # so that what is pending ends with CoordinatorDied
                 runtime.close(cancel=True)  # what its coordinator has left
             runtime = _default = Runtime()
         elif runtime._owner != os.getpid():
