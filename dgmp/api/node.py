@@ -273,7 +273,12 @@ class Node:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
         if self.gone is not None:
             return
-        n = self.view.drain(self.untold, 0)
+        try:
+            n = self.view.drain(self.untold, 0)
+        except DgmpError:  # another thread has just ended it
+            if self.gone is None:
+                raise
+            return
         if n < 0:
             self.catch_up(-n)
         if n or self.untold:  # an interrupt may have left some untold
