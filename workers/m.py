@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import socket
 import sys
@@ -17,6 +18,7 @@ from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
+from dgmp.coordinator import words
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import NO_ROOM
 from dgmp.runtime import boot as booting
@@ -64,6 +66,14 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None
     sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+
+
+def keep_crashes(m: int, boot: dict[str, Any]) -> None:
+    """What faulthandler says as we crash goes to the coordinator, which writes it to the client's stderr."""
+    if boot["faulthandler"] and boot["crashes"] >= 0 and (fd := words.place_for(m, boot["crashes"])) is not None:
+        faulthandler.enable(fd)
+    if boot["crashes"] >= 0:
+        os.close(boot["crashes"])
 
 
 def sender(view: View) -> Callable[[int, bytes], None]:
@@ -128,6 +138,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             os._exit(0)
         set_stdio(m, stdio, boot)
         world.install(boot)
+        keep_crashes(m, boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
         forget_source()
         affinity = None

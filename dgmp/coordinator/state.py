@@ -7,7 +7,7 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
-  ("m_died", m, pid, how, exitcode)
+  ("m_died", m, pid, how, exitcode, what faulthandler said)
   ("zygote_ready",)           ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client,
                               ("broken", death)       or how an M died, and with it this runtime
@@ -29,6 +29,7 @@ from typing import Any
 from .._core import View
 from ..observe.schedtrace import schedtrace_line
 from ..ship.terms import NO_GRACE
+from . import words
 from .deaths import BREAK, FAIL, Deaths
 from .limits import Limits
 from .memory import Watch
@@ -149,7 +150,7 @@ class Coordinator:
         self.closing = True
         return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
-    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None) -> list[Action]:
+    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None, crash: bytes = b"") -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
@@ -162,6 +163,8 @@ class Coordinator:
                 how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
             return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
         death = {"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how, "exitcode": exitcode}
+        if stderr := words.last(self.view.last_said(m), crash):
+            death["stderr"] = stderr
         self.view.repair(m)
         self.deaths.settle(m, death)
         if self.deaths.policy == BREAK:
