@@ -48,7 +48,6 @@ TRACE_NS = 1_000_000_000
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
 NO_ROOM = 71  # exit code of an M that cannot map the segment
 BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
-NEVER_NS = 1 << 62
 AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
@@ -81,6 +80,7 @@ class Coordinator:
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
         self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
+        self.warned = False  # whether that has been said
         self.traced = now  # when it was looked which shared objects have ended
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
@@ -289,17 +289,20 @@ class Coordinator:
         return actions
 
     def warn_of_blocking(self, now: int) -> list[Action]:
-        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until
-        something has moved."""
+        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until there
+        is an M for all work again."""
         calls = self.view.all_blocked()
+        if calls is None:
+            self.blocked_since, self.warned = None, False
+            return []
         if not calls:
             self.blocked_since = None
             return []
         if self.blocked_since is None:
             self.blocked_since = now
-        if now - self.blocked_since < BLOCKED_NS:
+        if self.warned or now - self.blocked_since < BLOCKED_NS:
             return []
-        self.blocked_since = now + NEVER_NS
-        from .blocked import warning  # what it needs takes time to import
+        self.warned = True
+        from .blocked import warning
 
-        return [("print", warning(calls, self.view.function))]
+        return [("print", warning(calls, self.view.max_ms))]
