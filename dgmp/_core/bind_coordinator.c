@@ -18,8 +18,31 @@ static PyObject *View_attach(View *self, PyObject *args) {
     }
     store_rlx(&m->kind, kind);
     store_rlx(&m->own_threads, 0);
+    killpoints_arm(&self->v, kind);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
+}
+
+/* be_coordinator(): the calling thread is the coordinator's main one, and the others learn of its end. */
+static PyObject *View_be_coordinator(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    live(&self->v, &self->v.seg->coordinator);
+    Py_RETURN_NONE;
+}
+
+/* coordinator_died() -> whether it has, by any death; None: it has not begun.  In a closed view: True. */
+static PyObject *View_coordinator_died(View *self, PyObject *none) {
+    (void)none;
+    int died = self->closed ? 1 : self->v.forked ? 0 : has_died(&self->v.seg->coordinator);
+    if (died < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(died);
+}
+
+/* works() -> whether it is open, in no forked child, and has a coordinator; not before that has begun */
+static PyObject *View_works(View *self, PyObject *none) {
+    (void)none;
+    return PyBool_FromLong(!self->closed && !self->v.forked && !has_died(&self->v.seg->coordinator));
 }
 
 /* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
@@ -428,7 +451,8 @@ static PyObject *View_stats(View *self, PyObject *none) {
 }
 
 PyMethodDef coordinator_methods[] = {
-    ARGS(attach), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
+    NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
     NOARGS(start_m0), ONE(retire), ONE(last_said), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
     ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -374,7 +374,9 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     struct m *m = self_m(&self->v);
     store_rlx(&g->wait_reason, (uint32_t)reason);
     store_rlx(&g->wait_since, (uint64_t)nanotime());
+    KILLPOINT(gpark_before);
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
+    KILLPOINT(gpark_after);
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
@@ -387,6 +389,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    KILLPOINT(gresume_after);
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
@@ -588,6 +591,7 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     int found = 0;
     Py_BEGIN_ALLOW_THREADS
+    KILLPOINT(spinning);
     for (int64_t end = nanotime() + ns; !found && nanotime() < end;)
         for (int i = 0; i < 32 && !found; i++) {
             found = work_anywhere(&self->v) || !inbox_empty(&self->v, self->v.self) ||

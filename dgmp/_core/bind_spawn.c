@@ -113,7 +113,8 @@ static int put_local(struct view *v, uint64_t w, int next) {
     return 1;
 }
 
-/* spawn(future, fn, args, where, deps[, code, lasti, label, terms]), args bytes or a Block -> True; None when every slot is taken;
+/* spawn(future, fn, args, where, deps[, code, lasti, label, terms]), args bytes or a Block -> True; None when every slot is taken,
+ * or the coordinator is dead;
  * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
  * finds it, and nobody else runs yet).
@@ -123,6 +124,7 @@ static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
     if (n != 5 && n != 9) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 9 arguments");
+    if (load_rlx(&self_m(v)->kind) == KIND_CLIENT && has_died(&v->seg->coordinator) > 0) Py_RETURN_NONE;
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
@@ -304,10 +306,7 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
 static PyObject *View_pending(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    PyObject *out = PyList_New(0);
-    for (uint32_t i = 0; out && i < self->nslots; i++)
-        if (self->slots[i].future && PyList_Append(out, self->slots[i].future)) Py_CLEAR(out);
-    return out;
+    return pending_futures(self);
 }
 
 static PyObject *View_inbox_empty(View *self, PyObject *none) {

@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "killpoints.h"
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
 
@@ -300,6 +302,9 @@ struct sched {
     char throw_text[160];
     au64 limits_at;                   /* coordinator: when it looks next whether a running G's time is up */
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
+#ifdef DGMP_KILLPOINTS
+    au32 killed;                      /* how often kill points have struck */
+#endif
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -335,6 +340,7 @@ struct segment {
     au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
+    struct lock coordinator;          /* its main thread holds it for life */
     struct pool gfree, objects, sudogs;  /* the slots of Gs; object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -400,6 +406,8 @@ int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
 int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
+void live(struct view *v, struct lock *l);
+int has_died(struct lock *l);                                   /* who called live(); -1: nobody has */
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }

@@ -77,3 +77,14 @@ void unlock(struct lock *l) {
     store_rlx(&l->holder, 0);
     pthread_mutex_unlock(&l->mutex);
 }
+
+/* The calling thread holds it as long as it lives, and the kernel tells others when it does not any more. */
+void live(struct view *v, struct lock *l) { lock(v, l); }
+
+/* 1: the one that was to live has died; -1: it has not begun to live.  A mutex that is given back as its last holder left it is of
+ * no use to anybody, for ever: who looks later learns the same. */
+int has_died(struct lock *l) {
+    int e = pthread_mutex_trylock(&l->mutex);
+    if (e == 0 || e == EOWNERDEAD) pthread_mutex_unlock(&l->mutex);
+    return e == 0 ? -1 : e == EOWNERDEAD || e == ENOTRECOVERABLE;
+}

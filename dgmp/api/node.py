@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
-from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -67,6 +68,11 @@ def value_of(future: Future[Any]) -> Any:
     return future.result()
 
 
+def nothing() -> bool:
+    """What is left of the coordinator that a Client asks and stops."""
+    return False
+
+
 class Node:
     """What Client and Member share."""
 
@@ -96,12 +102,19 @@ class Node:
         self.run_handlers: Callable[[], None] = lambda: None
         self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
+    def ended(self) -> BaseException:
+        """What to raise, the runtime being gone; each time another one, as a traceback keeps alive whose frames it has."""
+        import copy
+
+        assert self.gone is not None
+        return copy.copy(self.gone)
+
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
            where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         self.look_for_changes()
         if not callable(fn):
             raise TypeError(values.no_function(fn))
@@ -145,7 +158,7 @@ class Node:
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if self.view.outstanding >= self.quota or not self.view.spawn(
                 future, key, call, self.behind(), None, future._code, future._lasti, future.name, None):
             return False
@@ -175,7 +188,7 @@ class Node:
             try:
                 if future._state == PENDING and not self.view.cancel(future.word):
                     self.view.ask(future.word)
-            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+            except ENDED:  # they have ended with that
                 return
 
     def cancel_one(self, future: Future[Any]) -> bool:
@@ -184,7 +197,7 @@ class Node:
             return future.cancelled()
         try:
             placed = self.view.cancel(future.word) or self.view.ask(future.word)
-        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+        except ENDED:  # in this moment: it has ended with that
             return False
         self.collect()
         return placed or future.cancelled()
@@ -236,7 +249,7 @@ class Node:
     def gomaxprocs(self, n: int | None) -> int:
         """See dgmp.gomaxprocs."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         try:
             n = 0 if n is None else operator.index(n)
         except TypeError:
@@ -324,7 +337,7 @@ class Node:
                 self.collect(1)
                 if self.view.outstanding:
                     self.look()
-        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+        except (*ENDED, RuntimeError):
             pass
         finally:
             self.sleepers -= 1
@@ -367,6 +380,11 @@ class Node:
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
+        except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
+            if self.gone is None:
+                raise
+            if future._state == PENDING:
+                raise self.gone from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -630,10 +648,13 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], stop: Callable[[], object], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.stop = stop
         self.output = output
+        if output is not None:
+            output.ended_by_others = self.look
         self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
         self.look_again = 0  # not before, at what may come from outside
         self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
@@ -693,7 +714,7 @@ class Client(Node):
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if for_ever:
             self.checkdead()
 
@@ -707,14 +728,28 @@ class Client(Node):
 
         deadlock.check(self, done)
 
-    def end(self, error: BaseException) -> None:
-        """No more work: every pending Future ends with error."""
+    def died(self) -> bool:
+        """Whether the coordinator has, though perhaps nobody has noticed."""
         if self.gone is not None:
-            return
+            return True
+        died = self.view.coordinator_died()
+        return not self.alive() if died is None else died
+
+    def end(self, error: BaseException) -> None:
+        """No more work: every pending Future ends with error, and the processes of the runtime end."""
         if self.output is not None:
             self.output.show()
-        pending = self.view.pending()
-        self.gone = error
-        for future in pending:
+        with self.lock:
+            if self.gone is not None:
+                return
+            self.gone = error
+        for future in self.view.close(error):
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close(error)
+        self.stop()
+        self.forget_runtime()
+
+    def forget_runtime(self) -> None:
+        """No cycle with it: the segment goes with the last that refers to it."""
+        self.alive = self.stop = nothing
+        if self.output is not None:
+            self.output.ended_by_others = nothing

@@ -103,6 +103,7 @@ class Runtime:
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
+        self._stopping = threading.RLock()
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -127,7 +128,7 @@ class Runtime:
             from . import quit
             from .node import Client  # what takes long to import is imported while the others start, too
 
-            self.node: Client = Client(view, self._alive, output if main is None else None)
+            self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
             self.main = self._newproc(main)
             if main is not None:
@@ -194,13 +195,14 @@ class Runtime:
             self._teller.close()
 
     def _alive(self) -> bool:
-        """Whether the coordinator is there; a fatal message of its raises."""
-        if self._socket is None:
+        """Whether the coordinator is there; its last words, if it had any, are what the pending Futures end with."""
+        channel = self._socket
+        if channel is None:
             return False
         try:
-            data = self._socket.recv(1 << 16)
+            data = channel.recv(1 << 16)
         except BlockingIOError:
-            return True
+            return not self.node.view.coordinator_died()
         except OSError:
             return False
         if data:
@@ -256,7 +258,7 @@ class Runtime:
         (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return self.node.stats()
 
     def gomaxprocs(self, n: int | None = None) -> int:
@@ -268,7 +270,7 @@ class Runtime:
         from .snapshot import take
 
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return take(self.node.view)
 
     def send_signal(self, number: int) -> None:
@@ -335,7 +337,7 @@ class Runtime:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
-            self._stop_coordinator()
+            self._stop_coordinator()  # if another thread has begun to, until it has
             if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
                 self.node.output.close()
         finally:
@@ -344,15 +346,16 @@ class Runtime:
 
     def _stop_coordinator(self) -> None:
         """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
-        if self._socket is None:
-            return
-        with self._socket:
-            self._send({"close": True})
-            if self._pid and not self._reap(CLOSE_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
-                self._reap(CLOSE_SECONDS)
-        self._socket = None
+        with self._stopping:
+            if self._socket is None:
+                return
+            with self._socket:
+                self._send({"close": True})
+                if self._pid and not self._reap(CLOSE_SECONDS):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._pid, signal.SIGKILL)
+                    self._reap(CLOSE_SECONDS)
+            self._socket = None
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
@@ -467,7 +470,7 @@ def node() -> Node:
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime.node.gone is not None or runtime._owner != os.getpid():
+    if runtime is None or not runtime.node.view.works():
         runtime = _boot_default()
     return runtime.node
 
@@ -485,8 +488,10 @@ def _boot_default() -> Runtime:
     global _default
     with _lock:
         runtime = _default
-        if runtime is None or runtime.node.gone is not None:
+        if runtime is None or runtime.node.died():
             if runtime is not None:
+                with contextlib.suppress(DgmpError):
+                    runtime.node.look()  # so that what is pending ends with CoordinatorDied
                 runtime.close(cancel=True)  # what its coordinator has left
             runtime = _default = Runtime()
         elif runtime._owner != os.getpid():

@@ -233,7 +233,7 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: 
         raise TypeError(values.no_function(fn))
     node = runtime.node()
     if node.gone is not None:
-        raise node.gone
+        raise node.ended()
     timer = Timer(node, *node.encode(call_late, (fn, args, kwargs)), values.describe(fn))
     with _alarms.lock:
         _alarms.start(timer, deadline)

@@ -18,12 +18,13 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Collection
 from typing import Any
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .memory import Watch, own, resident
-from .state import Action, Coordinator
+from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
 from .words import Words
 
 # Where the client puts them; 14 has been read.
@@ -33,7 +34,9 @@ TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; an
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 
-
+# What exit codes of ours say; those of user code may be the same.
+REASONS = {FAILED: " (perhaps user code has changed Python's own modules: see its stderr)",
+           LOST_DESCRIPTORS: " (perhaps user code in C has closed the runtime's descriptors)"}
 SAY_MS = 20  # what a message is worth, where the client's stderr is full
 
 
@@ -53,6 +56,7 @@ class Server:
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.attach(KIND_CLIENT, self.pid)
+        self.view.be_coordinator()
         self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"],
                                  self.boot["on_worker_death"], self.boot["crash_limit"], self.boot["grace_ns"])
         if boot["memory"]:
@@ -309,28 +313,36 @@ class Server:
             with contextlib.suppress(OSError):
                 self.client.send(msgpack.packb(self.last_words))
         self.view.closing(1)
-        if self.zygote is not None:
-            kill(self.zygote_pid)  # first: it would say that the connection was reset if it has just sent something
-            self.zygote.close()
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)
-        for pid in {self.zygote_pid, *pids} - {0}:
+        for pid in pids:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        # What is left are processes that Gs started, ours since their M is gone; and perhaps an M that was forked, unknown
-        # to us, as the zygote died.
-        deadline = time.monotonic() + 0.5
-        while time.monotonic() < deadline:
-            left = [pid for pid in children() if session(pid) == session(0)]
-            for pid in left:
-                kill(pid)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            if not left:
-                break
-            time.sleep(0.001)
+        end_children({self.zygote_pid})  # processes that Gs started, ours since their M is gone
+        end_children()  # the zygote last, as it ends the others if we are killed meanwhile; and an M that it has made since
+
+
+def end_children(spared: Collection[int] = ()) -> None:
+    """Ends what this process is, or has become, the parent of; half a second at most.  What has made a session of its own is
+    left alone."""
+    deadline = time.monotonic() + 0.5
+    while reap() and time.monotonic() < deadline:
+        left = [pid for pid in children() if pid not in spared and session(pid) == session(0)]
+        for pid in left:
+            kill(pid)
+        if not left:
+            return
+        time.sleep(0.001)
+
+
+def reap() -> bool:
+    """Whether there are children that have not ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
 
 
 def stopped(pid: int) -> bool:
@@ -343,15 +355,11 @@ def stopped(pid: int) -> bool:
 
 
 def children() -> list[int]:
-    """The children of this process that have not ended."""
+    """The children of this process.  One that ends meanwhile may hide another."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if int(parent) == os.getpid() and state != b"Z":
-                    found.append(int(name))
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+            found += [int(pid) for pid in file.read().split()]
     return found
 
 
@@ -377,7 +385,7 @@ def describe_status(status: int) -> str:
             name = f"signal {number}"
         oom = "; perhaps the system ran out of memory" if number == signal.SIGKILL else ""
         return f"was killed by {name}{oom}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}{REASONS.get(os.WEXITSTATUS(status), '')}"
 
 
 def main(boot: dict[str, Any]) -> None:

@@ -219,6 +219,7 @@ class Output:
             self.m.stdout = Text(self.out)
         if self.m.stderr is None:
             self.m.stderr = Text(self.err)
+        sys.stdin = sys.__stdin__ = self.m.stdin  # type: ignore[misc]
         sys.stdout = sys.__stdout__ = self.m.stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self.m.stderr  # type: ignore[misc]
 

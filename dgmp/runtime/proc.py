@@ -156,12 +156,18 @@ class M:
         view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
+        self.stdin: Any = sys.stdin
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
         self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.run_handlers: Callable[[], None] = self.pending.clear
+        # What Gs have changed in this process: runtime.undo fills it as they do so, and undoes it as they end.
+        self.changes: dict[Any, Any] = {}
+        self.changed: Callable[[Any, Any, Any, Callable[[Any], object]], object] = lambda key, before, after, put: None
+        self.undo: Callable[[G], object] = lambda gp: None
+        self.look_around: Callable[[], object] = lambda: None
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
@@ -406,6 +412,10 @@ class M:
                 self.lockedg = None
                 self.locked = self.tainted or self.retired
 
+    def taint(self) -> None:
+        """User code has changed what cannot be undone: as if it had ended in a locked G."""
+        self.tainted = self.locked = True
+
     def stoplockedm(self) -> G:
         """The P goes to others, and this M waits until its own G can go on.  Who readies that gives us a P (Go: stoplockedm,
         startlockedm).  Other started Gs of this M wait until it is unlocked, as they cannot go anywhere else.
@@ -488,6 +498,7 @@ class M:
         """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
         as in Go: an idle process is cheap.  One that is to retire does."""
         self.flush()
+        self.look_around()
         self.ready.extend(self.yielded)
         self.yielded.clear()
         while True:
@@ -614,11 +625,16 @@ class M:
         if output is not None:
             try:
                 changed = (output.out_lines or output.err_lines
-                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr or sys.stdin is not self.stdin)
             except AttributeError:  # user code has deleted one
                 changed = True
             if changed:
                 output.settle(gp)
+        if self.changes:
+            try:
+                self.undo(gp)
+            except BaseException:  # of a function that traces what is called; Python has dropped that now
+                self.undo(gp)
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
