@@ -325,8 +325,8 @@ class Chunks:
             self.node.wait(self.any if self.any_will_do() else self.sent[0], timeout)
         except TimeoutError:
             return False
-        except DgmpError as e:
-            if e is not self.node.gone:
+        except DgmpError:
+            if self.node.gone is None:
                 raise
         return True  # and if the runtime is gone, that comes in the places of what has not
 
@@ -379,6 +379,10 @@ class Chunks:
         except (EncodingError, MemoryError, TooManyGs) as e:
             chunk.count = chunk.count or len(chunk.items)
             chunk.fail(e)
+        except DgmpError:
+            if self.node.gone is None:
+                raise
+            return False  # another thread has just seen that the runtime is gone: see stop
         self.making, chunk.items, chunk.call = None, [], b""
         self.pace.sent(chunk.count, chunk.size)
         if self.source.instant and self.pace.rest == 0:

@@ -64,7 +64,7 @@ def plan(seed: int, seconds: float) -> list[Strike]:
     last = chance.random()
     if last < 0.35:
         role = Role.CLIENT if last < 0.2 else Role.COORDINATOR
-        strikes.append(Strike(chance.random() * seconds, role, 0, 0))
+        strikes.append(Strike((0.3 + 0.7 * chance.random()) * seconds, role, 0, 0))
     return sorted(strikes)
 
 
@@ -248,7 +248,7 @@ class Run:
         if self.points is None or self.points.how != "LATE":
             with contextlib.suppress(OSError):
                 strikes = sum(n for name, n in self.counts.items() if "KILL" in name or "STOP" in name)
-                found += lost_wake_ups(int((self.folder / "rescues").read_text()), strikes)
+                found += lost_wake_ups(int((self.folder / "rescues").read_text()), strikes, self.seconds)
         return found
 
 

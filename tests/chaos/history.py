@@ -342,7 +342,8 @@ def leaks(stats: dict[str, int]) -> list[str]:
     return found
 
 
-def lost_wake_ups(rescues: int, strikes: int) -> list[str]:
+def lost_wake_ups(rescues: int, strikes: int, seconds: float) -> list[str]:
     """sysmon sees to work that lies beside an idle P, look after look.  It may have had to because somebody was killed or
-    stopped who was about to wake an M, once for each; otherwise a wake-up was lost."""
-    return [f"{rescues} rescues, with {strikes} strikes"] if rescues > strikes else []
+    stopped who was about to wake an M, once for each, and because the system let that one wait, which a busy machine does now
+    and then; otherwise wake-ups were lost."""
+    return [f"{rescues} rescues, with {strikes} strikes"] if rescues > strikes + seconds else []

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import math
 import os
 import random
 import shutil
@@ -35,23 +36,28 @@ MOST_MS = 8  # as many as block at once will be made, and stay
 AT_ONCE = 3  # workloads
 KILL_EACH = 5.0  # seconds, on average
 PARTS = 6
-MOST = {"processes": 2, "fds": 8}  # may grow by so much;
-MOST_MEMORY = 3 << 20  # so may memory, or by a tenth
 MB = 1 << 20
+MOST_MEMORY = 3 * MB  # may each grow by, or by a tenth
+RING_WORDS = 5  # of 8 bytes that a G takes in queues on its way; each word is new until its queue has come round
+MEMORY = ("client", "coordinator", "m", "segment")
+MOST = {"processes": 2, "fds": 8}  # may grow by so much
 
 
 class Sample(NamedTuple):
-    """What is in use: bytes of memory that only the client, the coordinator, and the Ms have (their zygote, too); descriptors;
-    processes; and of shared memory: slots, objects, and bytes of the segment that are there."""
+    """What is in use: bytes of memory that the client has for itself, the coordinator, and an M on average; bytes of the
+    segment that are there; descriptors of client and coordinator, and of an M; processes; shared objects; large blocks; and how
+    many Gs there have been."""
 
-    client: int
-    coordinator: int
-    ms: int
-    segment: int
-    fds: int
-    processes: int
-    objects: int
-    large_blocks: int
+    client: float
+    coordinator: float
+    m: float
+    segment: float
+    fds: float
+    fds_of_m: float
+    processes: float
+    objects: float
+    large_blocks: float
+    gs: float
 
 
 def private_memory(pid: int) -> int:
@@ -80,11 +86,12 @@ def segment_memory(pid: int) -> int:
 
 def take(runtime: dgmp.Runtime) -> Sample:
     family = descendants(os.getpid())
+    ms = list(family - {runtime._pid})  # and the zygote, which is one that has not begun
     stats = runtime.stats()
-    others = family - {runtime._pid}
-    return Sample(private_memory(os.getpid()), private_memory(runtime._pid), sum(map(private_memory, others)),
-                  segment_memory(runtime._pid), sum(map(descriptors, family | {os.getpid()})), len(family),
-                  stats["objects"], stats["large_blocks"])
+    return Sample(private_memory(os.getpid()), private_memory(runtime._pid), statistics.mean(map(private_memory, ms)),
+                  segment_memory(runtime._pid), descriptors(os.getpid()) + descriptors(runtime._pid),
+                  statistics.mean(map(descriptors, ms)), len(family), stats["objects"], stats["large_blocks"],
+                  stats["spawned"])
 
 
 class Soak:
@@ -131,17 +138,25 @@ class Soak:
 def table(samples: list[Sample]) -> tuple[str, list[str]]:
     """The medians of each part, and which figures have grown."""
     size = max(1, len(samples) // PARTS)
-    parts = [samples[i * size:(i + 1) * size] for i in range(PARTS)]
+    medians = [Sample(*map(statistics.median, zip(*samples[i * size:(i + 1) * size], strict=True))) for i in range(PARTS)]
     lines, grown = [f"{'median of sixth':<16}" + "".join(f"{i + 1:>10}" for i in range(PARTS))], []
-    for at, name in enumerate(Sample._fields):
-        medians = [statistics.median(sample[at] for sample in part) for part in parts if part]
-        memory = name in ("client", "coordinator", "ms", "segment")
-        shown = [f"{value / MB:.1f} MB" if memory else f"{value:g}" for value in medians]
+    for name in Sample._fields:
+        values = [getattr(median, name) for median in medians]
+        shown = [f"{value / MB:.1f} MB" if name in MEMORY else f"{value:.0f}" for value in values]
         lines.append(f"{name:<16}" + "".join(f"{text:>10}" for text in shown))
-        most = max(MOST_MEMORY, medians[1] / 10) if memory else MOST.get(name, 0)
-        if medians[-1] - medians[1] > most:
+        if values[-1] - values[1] > most(name, medians[1], medians[-1]):
             grown.append(f"{name} has grown from {shown[1]} to {shown[-1]}")
     return "\n".join(lines), grown
+
+
+def most(name: str, before: Sample, after: Sample) -> float:
+    """By how much a figure may grow."""
+    if name == "gs":
+        return math.inf
+    if name not in MEMORY:
+        return MOST.get(name, 0.5)
+    rings = 8 * RING_WORDS * (after.gs - before.gs) if name == "segment" else 0
+    return max(MOST_MEMORY, getattr(before, name) / 10) + rings
 
 
 def main() -> int:

@@ -172,7 +172,7 @@ def test_a_p_that_stays_busy_is_a_leak():
 
 
 def test_a_rescue_for_which_there_was_no_reason_is_a_lost_wake_up():
-    assert lost_wake_ups(2, 2) == [] and lost_wake_ups(1, 0) == ["1 rescues, with 0 strikes"]
+    assert lost_wake_ups(5, 2, 3) == [] and lost_wake_ups(6, 2, 3) == ["6 rescues, with 2 strikes"]
 
 
 def test_a_history_is_what_all_processes_have_written(tmp_path):

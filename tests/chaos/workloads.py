@@ -520,7 +520,7 @@ def dependents(work: Work) -> None:
 def closures(work: Work) -> None:
     """By value, with what they capture."""
     for _ in range(10):
-        n = work.chance.randrange(1000)
+        n = work.chance.randrange(10)  # few: each is another function, which the runtime keeps
         work.go(lambda x, n=n: x + n, 1, expected=n + 1)
 
 
