@@ -685,15 +685,16 @@ class M:
         return failure.encode_error(error)
 
     @staticmethod
-    def end_child(error: BaseException) -> None:
-        """In a child that user code has forked, which is no M: it ends as a program that has raised that."""
+    def end_child(error: BaseException | None) -> None:
+        """In a child that user code has forked, which is no M: it ends as a program that has raised that, or nothing."""
         from . import report, script
 
-        code = 1
+        code = 0
         if isinstance(error, SystemExit):
             code = script.exit_code(error.code)
-        else:
+        elif error is not None:
             report.uncaught(error)
+            code = 1
         os._exit(code)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:

@@ -8,6 +8,7 @@ Called by workers.m (park_loops).
 
 from __future__ import annotations
 
+import os
 import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ def park_loops(m: M) -> None:
 
         class Selector(selectors.EpollSelector):
             def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-                if not m.in_g():
+                if not m.in_g() or os.getpid() != m.pid:  # a child that user code has forked
                     return super().select(timeout)
                 events = super().select(0)
                 if events or (timeout is not None and timeout <= 0):

@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import ctypes
+import errno
 import functools
 import multiprocessing
 import os
 import pickle
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -392,6 +394,63 @@ def test_a_child_that_a_g_has_forked_is_no_member(rt, name, args):
 
 def test_a_child_that_a_g_has_forked_may_have_a_runtime_of_its_own(rt):
     assert rt.go(runtime_of_its_own).result(30) == 7
+    assert still_fine(rt)
+
+
+async def fork_in_a_coroutine(child, *args):
+    pid = os.fork()
+    if pid == 0:
+        return child(*args)
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        await asyncio.sleep(0.005)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+async def count(c):
+    """Another G of the same loop: no child runs any of it."""
+    for i in range(100):
+        await asyncio.sleep(0.001)
+        c.send((os.getpid(), i))
+
+
+@pytest.mark.parametrize("child,args,code", [
+    (abs, (-7,), 0), (helpers.fail, ("in the child",), 1), (sys.exit, (3,), 3), (os._exit, (4,), 4),
+    (helpers.kill_self, (), -signal.SIGKILL), (time.sleep, (0.02,), 0),
+])
+def test_a_child_that_a_coroutine_has_forked_ends_alone(rt, child, args, code):
+    c = dgmp.Chan(1000, runtime=rt)
+    others = [rt.go(count, c) for _ in range(3)]
+    assert dgmp.gather(*[rt.go(fork_in_a_coroutine, child, *args) for _ in range(4)]) == [code] * 4
+    dgmp.gather(*others)
+    c.close()
+    said = list(c)
+    assert len(said) == 300 and len({pid for pid, _ in said}) == 1 and sorted(i for _, i in said) == sorted(3 * [*range(100)])
+
+
+def run_a_loop():
+    asyncio.run(asyncio.sleep(0.01))
+    os._exit(9)
+
+
+def test_a_child_that_a_g_has_forked_may_run_a_loop(rt):
+    assert rt.go(fork, run_a_loop).result(20) == 9
+
+
+def limit_memory():
+    size = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return bytearray(1 << 30)
+
+
+def limit_files():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    return open(os.devnull)
+
+
+def test_limits_that_a_g_has_set_strike_it_alone(rt):
+    assert type(rt.go(limit_memory).exception(20)) is MemoryError
+    assert rt.go(lambda: len(bytearray(1 << 28))).result(20) == 1 << 28
+    assert rt.go(limit_files).exception(20).errno == errno.EMFILE
     assert still_fine(rt)
 
 
