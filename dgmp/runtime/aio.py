@@ -187,7 +187,7 @@ class Asyncs:
         self.tasks.pop(gp.word, None)
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
-        if m.changes:
+        if gp in m.changers:
             m.undo(gp)
         if gp.word != self.g.word:
             m.view.finish(gp.word, kind, out, 0)

@@ -163,8 +163,7 @@ class M:
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.run_handlers: Callable[[], None] = self.pending.clear
-        # What Gs have changed in this process: runtime.undo fills it as they do so, and undoes it as they end.
-        self.changes: dict[Any, Any] = {}
+        self.changers: set[G] = set()  # who has changed something in this process that runtime.undo undoes when they end
         self.changed: Callable[[Any, Any, Any, Callable[[Any], object]], object] = lambda key, before, after, put: None
         self.undo: Callable[[G], object] = lambda gp: None
         self.look_around: Callable[[], object] = lambda: None
@@ -634,7 +633,7 @@ class M:
                 changed = True
             if changed:
                 output.settle(gp)
-        if self.changes:
+        if self.changers and gp in self.changers:
             try:
                 self.undo(gp)
             except BaseException:  # of a function that traces what is called; Python has dropped that now

@@ -2,7 +2,7 @@
 directory, environment, limits, tracing, and so on; the table is in docs/reliability.md.
 
 Nothing is looked at as Gs end.  The functions of Python that make such a change are replaced in Ms by ones that note it, and
-M.goexit has an empty dict to look at when there was none.  A change belongs to the G that makes it; that of another thread,
+M.goexit has an empty set to look at when there was none.  A change belongs to the G that makes it; that of another thread,
 and what a module does as it is imported, which it does once for all Gs, stays.  Where several Gs of an M have changed the
 same, that of the one that came last holds.  What cannot be undone, as os.setuid, ends the M after its G, as Go ends the
 thread of a goroutine that has ended while it was locked (proc.taint).
@@ -81,7 +81,7 @@ class Changes:
         changes = self
         self.m, self.stdio = m, stdio
         self.ours = sorted({fd for fd in (*ours, *stdio) if fd is not None})
-        self.settings: dict[Any, Setting] = m.changes
+        self.settings: dict[Any, Setting] = {}
         self.undoing = False
         self.next_look = 0
         m.changed, m.undo, m.look_around = self.changed, self.undo, self.look_around
@@ -107,6 +107,7 @@ class Changes:
         if setting is None:
             setting = self.settings[key] = Setting(before, put)
         setting.made = [*(x for x in setting.made if x[0] is not gp), (gp, after)]
+        self.m.changers.add(gp)
 
     def world_entered(self) -> None:
         """Directory and environment have all been set anew."""
@@ -129,6 +130,7 @@ class Changes:
             if not left:
                 del self.settings[key]
         self.undoing = False
+        self.m.changers.discard(gp)
 
     @staticmethod
     def put(setting: Setting, left: list[tuple[G, Any]]) -> bool:
@@ -284,13 +286,16 @@ def collects(original: Any) -> Any:
     return lambda _: noted(("gc",), before, gc.isenabled(), put)
 
 
-def priority(original: Any, *args: Any) -> Any:
-    """os.nice and os.setpriority, of this process.  To go back takes a privilege; without it the M ends."""
-    if changes is None or len(args) == 3 and (args[0] != os.PRIO_PROCESS or args[1] not in (0, os.getpid())):
-        return None
-    before, put = os.getpriority(os.PRIO_PROCESS, 0), raw_setpriority
-    return lambda _: noted(
-        ("priority",), before, os.getpriority(os.PRIO_PROCESS, 0), lambda nice: put(os.PRIO_PROCESS, 0, nice))
+def priority(original: Any, *args: Any, **kwargs: Any) -> Any:
+    """os.nice and os.setpriority, of whatever.  To go back takes a privilege; without it the M ends."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def after(_: Any) -> None:
+        now = os.getpriority(os.PRIO_PROCESS, 0)
+        if now != before:
+            noted(("priority",), before, now, lambda nice: raw_setpriority(os.PRIO_PROCESS, 0, nice))
+
+    return after
 
 
 def for_ever(original: Any, *args: Any, **kwargs: Any) -> None:
