@@ -255,7 +255,12 @@ def affinity(original: Any, pid: Any, mask: Any) -> Any:
     if m.affinity is not None:
         m.affinity.let_loose()
     before, mask = os.sched_getaffinity(0), list(mask)
-    return lambda _: noted(("affinity",), before, mask, lambda cores: original(0, cores))
+
+    def put(cores: Any) -> None:
+        original(0, cores)
+        m.view.set_bound(m.view.id, -1)  # the coordinator may have bound us meanwhile
+
+    return lambda _: noted(("affinity",), before, mask, put)
 
 
 def signal_mask(original: Any, how: Any, mask: Any) -> Any:
