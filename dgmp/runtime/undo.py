@@ -58,13 +58,13 @@ class Setting:
     Args:
         before: what it was.
         put: sets it.
+        made: who has set it, and to what, in order.
     """
 
     __slots__ = ("before", "put", "made")
 
-    def __init__(self, before: Any, put: Callable[[Any], object]) -> None:
-        self.before, self.put = before, put
-        self.made: list[tuple[G, Any]] = []  # who has set it, and to what, in order
+    def __init__(self, before: Any, put: Callable[[Any], object], made: list[tuple[G, Any]]) -> None:
+        self.before, self.put, self.made = before, put, made
 
 
 class Changes:
@@ -104,10 +104,12 @@ class Changes:
             if setting is not None and not self.undoing:
                 setting.before = after
             return
+        self.m.changers.add(gp)  # first: a signal handler may raise between any two of these
         if setting is None:
-            setting = self.settings[key] = Setting(before, put)
-        setting.made = [*(x for x in setting.made if x[0] is not gp), (gp, after)]
-        self.m.changers.add(gp)
+            setting = Setting(before, put, [(gp, after)])
+        else:
+            setting.made = [*(x for x in setting.made if x[0] is not gp), (gp, after)]
+        self.settings[key] = setting
 
     def world_entered(self) -> None:
         """Directory and environment have all been set anew."""
