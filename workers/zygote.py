@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 from dgmp import _core
 from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
-from dgmp.runtime import locks
+from dgmp.coordinator.state import FAILED
+from dgmp.runtime import locks, undo
 
 from . import m as worker
 
@@ -64,6 +65,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
     locks.install()  # here, so that the modules which are imported below have them
+    undo.install()
     tell(control, READY, 0)
     warm = False
     while (m := next_m(control)) is not None:
@@ -75,7 +77,10 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
                     tell(control, m, pid)
                 elif pid == 0:
                     control.close()
-                    worker.m_main(m, coordinator, stdio, boot)
+                    try:
+                        worker.m_main(m, coordinator, stdio, boot)
+                    finally:  # it never returns, but where user code has taken Python's builtins away
+                        os._exit(FAILED)
             finally:
                 os._exit(0)
         if middle is None:

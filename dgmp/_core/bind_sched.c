@@ -152,6 +152,27 @@ static void wake_another(struct view *v) {
     if (work_anywhere(v)) wakep(v);
 }
 
+/* retire_after(n): so many Gs are this M's share; the main G, which may run for as long as the program, is none of them. */
+static PyObject *View_retire_after(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long n = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    self->retire_at = load_rlx(&self_m(&self->v)->n_executed) + n;
+    Py_RETURN_NONE;
+}
+
+int retiring(View *self) {
+    struct m *m = self_m(&self->v);
+    return load_acq(&m->retire) || (self->retire_at && load_rlx(&m->n_executed) >= self->retire_at);
+}
+
+/* retire_wait() -> whether this M, which is to end and has started Gs, takes no fresh ones from here on */
+static PyObject *View_retire_wait(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(retire_wait(&self->v));
+}
+
 /* Our running G has only so much time: who looks after that may have to look sooner. */
 static void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
@@ -170,6 +191,7 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
         store_rlx(&self_m(v)->since, (uint64_t)coarse_time());
     }
     struct g *g = &v->allgs[gword_index(w)];
+    if (g->goid == MAIN_GOID && self->retire_at) self->retire_at++;
     if (is_spinning(v)) reset_spinning(v), wake_another(v);
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
@@ -234,7 +256,7 @@ static PyObject *View_next_local(View *self, PyObject *untold) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (others_turn(self) || !self->ready || PyObject_Size(self->ready) || PyObject_Size(self->yielded) || v->nreadied ||
-        load_rlx(&self_m(v)->next_timer))
+        load_rlx(&self_m(v)->next_timer) || retiring(self))
         Py_RETURN_NONE;
     if (!inbox_empty(v, v->self)) {
         drain(self, untold, 0);
@@ -352,7 +374,9 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     struct m *m = self_m(&self->v);
     store_rlx(&g->wait_reason, (uint32_t)reason);
     store_rlx(&g->wait_since, (uint64_t)nanotime());
+    KILLPOINT(gpark_before);
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
+    KILLPOINT(gpark_after);
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
@@ -365,6 +389,7 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    KILLPOINT(gresume_after);
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
@@ -474,6 +499,8 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
 static PyObject *View_mstart(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
+    store_rlx(&self_m(&self->v)->retire, RETIRE_NONE);        /* of the one that had this slot before */
+    said_forget(&self->v);
     return PyBool_FromLong(mtake(&self->v) != NULL);
 }
 
@@ -564,6 +591,7 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     int found = 0;
     Py_BEGIN_ALLOW_THREADS
+    KILLPOINT(spinning);
     for (int64_t end = nanotime() + ns; !found && nanotime() < end;)
         for (int i = 0; i < 32 && !found; i++) {
             found = work_anywhere(&self->v) || !inbox_empty(&self->v, self->v.self) ||
@@ -601,7 +629,9 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
-    if (inbox_empty(v, v->self)) {
+    int asked = load_acq(&self_m(v)->retire) == RETIRE_ASKED && !self->retire_seen;
+    self->retire_seen |= asked;
+    if (!asked && inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
         Py_END_ALLOW_THREADS
@@ -626,6 +656,16 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* said(data): this M has written that to its stderr.  In a child that a G has forked nothing happens: it is no M. */
+static PyObject *View_said(View *self, PyObject *data) {
+    char *bytes;
+    Py_ssize_t len;
+    if (self->closed || self->v.forked) Py_RETURN_NONE;
+    if (PyBytes_AsStringAndSize(data, &bytes, &len)) return NULL;
+    said_keep(&self->v, bytes, (uint64_t)len);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
     ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
@@ -633,4 +673,5 @@ PyMethodDef sched_methods[] = {
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
-    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), {NULL, NULL, 0, NULL}};
+    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), ONE(retire_after),
+    NOARGS(retire_wait), ONE(said), {NULL, NULL, 0, NULL}};

@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "killpoints.h"
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
 
@@ -123,6 +125,7 @@ struct m {
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
+    au32 retire;                      /* RETIRE_ASKED: coordinator, it shall end between Gs; RETIRE_WAITS: self, see retire.c */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
@@ -157,6 +160,7 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define MAIN_GOID 1                   /* the first one that is made */
 #define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
 #define INLINE_ARGS 88
 #define INLINE_RESULT 72
@@ -298,6 +302,9 @@ struct sched {
     char throw_text[160];
     au64 limits_at;                   /* coordinator: when it looks next whether a running G's time is up */
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
+#ifdef DGMP_KILLPOINTS
+    au32 killed;                      /* how often kill points have struck */
+#endif
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -309,6 +316,12 @@ struct pool {
     uint32_t owner;                   /* where in a record its owner stands */
 };
 
+#define SAID_BYTES 2048
+struct said {                         /* said.c */
+    au64 n;                           /* bytes that were ever written; the last of them are here */
+    char bytes[SAID_BYTES];
+};
+
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
 #define VERSION 1
 struct segment {
@@ -318,6 +331,7 @@ struct segment {
     uint32_t nms, max_ms;             /* slots for Ms: allm[0 .. max_ms); clients: [max_ms .. nms) */
     uint32_t nslots, nfns;
     uint64_t allp, allm, allgs, fns;  /* offsets */
+    uint64_t said;                    /* offset of struct said, one for each M */
     uint64_t inbox_cap;
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
@@ -495,6 +509,7 @@ int wakep(struct view *v);                                      /* 1: an M was w
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int newm_ahead(struct view *v);                                 /* the coordinator, which then makes it */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+int wakem(struct view *v, uint32_t m);                          /* parked m looks around, without a P; 0: it was not parked */
 void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
@@ -510,6 +525,16 @@ void sysmon_wake(struct view *v);                               /* there may be 
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
+
+/* said.c */
+void said_forget(struct view *v);                               /* a new M begins */
+void said_keep(struct view *v, const char *data, uint64_t len);
+uint64_t said_last(struct view *v, uint32_t m, char *to);       /* at most SAID_BYTES */
+
+/* retire.c */
+enum { RETIRE_NONE, RETIRE_ASKED, RETIRE_WAITS };
+void retire_ask(struct view *v, uint32_t m);                    /* the coordinator */
+int retire_wait(struct view *v);                                /* 0: its M had better go on */
 
 /* world.c */
 enum { WORLD_QUIET, WORLD_STATE, WORLD_FILES };

@@ -210,6 +210,7 @@ static PyObject *View_get(View *self, void *what) {
     case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     case 15: return PyLong_FromUnsignedLong(MAX_PS);
     case 16: return PyLong_FromUnsignedLongLong(self->tick);
+    case 17: return PyBool_FromLong(retiring(self));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -233,7 +234,7 @@ static PyMethodDef *all_methods(void) {
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
                                GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14),
-                               GET("max_ps", 15), GET("tick", 16), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("max_ps", 15), GET("tick", 16), GET("retiring", 17), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -322,6 +323,18 @@ static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, 
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
 
+/* Their names, as a tuple; of an ordinary build: (). */
+static PyObject *killpoints(void) {
+    Py_ssize_t n = 0;
+    while (killpoint_names[n]) n++;
+    PyObject *out = PyTuple_New(n);
+    for (Py_ssize_t i = 0; out && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(killpoint_names[i]);
+        if (!name || PyTuple_SetItem(out, i, name)) Py_CLEAR(out);
+    }
+    return out;
+}
+
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
     for (int i = 0; i < NNAMES; i++)
@@ -337,6 +350,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
         PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
+        PyModule_AddObject(mod, "KILLPOINTS", killpoints()) ||
         PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||

@@ -82,6 +82,7 @@ void object_publish(struct view *v, uint64_t word) {
     struct object *o = entry(v, gword_index(word));
     uint64_t s = load_rlx(&o->state);
     set_holder(o, v->self);
+    KILLPOINT(object_publish_before);
     atomic_store(&o->state, OSTATE(O_LIVE, OTYPE(s), GGEN(s)));
     store_rel(&o->owner, POOL_SHARED);
 }
@@ -90,6 +91,7 @@ void object_publish(struct view *v, uint64_t word) {
 static void end(struct view *v, uint32_t i) {
     struct object *o = entry(v, i);
     uint64_t s = load_rlx(&o->state), off = o->off;
+    KILLPOINT(object_end_before);
     if (off) {
         if (OPHASE(s) == O_ENDING && types[OTYPE(s)]->end) types[OTYPE(s)]->end(v, body_at(v, off));
         heap_hold(v, off);

@@ -107,6 +107,7 @@ static uint64_t take_victim(struct view *v, uint32_t dead, uint64_t w) {
     if (!is_victim(v, dead, i) || GGEN(s) != gword_gen(w)) return 0;
     s = GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s));
     atomic_store(&g->state, s);
+    KILLPOINT(repair_end_g);
     g->result = 0;
     if (half_done) heap_hold(v, half_done), heap_free(v, half_done);
     return s;
@@ -173,6 +174,7 @@ uint32_t adopt(struct view *v, uint32_t dead) {
             continue;
         }
         store_rel(&g->owner, v->self + 1);
+        KILLPOINT(adopt_collected);
         if (status == G_COLLECTED) gclear(v, i);
         else gfput(v, i);
     }
@@ -183,17 +185,23 @@ uint32_t adopt(struct view *v, uint32_t dead) {
 void repair(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
     uint32_t w = atomic_load(&m->note);
+    KILLPOINT(repair_before);
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
+    KILLPOINT(repair_dead);
     start_the_world(v, dead + 1);
     requeue_moves(v, m);
+    KILLPOINT(repair_requeued);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     objects_fix(v);
     sudogs_repair(v, dead);
     objects_forget(v, dead);
+    KILLPOINT(repair_objects);
     settle_gs(v, dead);
+    KILLPOINT(repair_settled);
     heap_sweep(v, dead);
     gfree_sweep(v);
+    KILLPOINT(repair_swept);
     atomic_store(&m->p, 0);
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
@@ -204,9 +212,11 @@ void repair(struct view *v, uint32_t dead) {
     atomic_store(&m->token_queued, 0);
     poller_died(v, dead);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
+    KILLPOINT(repair_woken);
     release_ps(v, dead);
     requeue_tokens(v);
     if (work_anywhere(v)) wakep(v);
+    KILLPOINT(repair_after);
 }
 
 /* The slot of a dead M of which nothing is left can be reserved again.  All that it had spawned is collected; it may have

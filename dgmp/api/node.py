@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
-from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -187,7 +188,7 @@ class Node:
             try:
                 if future._state == PENDING and not self.view.cancel(future.word):
                     self.view.ask(future.word)
-            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+            except ENDED:  # they have ended with that
                 return
 
     def cancel_one(self, future: Future[Any]) -> bool:
@@ -196,7 +197,7 @@ class Node:
             return future.cancelled()
         try:
             placed = self.view.cancel(future.word) or self.view.ask(future.word)
-        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+        except ENDED:  # in this moment: it has ended with that
             return False
         self.collect()
         return placed or future.cancelled()
@@ -272,7 +273,12 @@ class Node:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
         if self.gone is not None:
             return
-        n = self.view.drain(self.untold, 0)
+        try:
+            n = self.view.drain(self.untold, 0)
+        except DgmpError:  # another thread has just ended it
+            if self.gone is None:
+                raise
+            return
         if n < 0:
             self.catch_up(-n)
         if n or self.untold:  # an interrupt may have left some untold
@@ -336,7 +342,7 @@ class Node:
                 self.collect(1)
                 if self.view.outstanding:
                     self.look()
-        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+        except (*ENDED, RuntimeError):
             pass
         finally:
             self.sleepers -= 1
@@ -379,6 +385,11 @@ class Node:
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
+        except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
+            if self.gone is None:
+                raise
+            if future._state == PENDING:
+                raise self.gone from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -426,6 +437,7 @@ class Member(Node):
         self.m = m
         m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.pending, self.run_handlers = m.pending, signals.run
+        m.has_timers = self.has_timers
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
         self.output: Output | None = None
@@ -590,6 +602,12 @@ class Member(Node):
         else:
             super().collect(ours)
             self.show()
+
+    @staticmethod
+    def has_timers() -> bool:
+        """Whether this process is still to make calls that after_func was asked for."""
+        timers = sys.modules.get("dgmp.api.timers")
+        return timers is not None and timers.any_armed()
 
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
-from ..runtime import boot, nodes
+from ..runtime import boot, limits, nodes
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
@@ -50,6 +50,13 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        max_tasks_per_child: an M that has run so many Gs ends, once it has no started G any more and all that it has spawned
+            have ended, and another is made when work needs one.  A chunk of a map is one G.  Default:
+            DGMP_MAX_TASKS_PER_CHILD, else no limit.
+        memory_limit: how much memory an M may take of its own, beside what it shares with others: an M found above it ends
+            between two Gs, as above; one that takes half as much again is killed, and the G that it runs ends with WorkerDied.
+            A number of bytes, a text such as "2GB" or "512 MiB", a fraction of the memory that there is, or both limits:
+            (soft, hard).  Default: DGMP_MEMORY_LIMIT, else no limit.
         on_worker_death: what becomes of a G whose process dies.  "fail": it ends with WorkerDied, unless it was spawned with
             `retries`.  "retry": it is run again, up to crash_limit.  "break": the runtime ends, and all Gs with WorkerDied, as
             concurrent.futures does it.
@@ -61,7 +68,7 @@ class Runtime:
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
-        TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
+        TypeError, ValueError: procs, max_ms, pin or a limit is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
         RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
@@ -74,6 +81,8 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
+                 max_tasks_per_child: int | None = None,
+                 memory_limit: int | float | str | tuple[int | float | str, int | float | str] | None = None,
                  executable: str | os.PathLike[str] | None = None, on_worker_death: str = "fail", crash_limit: int = 3,
                  grace: float = 5.0,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
@@ -83,6 +92,7 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        max_tasks, memory = limits.max_tasks(max_tasks_per_child), limits.memory(memory_limit)
         if on_worker_death not in ("fail", "retry", "break"):
             raise ValueError(f'on_worker_death must be "fail", "retry" or "break", not {on_worker_death!r}')
         from .terms import at_least, grace_of
@@ -108,6 +118,7 @@ class Runtime:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 undo.callback(self._stop_coordinator)
                 options = {"foreground": main is not None, "max_ms": view.max_ms,
+                           "max_tasks": max_tasks, "memory": memory,
                            "binding": boot.binding(pin, ncpu, view.nprocs),
                            "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | failing | ({"path": path} if path else {})
                 output = self._start_processes(view, segment, options)
@@ -410,8 +421,11 @@ class Terms(TypedDict, total=False):
 
 def broken(how: dict[str, Any]) -> WorkerDied:
     """For all that a runtime ends with that does not outlive the death of an M."""
+    from ..ship.death import last_lines
+
     error = WorkerDied(f"an M of this runtime (m{how['m']}, pid {how['pid']}) {how['how']}, and with it the runtime "
-                       f'(on_worker_death="break")')
+                       f'(on_worker_death="break"){last_lines(how)}')
+    error.stderr = how.get("stderr", "")
     error.pid, error.exitcode = how["pid"], how["exitcode"]
     return error
 

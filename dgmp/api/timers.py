@@ -183,6 +183,11 @@ class Alarms:
 _alarms = Alarms()
 
 
+def any_armed() -> bool:
+    """Whether a call is still to be made from this process."""
+    return bool(_alarms.waiting)
+
+
 def _forget() -> None:
     """In a forked child: the timers are its parent's."""
     global _alarms

@@ -176,6 +176,8 @@ class Asyncs:
         self.tasks.pop(gp.word, None)
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
+        if m.changes:
+            m.undo(gp)
         if gp.word != self.g.word:
             m.view.finish(gp.word, kind, out, 0)
         elif self.live:

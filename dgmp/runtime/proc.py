@@ -149,17 +149,25 @@ class M:
         self.lost = False  # our P was taken as user code ran
         self.lockedg: G | None = None  # the only G that this M runs
         self.tainted = False  # such a G has ended: this M ends when nothing needs it any more
-        self.locked = False  # either of these
+        self.retired = False  # it has run its share of Gs, or has grown too large: so does this one, with what it has left
+        self.locked = False  # any of these
+        self.has_timers: Callable[[], bool] = bool  # whether calls are still to be made from here (api.node sets it)
         self.thread = threading.get_ident()
         view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
+        self.stdin: Any = sys.stdin
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
         self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.run_handlers: Callable[[], None] = self.pending.clear
+        # What Gs have changed in this process: runtime.undo fills it as they do so, and undoes it as they end.
+        self.changes: dict[Any, Any] = {}
+        self.changed: Callable[[Any, Any, Any, Callable[[Any], object]], object] = lambda key, before, after, put: None
+        self.undo: Callable[[G], object] = lambda gp: None
+        self.look_around: Callable[[], object] = lambda: None
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
@@ -198,6 +206,8 @@ class M:
         if self.lost:
             self.exitsyscall0()
         while True:
+            if view.retiring and self.may_retire():
+                return self.retire()
             if self.pending:
                 self.run_orphans()
             gp = self.next_of_poller() if self.asyncs is not None else None
@@ -400,7 +410,11 @@ class M:
             gp.locks -= 1
             if not gp.locks:
                 self.lockedg = None
-                self.locked = self.tainted
+                self.locked = self.tainted or self.retired
+
+    def taint(self) -> None:
+        """User code has changed what cannot be undone: as if it had ended in a locked G."""
+        self.tainted = self.locked = True
 
     def stoplockedm(self) -> G:
         """The P goes to others, and this M waits until its own G can go on.  Who readies that gives us a P (Go: stoplockedm,
@@ -423,13 +437,47 @@ class M:
             if self.pending:
                 self.run_orphans()
             mine = self.lockedg in self.ready if self.lockedg is not None else bool(self.ready)
-            if self.lockedg is None and not (self.ready or self.parked or view.outstanding):
-                raise SystemExit
+            if self.lockedg is None and not self.has_gs():
+                return self.end()
             if view.stopm((0,) if mine else (), self.until_timer(), True):
                 if mine:
                     self.pinned()
                     return self.take_ready()
                 view.handoffp(-1)
+
+    # ------------------------------------------------------------------ an M that has done its share
+    def may_retire(self) -> bool:
+        """This M is to end between two Gs (_core/retire.c): whether it takes no fresh ones from here on.  While it has some of
+        its own, or runs the async ones, it may have to."""
+        self.collect()
+        if self.has_gs():
+            return self.asyncs is None and self.view.retire_wait()
+        return not self.is_needed()
+
+    def has_gs(self) -> bool:
+        """Whether there are Gs that only this M can run, or that it has spawned and nobody else can collect."""
+        return bool(self.ready or self.yielded or self.parked or self.view.outstanding)
+
+    def is_needed(self) -> bool:
+        """Whether its end would be felt, though it has no Gs: who has acquired something here may release it elsewhere."""
+        return self.view.semas_held() or self.has_timers()
+
+    def retire(self) -> G:
+        """The P goes to others.  Its own started Gs are run to their ends, then this M ends; when work needs another, that is
+        made."""
+        if self.spinning:
+            self.resetspinning()
+        self.retired = self.locked = True
+        return self.stoplockedm()
+
+    def end(self) -> G:
+        """This M, which has no Gs any more and no P, ends; or it goes on as any other, if it is needed after all."""
+        if self.tainted or not self.is_needed():
+            self.flush()
+            raise SystemExit
+        self.retired = self.locked = False
+        self.stopm()
+        return self.schedule()
 
     def take_ready(self) -> G:
         if self.lockedg is None:
@@ -448,8 +496,9 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
-        as in Go: an idle process is cheap."""
+        as in Go: an idle process is cheap.  One that is to retire does."""
         self.flush()
+        self.look_around()
         self.ready.extend(self.yielded)
         self.yielded.clear()
         while True:
@@ -457,6 +506,8 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
+            if self.view.retiring and not self.has_gs() and not self.is_needed():
+                raise SystemExit
             if self.view.stopm(self.ready, self.until_timer(), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
@@ -574,11 +625,16 @@ class M:
         if output is not None:
             try:
                 changed = (output.out_lines or output.err_lines
-                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr or sys.stdin is not self.stdin)
             except AttributeError:  # user code has deleted one
                 changed = True
             if changed:
                 output.settle(gp)
+        if self.changes:
+            try:
+                self.undo(gp)
+            except BaseException:  # of a function that traces what is called; Python has dropped that now
+                self.undo(gp)
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
@@ -606,6 +662,8 @@ class M:
 
     def failed(self, gp: G, error: BaseException) -> tuple[int, bytes | int]:
         """What gp ends with, whose call has raised that: kind and bytes for View.complete; or when it is to be run again."""
+        if os.getpid() != self.pid:
+            self.end_child(error)
         from ..ship import failure  # with what it needs, 3 ms
 
         asked = self.view.asked(gp.word)
@@ -621,6 +679,18 @@ class M:
             if terms.retry_on and attempt <= terms.retries and isinstance(error, self.decoder.errors(terms.retry_on)):
                 return 0, terms.again_at(attempt, time.monotonic_ns())
         return failure.encode_error(error)
+
+    @staticmethod
+    def end_child(error: BaseException) -> None:
+        """In a child that user code has forked, which is no M: it ends as a program that has raised that."""
+        from . import report, script
+
+        code = 1
+        if isinstance(error, SystemExit):
+            code = script.exit_code(error.code)
+        else:
+            report.uncaught(error)
+        os._exit(code)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
