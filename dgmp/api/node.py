@@ -389,7 +389,7 @@ class Node:
             if self.gone is None:
                 raise
             if future._state == PENDING:
-                raise self.gone from None
+                raise self.ended() from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
