@@ -21,7 +21,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from .._core import KIND_CLIENT, View, become_subreaper
+from .._core import KIND_CLIENT, View, become_subreaper, when_parent_dies
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .memory import Watch, own, resident
 from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
@@ -401,5 +401,6 @@ def main(boot: dict[str, Any]) -> None:
     """Entry of the process (`python -c` from api.start)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
+    when_parent_dies(signal.SIGCONT)  # if we are stopped then we have to end all the same
     Server(boot).run()
     os._exit(0)  # nothing is left to be done, and nobody to be told of sockets that are not closed

@@ -91,6 +91,16 @@ def test_close_ends_a_stopped_coordinator():
         pending.result()
 
 
+def test_a_stopped_coordinator_ends_with_its_client():
+    program, family = client()
+    coordinator = next(p for p in family if helpers.processes()[p][0] == program.pid)
+    os.kill(coordinator, signal.SIGSTOP)
+    assert eventually(lambda: state(coordinator) == "T")
+    program.kill()
+    program.communicate(timeout=PATIENCE)
+    assert eventually(lambda: not any(alive(p) for p in family))
+
+
 def test_ms_are_made_once_the_zygote_goes_on():
     with dgmp.Runtime(procs=2) as rt:
         rt.main.result(PATIENCE)
