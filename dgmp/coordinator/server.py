@@ -187,7 +187,8 @@ class Server:
 
     def on_zygote(self) -> None:
         """All that it has sent; this event's message may have been read with another's."""
-        assert self.zygote is not None
+        if self.zygote is None:
+            return
         while True:
             try:
                 data = self.zygote.recv(4096, socket.MSG_DONTWAIT)
@@ -204,6 +205,7 @@ class Server:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.zygote_pid, signal.SIGKILL)
             os.waitpid(self.zygote_pid, 0)
+        self.zygote, self.zygote_pid = None, 0
         self.act([("zygote_died",)])
 
     def on_m_died(self, m: int, pid: int, pidfd: int) -> None:
@@ -226,7 +228,8 @@ class Server:
     def take(self, action: Action) -> None:
         kind = action[0]
         if kind == "newm":
-            assert self.zygote is not None
+            if self.zygote is None:  # and there is no other now
+                return
             with contextlib.suppress(OSError):  # it has died: its socket tells, and what it was asked for comes again
                 self.zygote.send(TO_ZYGOTE.pack(action[1]))
         elif kind == "watch":
@@ -294,7 +297,7 @@ class Server:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as e:
-            self.take(("exit", f"no process can be made for the zygote: {e.strerror}"))
+            self.act([("zygote_not_made", e.errno or 1)])
             return
         if pid == 0:
             try:

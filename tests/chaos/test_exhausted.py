@@ -163,14 +163,47 @@ print(answers)
 """
 
 
-@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs a user of its own, with counted processes")
 def test_no_more_processes():
     """With none it is said; with few all is done by those there are."""
-    user, may = str(100_000 + os.getpid()), "-all,+dac_read_search"  # the last: our Python may be in a home
-    become = ["setpriv", "--reuid", user, "--clear-groups", "--bounding-set", may, "--inh-caps", may, "--ambient-caps", may]
-    done = subprocess.run([*become, PYTHON, "-c", FEW_PROCESSES], capture_output=True, text=True, timeout=PATIENCE)
+    done = as_another_user(FEW_PROCESSES)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "[True, True, True, True]\n"
+
+
+NO_ZYGOTE = """
+import os, resource, signal, time, dgmp
+from tests.helpers import alive, eventually, processes
+with dgmp.Runtime(procs=2) as rt:
+    assert dgmp.gather(*[rt.go(time.sleep, 0.1) for _ in range(4)]) == [None] * 4
+    ms = {pid for _, pid in rt.node.view.pids()}
+    zygote = next(p for p, (parent, _) in processes().items() if parent == rt._pid and p not in ms)
+    before = resource.getrlimit(resource.RLIMIT_NPROC)
+    resource.prlimit(rt._pid, resource.RLIMIT_NPROC, (1, before[1]))
+    os.kill(zygote, signal.SIGKILL)
+    assert eventually(lambda: not alive(zygote))
+    assert dgmp.gather(*[rt.go(abs, -1) for _ in range(100)]) == [1] * 100
+    for pid in ms:
+        os.kill(pid, signal.SIGKILL)
+    wanted = rt.go(abs, -1)
+    assert not eventually(wanted.done, 0.2)
+    resource.prlimit(rt._pid, resource.RLIMIT_NPROC, before)
+    assert wanted.result(20) == 1
+"""
+
+
+def as_another_user(code):
+    """Runs it where processes are counted."""
+    if os.getuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("needs a user of its own, with counted processes")
+    user, may = str(100_000 + os.getpid()), "-all,+dac_read_search"  # the last: our Python may be in a home
+    become = ["setpriv", "--reuid", user, "--clear-groups", "--bounding-set", may, "--inh-caps", may, "--ambient-caps", may]
+    return subprocess.run([*become, PYTHON, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_no_process_for_another_zygote():
+    """What the Ms do goes on, and it is made as soon as it can be."""
+    done = as_another_user(NO_ZYGOTE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # ---------------------------------------------------------------------- memory
