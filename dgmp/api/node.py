@@ -384,6 +384,10 @@ class Node:
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
+        except DgmpError:
+            if self.gone is None or not isinstance(future, Future):
+                raise
+            future.fail(self.gone)  # whoever has seen that the runtime is gone may not have told this one yet
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
