@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
+from dgmp.coordinator import words
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
 from dgmp.coordinator.state import FAILED, NO_ROOM
 from dgmp.runtime import boot as booting
@@ -71,6 +73,14 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> tupl
     global plain_stderr
     plain_stderr = sys.stderr
     return stdio[0] if foreground else None, stdio[1], stdio[2]
+
+
+def keep_crashes(m: int, boot: dict[str, Any]) -> None:
+    """What faulthandler says as we crash goes to the coordinator, which writes it to the client's stderr."""
+    if boot["faulthandler"] and boot["crashes"] >= 0 and (fd := words.place_for(m, boot["crashes"])) is not None:
+        faulthandler.enable(fd)
+    if boot["crashes"] >= 0:
+        os.close(boot["crashes"])
 
 
 def sender(view: View) -> Callable[[int, bytes], None]:
@@ -135,6 +145,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             os._exit(0)
         kept = set_stdio(m, stdio, boot)
         world.install(boot)
+        keep_crashes(m, boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
         forget_source()
         affinity = None

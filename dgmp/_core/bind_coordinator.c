@@ -193,6 +193,17 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
+/* last_said(m) -> the last that M m has written to its stderr, bytes */
+static PyObject *View_last_said(View *self, PyObject *arg) {
+    CHECK(self);
+    char bytes[SAID_BYTES];
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    uint64_t n = said_last(&self->v, (uint32_t)m, bytes);
+    return PyBytes_FromStringAndSize(bytes, (Py_ssize_t)n);
+}
+
 /* retire(m): it shall end between two Gs, once nothing needs it any more. */
 static PyObject *View_retire(View *self, PyObject *arg) {
     CHECK(self);
@@ -443,5 +454,5 @@ PyMethodDef coordinator_methods[] = {
     ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
     NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
-    NOARGS(start_m0), ONE(retire), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
+    NOARGS(start_m0), ONE(retire), ONE(last_said), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
     ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -500,6 +500,7 @@ static PyObject *View_mstart(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
     store_rlx(&self_m(&self->v)->retire, RETIRE_NONE);        /* of the one that had this slot before */
+    said_forget(&self->v);
     return PyBool_FromLong(mtake(&self->v) != NULL);
 }
 
@@ -655,6 +656,16 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* said(data): this M has written that to its stderr.  In a child that a G has forked nothing happens: it is no M. */
+static PyObject *View_said(View *self, PyObject *data) {
+    char *bytes;
+    Py_ssize_t len;
+    if (self->closed || self->v.forked) Py_RETURN_NONE;
+    if (PyBytes_AsStringAndSize(data, &bytes, &len)) return NULL;
+    said_keep(&self->v, bytes, (uint64_t)len);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
     ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
@@ -663,4 +674,4 @@ PyMethodDef sched_methods[] = {
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
     ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), ONE(retire_after),
-    NOARGS(retire_wait), {NULL, NULL, 0, NULL}};
+    NOARGS(retire_wait), ONE(said), {NULL, NULL, 0, NULL}};

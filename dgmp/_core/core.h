@@ -316,6 +316,12 @@ struct pool {
     uint32_t owner;                   /* where in a record its owner stands */
 };
 
+#define SAID_BYTES 2048
+struct said {                         /* said.c */
+    au64 n;                           /* bytes that were ever written; the last of them are here */
+    char bytes[SAID_BYTES];
+};
+
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
 #define VERSION 1
 struct segment {
@@ -325,6 +331,7 @@ struct segment {
     uint32_t nms, max_ms;             /* slots for Ms: allm[0 .. max_ms); clients: [max_ms .. nms) */
     uint32_t nslots, nfns;
     uint64_t allp, allm, allgs, fns;  /* offsets */
+    uint64_t said;                    /* offset of struct said, one for each M */
     uint64_t inbox_cap;
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
@@ -518,6 +525,11 @@ void sysmon_wake(struct view *v);                               /* there may be 
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
+
+/* said.c */
+void said_forget(struct view *v);                               /* a new M begins */
+void said_keep(struct view *v, const char *data, uint64_t len);
+uint64_t said_last(struct view *v, uint32_t m, char *to);       /* at most SAID_BYTES */
 
 /* retire.c */
 enum { RETIRE_NONE, RETIRE_ASKED, RETIRE_WAITS };

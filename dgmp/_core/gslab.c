@@ -223,7 +223,9 @@ int gagain(struct view *v, uint64_t w, uint64_t at) {
     atomic_fetch_and(&g->flags, G_CARRIES);
     if (gterms(v, g)) store_rel(&gterms(v, g)->again, at);
     if (load_rlx(&m->curg) == w) store_rel(&m->curg, 0);
+    KILLPOINT(gagain_before);
     atomic_store(&g->state, GSTATE(to, NO_M, GATTEMPT(s), GGEN(s)));
+    KILLPOINT(gagain_after);
     if (at) tell_coordinator(v, w);
     else globrunqput(v, w), wakep(v);
     store_rel(&m->popping, 0);

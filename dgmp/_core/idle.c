@@ -358,11 +358,15 @@ void startm_failed(struct view *v, uint32_t m) {
 
 int stranded(struct view *v) { return npidle(v) && work_anywhere(v); }
 
+/* One that is parked for its own Gs alone (mput_locked) is on no list. */
+static int is_to_be_had(struct view *v, uint32_t m) {
+    uint32_t state = MSTATE(atomic_load(&v->allm[m].note));
+    return state == M_FREE || (state == M_IDLE && atomic_load(&v->seg->sched.midle[m / 64]) >> (m % 64) & 1);
+}
+
 int out_of_ms(struct view *v) {
-    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
-        uint32_t state = MSTATE(atomic_load(&v->allm[i].note));
-        if (state == M_FREE || state == M_IDLE) return 0;
-    }
+    for (uint32_t i = 0; i < v->seg->max_ms; i++)
+        if (is_to_be_had(v, i)) return 0;
     return 1;
 }
 

@@ -20,8 +20,8 @@
     X(gfget_before) X(gfget_after) X(gwait_for_before) X(gwait_for_linked) \
     X(gclaim_before) X(gclaim_after) X(gpark_before) X(gpark_after) X(gresume_after) \
     X(gcomplete_before) X(gcomplete_after) X(gfinish_before) X(gfinish_after) X(gfinish_woken) X(gfinish_told) \
-    X(gready_target_before) X(gready_target_after) X(gcancel_before) X(gcancel_after) \
-    X(gcollect_before) X(gcollect_after) X(gclear_before) X(gclear_after)
+    X(gready_target_before) X(gready_target_after) X(gagain_before) X(gagain_after) \
+    X(gcancel_before) X(gcancel_after) X(gcollect_before) X(gcollect_after) X(gclear_before) X(gclear_after)
 
 /* Ps, Ms, and how they are brought together. */
 #define KILLPOINTS_IDLE(X) \

@@ -63,6 +63,7 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->asyncq.cells = place(&end, s->asyncq.cap, 8);
     s->allgs = s->gfree.base;
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->said = place(&end, s->max_ms, sizeof(struct said));
     s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
     s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;

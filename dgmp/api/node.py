@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
-from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -187,7 +188,7 @@ class Node:
             try:
                 if future._state == PENDING and not self.view.cancel(future.word):
                     self.view.ask(future.word)
-            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+            except ENDED:  # they have ended with that
                 return
 
     def cancel_one(self, future: Future[Any]) -> bool:
@@ -196,7 +197,7 @@ class Node:
             return future.cancelled()
         try:
             placed = self.view.cancel(future.word) or self.view.ask(future.word)
-        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+        except ENDED:  # in this moment: it has ended with that
             return False
         self.collect()
         return placed or future.cancelled()
@@ -341,7 +342,7 @@ class Node:
                 self.collect(1)
                 if self.view.outstanding:
                     self.look()
-        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+        except (*ENDED, RuntimeError):
             pass
         finally:
             self.sleepers -= 1
@@ -384,10 +385,13 @@ class Node:
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
-        except DgmpError:
-            if self.gone is None or not isinstance(future, Future):
+        except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
+            if self.gone is None:
                 raise
-            future.fail(self.gone)  # whoever has seen that the runtime is gone may not have told this one yet
+            if isinstance(future, Future):
+                future.fail(self.gone)  # if whoever has seen it first has not come to this one yet
+            elif future._state == PENDING:
+                raise self.gone from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:

@@ -421,8 +421,11 @@ class Terms(TypedDict, total=False):
 
 def broken(how: dict[str, Any]) -> WorkerDied:
     """For all that a runtime ends with that does not outlive the death of an M."""
+    from ..ship.death import last_lines
+
     error = WorkerDied(f"an M of this runtime (m{how['m']}, pid {how['pid']}) {how['how']}, and with it the runtime "
-                       f'(on_worker_death="break")')
+                       f'(on_worker_death="break"){last_lines(how)}')
+    error.stderr = how.get("stderr", "")
     error.pid, error.exitcode = how["pid"], how["exitcode"]
     return error
 

@@ -25,6 +25,7 @@ from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .memory import Watch, own, resident
 from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
+from .words import Words
 
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
@@ -36,6 +37,7 @@ BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # What exit codes of ours say; those of user code may be the same.
 REASONS = {FAILED: " (perhaps user code has changed Python's own modules: see its stderr)",
            LOST_DESCRIPTORS: " (perhaps user code in C has closed the runtime's descriptors)"}
+SAY_MS = 20  # what a message is worth, where the client's stderr is full
 
 
 class Server:
@@ -63,6 +65,8 @@ class Server:
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
+        self.words = Words()
+        boot["crashes"] = self.words.fd
         self.poll = select.epoll()
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
@@ -203,7 +207,9 @@ class Server:
             how, exitcode = describe_status(status), os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             how, exitcode = "ended", None
-        self.act([("m_died", m, pid, how, exitcode)])
+        crash = self.words.take(m)
+        self.say(crash)
+        self.act([("m_died", m, pid, how, exitcode, crash)])
         self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions
@@ -231,8 +237,7 @@ class Server:
         elif kind == "zygote":
             self.new_zygote()
         elif kind == "print":
-            with contextlib.suppress(OSError):
-                os.write(self.stdio[2], (action[1] + "\n").encode())
+            self.say((action[1] + "\n").encode())
         elif kind == "preempt":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(action[1], signal.SIGURG)
@@ -259,6 +264,14 @@ class Server:
             while not stopped(pid) and time.monotonic() < deadline:
                 time.sleep(0.0002)
             os.kill(pid, signal.SIGKILL if self.view.running_word(m) == word else signal.SIGCONT)
+
+    def say(self, text: bytes) -> None:
+        """To the client's stderr, as far as that takes it: nobody may read there, and we have better things to do than wait."""
+        ready = select.poll()
+        ready.register(self.stdio[2], select.POLLOUT)
+        with contextlib.suppress(OSError):
+            while text and ready.poll(SAY_MS):
+                text = text[os.write(self.stdio[2], text[:select.PIPE_BUF]):]
 
     def give_shower(self) -> None:
         """m0 has it: once that closes it, no M waits for somebody to read."""

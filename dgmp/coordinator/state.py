@@ -7,7 +7,7 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
-  ("m_died", m, pid, how, exitcode)
+  ("m_died", m, pid, how, exitcode, what faulthandler said)
   ("zygote_ready",)           ("zygote",)             make a new zygote
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client,
                               ("broken", death)       or how an M died, and with it this runtime
@@ -29,6 +29,7 @@ from typing import Any
 from .._core import View
 from ..observe.schedtrace import schedtrace_line
 from ..ship.terms import NO_GRACE
+from . import words
 from .deaths import BREAK, FAIL, Deaths
 from .limits import Limits
 from .memory import Watch
@@ -49,7 +50,6 @@ FAILED = 70  # exit code of an M whose scheduler has failed: user code has chang
 LOST_DESCRIPTORS = 72  # of one that cannot reach the others any more (_core/idle.c)
 NO_ROOM = 71  # exit code of an M that cannot map the segment
 BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
-NEVER_NS = 1 << 62
 AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
@@ -82,6 +82,7 @@ class Coordinator:
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
         self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
+        self.warned = False  # whether that has been said
         self.traced = now  # when it was looked which shared objects have ended
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
@@ -151,7 +152,7 @@ class Coordinator:
         self.closing = True
         return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
-    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None) -> list[Action]:
+    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None, crash: bytes = b"") -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
@@ -164,6 +165,8 @@ class Coordinator:
                 how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
             return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
         death = {"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how, "exitcode": exitcode}
+        if stderr := words.last(self.view.last_said(m), crash):
+            death["stderr"] = stderr
         self.view.repair(m)
         self.deaths.settle(m, death)
         if self.deaths.policy == BREAK:
@@ -288,17 +291,20 @@ class Coordinator:
         return actions
 
     def warn_of_blocking(self, now: int) -> list[Action]:
-        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until
-        something has moved."""
+        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until there
+        is an M for all work again."""
         calls = self.view.all_blocked()
+        if calls is None:
+            self.blocked_since, self.warned = None, False
+            return []
         if not calls:
             self.blocked_since = None
             return []
         if self.blocked_since is None:
             self.blocked_since = now
-        if now - self.blocked_since < BLOCKED_NS:
+        if self.warned or now - self.blocked_since < BLOCKED_NS:
             return []
-        self.blocked_since = now + NEVER_NS
-        from .blocked import warning  # what it needs takes time to import
+        self.warned = True
+        from .blocked import warning
 
-        return [("print", warning(calls, self.view.function))]
+        return [("print", warning(calls, self.view.max_ms))]

@@ -82,6 +82,8 @@ class Stream:
     def send(self, line: Line) -> None:
         what = line.what
         data = b"".join(line) if what & BINARY else "".join(line).encode("utf-8", "surrogatepass")
+        if self.number == STDERR:
+            self.m.view.said(data)
         self.output.send(what, data)
         line.clear()  # after: at the limit of the stack it may not have been sent
 

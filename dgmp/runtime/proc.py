@@ -662,6 +662,8 @@ class M:
 
     def failed(self, gp: G, error: BaseException) -> tuple[int, bytes | int]:
         """What gp ends with, whose call has raised that: kind and bytes for View.complete; or when it is to be run again."""
+        if os.getpid() != self.pid:
+            self.end_child(error)
         from ..ship import failure  # with what it needs, 3 ms
 
         asked = self.view.asked(gp.word)
@@ -677,6 +679,18 @@ class M:
             if terms.retry_on and attempt <= terms.retries and isinstance(error, self.decoder.errors(terms.retry_on)):
                 return 0, terms.again_at(attempt, time.monotonic_ns())
         return failure.encode_error(error)
+
+    @staticmethod
+    def end_child(error: BaseException) -> None:
+        """In a child that user code has forked, which is no M: it ends as a program that has raised that."""
+        from . import report, script
+
+        code = 1
+        if isinstance(error, SystemExit):
+            code = script.exit_code(error.code)
+        else:
+            report.uncaught(error)
+        os._exit(code)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""

@@ -4,7 +4,8 @@
                    running, and it was to end: it was cancelled, or its time was up
     a msgpack map  of a dead M (by the coordinator): m, pid, core (None: not bound), how, exitcode, goid (of the G that ran)
                    perhaps "history", [pid, how] of each M that it ran on as that died, this one the last,
-                   and "grace", what it did so that its M was killed
+                   and "grace", what it did so that its M was killed,
+                   and "stderr", the last lines that the M had written there
                    or, if it did not run (by the M that found out): "name" of the G that it waited for, "of": that one's bytes
 
 Written by coordinator.deaths and, in an M, closure; read by api.future.
@@ -13,6 +14,7 @@ Written by coordinator.deaths and, in an M, closure; read by api.future.
 from __future__ import annotations
 
 import struct
+import textwrap
 from typing import Any
 
 import msgpack
@@ -40,7 +42,7 @@ def split(data: bytes) -> tuple[int, int, dict[str, Any]]:
             raise ValueError
         if role > LATE or not all(isinstance(pid, int) and isinstance(how, str) for pid, how in how.get("history", [])):
             raise ValueError
-        if not isinstance(how.get("grace", ""), str):
+        if not all(isinstance(how.get(key, ""), str) for key in ("grace", "stderr")):
             raise ValueError
         return goid, role, how
     except (struct.error, ValueError, TypeError, LookupError, msgpack.UnpackException) as e:
@@ -60,6 +62,18 @@ def process(data: bytes) -> tuple[int, int | None]:
     return process(how["of"]) if role == DEPENDENT else (how["pid"], how["exitcode"])
 
 
+def of_m(data: bytes) -> dict[str, Any]:
+    """What is known of the M."""
+    _, role, how = split(data)
+    return of_m(how["of"]) if role == DEPENDENT else how
+
+
+def last_lines(how: dict[str, Any]) -> str:
+    """What a message ends with, of an M."""
+    said = how.get("stderr", "")
+    return "\nThe last lines of its stderr:\n" + textwrap.indent(said, "    ") if said else ""
+
+
 def history(data: bytes) -> History:
     """Process and how it died, of each M on which the G ran as that died."""
     _, role, how = split(data)
@@ -75,7 +89,10 @@ def error(data: bytes, name: str, place: str) -> WorkerDied | Cancelled | Timeou
         return Cancelled(text)
     if role == LATE:
         return TimeoutError(text)
-    error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again, or with retries, if it may run twice.")
+    how = of_m(data)
+    error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again, or with retries, if it may run twice."
+                       f"{last_lines(how)}")
+    error.stderr = how.get("stderr", "")
     error.pid, error.exitcode = process(data)
     error.history = history(data)
     return error

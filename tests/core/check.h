@@ -19,8 +19,14 @@ static _Atomic long checks;
     fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); _exit(1); } } while (0)
 #define DONE(name) do { printf("%s: %ld checks passed\n", name, (long)checks); return 0; } while (0)
 
-/* A test that hangs ends by SIGALRM after a minute; its children end with it (fork_child). */
-__attribute__((constructor)) static void watchdog(void) { alarm(60); }
+#ifdef __SANITIZE_ADDRESS__
+#define MOST_SECONDS 600              /* it slows some of them down tenfold */
+#else
+#define MOST_SECONDS 60
+#endif
+
+/* A test that hangs ends by SIGALRM; its children end with it (fork_child). */
+__attribute__((constructor)) static void watchdog(void) { alarm(MOST_SECONDS); }
 
 /* A child that does not outlive the test.  From the main thread only. */
 __attribute__((unused)) static pid_t fork_child(void) {
