@@ -167,7 +167,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         member = Member(view, worker, signals)
         locks.park_gs(worker, member.park)
         loops.keep_apart(worker)
-        park_loops(worker)
+        park_loops(worker, member.park)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:
