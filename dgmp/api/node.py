@@ -96,6 +96,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.stop: Callable[[], object] = nothing  # ends the processes of the runtime, in a client
         self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
@@ -388,7 +389,10 @@ class Node:
         except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
             if self.gone is None:
                 raise
-            if future._state == PENDING:
+            if isinstance(future, Future):  # whoever has seen it first may not have come to this one yet
+                self.stop()
+                future.fail(self.gone)
+            elif future._state == PENDING:
                 raise self.ended() from None
         finally:
             self.sleepers -= 1
@@ -741,17 +745,21 @@ class Client(Node):
         return not self.alive() if died is None else died
 
     def end(self, error: BaseException) -> None:
-        """No more work: every pending Future ends with error, and the processes of the runtime end."""
+        """No more work: the processes of the runtime end, and then every pending Future does, with error: whoever is told of it
+        can do it all anew, as nothing of it runs any more."""
         if self.output is not None:
             self.output.show()
         with self.lock:
             if self.gone is not None:
                 return
             self.gone = error
-        for future in self.view.close(error):
-            future.fail(error)  # type: ignore[attr-defined]
-        self.stop()
-        self.forget_runtime()
+        pending = self.view.close(error)
+        try:
+            self.stop()
+        finally:
+            for future in pending:
+                future.fail(error)  # type: ignore[attr-defined]
+            self.forget_runtime()
 
     def forget_runtime(self) -> None:
         """No cycle with it: the segment goes with the last that refers to it."""

@@ -249,6 +249,22 @@ def test_many_threads_at_once(doomed):
     assert [type(e) for _, raised in waits for e in raised] == [dgmp.CoordinatorDied] * len(waits)
 
 
+def test_who_is_told_finds_that_nothing_runs_any_more(doomed, monkeypatch):
+    """Found by `make chaos SEED=3015`: Gs could begin after the client had been told."""
+    told = []
+    future = doomed.go(dgmp.sleep, 60)
+
+    def stop(stop=doomed.node.stop):
+        told.append(future._state)
+        stop()
+
+    monkeypatch.setattr(doomed.node, "stop", stop)
+    kill(doomed)
+    with pytest.raises(dgmp.CoordinatorDied):
+        future.result(PATIENCE)
+    assert told[0] == 0
+
+
 def test_callbacks_are_called(doomed):
     called = threading.Event()
     future = doomed.go(dgmp.sleep, 60)
