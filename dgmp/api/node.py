@@ -42,6 +42,7 @@ BATCH_NS = 1_000_000
 FEW = 4  # that end in so long: a wake-up for each that is awaited costs less than one for each millisecond
 NAP, NAP_NS = 16, 8_000_000  # where results need not be given out one by one, the sooner of so many and so long
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
+ROOM_NS = 1_000_000_000
 STUCK_NS = 5_000_000_000  # after so long without room, and no G ending, the program is told why it waits
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
@@ -143,9 +144,9 @@ class Node:
                 try:
                     done = self.view.spawn(future, key, call, where, deps, code, lasti, label, terms)
                 except MemoryError:
-                    if not self.may_wait():
+                    if not self.wait_for_room():
                         raise
-                    done = None
+                    continue
                 if done:
                     break
                 if done is None:
@@ -257,8 +258,8 @@ class Node:
         """There is no room for one more G: waits for some, where that may be."""
         raise NotImplementedError
 
-    def may_wait(self) -> bool:
-        """Whether there may be room in the shared memory later, and the caller can wait for that."""
+    def wait_for_room(self) -> bool:
+        """There is no room in the shared memory: waits for some, where that may be.  False: there will be none."""
         return False
 
     def gomaxprocs(self, n: int | None) -> int:
@@ -723,8 +724,12 @@ class Client(Node):
                           f"{view.heap_size} bytes of shared memory); do they wait for what it was about to do?",
                           RuntimeWarning, stacklevel=2)
 
-    def may_wait(self) -> bool:
-        return self.view.outstanding > 0
+    def wait_for_room(self) -> bool:
+        """Until a G of ours has ended, or a second is over, as others may have given some back."""
+        outstanding, until = self.view.outstanding, time.monotonic_ns() + ROOM_NS
+        while self.view.outstanding >= outstanding > 0 and time.monotonic_ns() < until:
+            self.full(1)
+        return outstanding > 0
 
     def pack(self, large: Large) -> Block:
         """Waits while too much is on its way already."""

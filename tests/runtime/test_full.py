@@ -184,7 +184,7 @@ def test_a_death_is_told_without_room_for_how(monkeypatch):
     with dgmp.Runtime(procs=1) as rt:
         rt.go(abs, -1).result(20)
         c, kept, size = rt.chan(500), 0, 60_000
-        while size > 50:
+        while size > 200:
             try:
                 c.try_send(b"x" * size)
                 kept += 1
