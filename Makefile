@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan mutants wheel lint bench soak clean
+.PHONY: run test ctest tsan asan asan-python killpoints mutants wheel lint bench chaos soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -44,6 +44,38 @@ build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.
 tsan: $(addprefix build/tsan/,$(filter-out test_kill,$(CTESTS)))
 	@for t in $^; do TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
 
+build/asan/core.a: $(CORE) $(wildcard dgmp/_core/*.h)
+	@mkdir -p $(@D)
+	@cd $(@D) && $(CC) $(CFLAGS_TEST) $(SANITIZE) -c $(addprefix ../../,$(CORE)) && rm -f core.a && ar rcs core.a *.o
+
+build/asan/test_%: tests/core/test_%.c tests/core/check.h build/asan/core.a
+	@$(CC) $(CFLAGS_TEST) $(SANITIZE) $< build/asan/core.a -o $@
+
+# Out-of-bounds, use after free, leaks; overflows, misaligned and out-of-range values.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+asan: $(addprefix build/asan/,$(filter-out test_kill,$(CTESTS)))
+	@for t in $^; do $$t || exit 1; done
+
+# The core built for tests.  PYTHONPATH=build/NAME makes every Python started with it load that build (its sitecustomize.py).
+NATIVE_CFLAGS = -std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -pthread -DPy_LIMITED_API=0x030b0000 \
+    -I$(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"))')
+build/killpoints/native.so: FLAGS := -DDGMP_KILLPOINTS
+build/asan-python/native.so: FLAGS := $(SANITIZE) -O1
+build/%/native.so: tests/native/sitecustomize.py $(SOURCES) | $(VENV)/.ready-test
+	@mkdir -p $(@D) && cp $< $(@D)
+	@$(CC) $(NATIVE_CFLAGS) $(FLAGS) dgmp/_core/*.c -o $@
+
+# Places at which a process dies as DGMP_KILLPOINT says: dgmp/_core/killpoints.c.
+killpoints: build/killpoints/native.so
+
+# The binding under the sanitizers, in every process of the tests.  CPython keeps much to its end, so leaks are not looked for.
+ASAN_TESTS := tests/unit tests/runtime
+asan-python: build/asan-python/native.so
+	@LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libubsan.so)" PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:handle_segv=0:allocator_may_return_null=1:log_path=$(CURDIR)/build/asan-python/report \
+	    UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=$(CURDIR)/build/asan-python \
+	    $(BIN)/python -m pytest --timeout 600 -p no:cacheprovider $(ASAN_TESTS)
+
 mutants:
 	@$(PYTHON) tests/core/mutants.py
 
@@ -64,9 +96,22 @@ bench: $(VENV)/.ready
 	    --workloads startup,latency,noop_submit,fine,skewed_submit,nested,crash,idle,noop_map,skewed_map,closures,payload_in,payload_in_reused,payload_out \
 	    --out results/all.json
 
-# A million spawn/park cycles with random pauses; and kills; minutes.
+# Processes killed and stopped at random, and the history of what happened checked (tests/chaos/harness.py).  SEED is the
+# first of SEEDS, each of which takes SECONDS.
+SEED ?= 1
+SEEDS ?= 1
+SECONDS ?= 5
+chaos: $(VENV)/.ready-test build/killpoints/native.so
+	@$(BIN)/python -m tests.chaos.harness --seed $(SEED) --seeds $(SEEDS) --seconds $(SECONDS) --points
+
+# Mixed work for MINUTES, with a kill now and then: memory, descriptors and processes must stay flat.
+MINUTES ?= 30
 soak: $(VENV)/.ready-test
-	@DGMP_SOAK=1 $(BIN)/python -m pytest tests/runtime/test_stress.py tests/chaos/test_kill.py
+	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
+
+# 1,000 clients and 200 coordinators killed at random moments, and what they leave counted; a quarter of an hour.
+kills: $(VENV)/.ready-test
+	@nice $(BIN)/python -m tests.chaos.kills
 
 clean:
 	@rm -rf build dist .venv *.egg-info

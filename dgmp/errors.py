@@ -15,10 +15,14 @@ class WorkerDied(DgmpError):
         pid: the process.
         exitcode: how it ended, as subprocess.Popen.returncode says it: its exit code, or minus the signal's number; None
             if that is not known.
+        history: (pid, how it died) of each M that died while it ran this G, the last one last; empty if it did not run.
+        stderr: the last lines that the M had written to sys.stderr, or faulthandler there; also in the message.
     """
 
     pid = 0
     exitcode: int | None = None
+    history: list[tuple[int, str]] = []
+    stderr = ""
 
 
 class Cancelled(BaseException):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
+import signal
 import socket
 import sys
 import time
@@ -17,8 +19,9 @@ from dgmp.api import quit
 from dgmp.api import runtime as api
 from dgmp.api.node import Member
 from dgmp.api.output import Output as Shower
+from dgmp.coordinator import words
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
-from dgmp.coordinator.state import NO_ROOM
+from dgmp.coordinator.state import FAILED, NO_ROOM
 from dgmp.runtime import boot as booting
 from dgmp.runtime import locks, loops, preempt, script
 from dgmp.runtime.affinity import Affinity
@@ -28,8 +31,11 @@ from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
 from dgmp.runtime.selector import park_loops
 from dgmp.runtime.signals import Signals
+from dgmp.runtime.undo import Changes
 from dgmp.runtime.world import Worlds
 from dgmp.ship import packets, world
+
+plain_stderr: Any = None
 
 
 def ignore(signum: int, frame: Any) -> None:
@@ -44,13 +50,13 @@ def die_with_parent(coordinator: int) -> None:
         if os.getppid() not in (first, coordinator) or time.monotonic() > deadline:
             os._exit(1)
         time.sleep(0.0002)
-    _core.die_with_parent()
+    _core.when_parent_dies(signal.SIGKILL)
     if os.getppid() != coordinator:
         os._exit(1)
 
 
-def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
-    """The client's stdout and stderr; its stdin only for m0 of `dgmp run`, /dev/null otherwise."""
+def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> tuple[int | None, int, int]:
+    """The client's stdout and stderr; its stdin only for m0 of `dgmp run`, /dev/null otherwise.  Returns copies of them."""
     foreground = m == 0 and boot["foreground"]
     if foreground:
         os.dup2(stdio[0], 0)
@@ -58,12 +64,23 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None
             os.setpgid(0, boot["pgrp"])  # so that a terminal lets it read
     os.dup2(stdio[1], 1)
     os.dup2(stdio[2], 2)
-    for fd in stdio:
-        os.close(fd)
+    if not foreground:
+        os.close(stdio[0])
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False, errors="backslashreplace")  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
+    global plain_stderr
+    plain_stderr = sys.stderr
+    return stdio[0] if foreground else None, stdio[1], stdio[2]
+
+
+def keep_crashes(m: int, boot: dict[str, Any]) -> None:
+    """What faulthandler says as we crash goes to the coordinator, which writes it to the client's stderr."""
+    if boot["faulthandler"] and boot["crashes"] >= 0 and (fd := words.place_for(m, boot["crashes"])) is not None:
+        faulthandler.enable(fd)
+    if boot["crashes"] >= 0:
+        os.close(boot["crashes"])
 
 
 def sender(view: View) -> Callable[[int, bytes], None]:
@@ -126,15 +143,20 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         view = map_segment(m)
         if not view.attach(KIND_M, os.getpid()):
             os._exit(0)
-        set_stdio(m, stdio, boot)
+        kept = set_stdio(m, stdio, boot)
         world.install(boot)
+        keep_crashes(m, boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
         forget_source()
         affinity = None
         if boot["binding"] != "never":
             affinity = Affinity(view, boot["cores"], boot["binding"] == "forced")
             affinity.watch_process_starts()
-        worker = M(view, Worlds(view, boot["filters"]), affinity)
+        if boot["max_tasks"] and not (m == 0 and boot["foreground"]):
+            view.retire_after(boot["max_tasks"])
+        worker = M(view, worlds := Worlds(view, boot["filters"]), affinity)
+        ours = [SEGMENT_FD, EVENT_FD, ALARM_FD, OUTPUT_FD, worlds.home, *([SHOWER_FD] if m == 0 and boot["foreground"] else [])]
+        Changes(worker, ours, kept)
         preemption = preempt.Preemption(worker)
         preemption.preempt = AsyncPreempt(worker).preempt
         preemption.install()
@@ -156,8 +178,9 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
     except SystemExit:
         pass
     except BaseException:
+        sys.stderr = plain_stderr  # what Gs have may need what has failed
         sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        os._exit(70)
+        os._exit(FAILED)
     with contextlib.suppress(Exception):
         sys.stdout.flush()
     os._exit(0)

@@ -2,7 +2,8 @@
 
 It says that it is READY, reads M numbers from its socket and answers (m, pid), or (m, -errno) when it cannot fork.  It
 forks twice and lets the middle process end, so that the Ms become children of the coordinator, the nearest subreaper:
-they outlive the zygote and die with the coordinator.
+they outlive the zygote and die with the coordinator.  When that dies, however it does, its socket tells the zygote (which is
+woken first, if it was stopped), and what is left of the node, such as processes that Gs have started, ends with the zygote.
 Always fork, never raw clone: a robust mutex would not be recovered after a clone.
 """
 
@@ -14,10 +15,12 @@ import os
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
+from dgmp import _core
 from dgmp.coordinator.server import FROM_ZYGOTE, SHOWER_FD, TO_ZYGOTE
-from dgmp.runtime import locks
+from dgmp.coordinator.state import FAILED
+from dgmp.runtime import locks, undo
 
 from . import m as worker
 
@@ -29,34 +32,55 @@ def fork(control: socket.socket, m: int) -> int | None:
     try:
         return os.fork()
     except OSError as e:
-        control.send(FROM_ZYGOTE.pack(m, -(e.errno or 1)))
+        tell(control, m, -(e.errno or 1))
         return None
+
+
+def tell(control: socket.socket, m: int, pid: int) -> None:
+    with contextlib.suppress(OSError):  # the coordinator has died: next_m says so
+        control.send(FROM_ZYGOTE.pack(m, pid))
+
+
+def next_m(control: socket.socket) -> int | None:
+    """Which M to make; None: the coordinator has died."""
+    try:
+        data = control.recv(4096)
+    except OSError:
+        return None
+    return int(TO_ZYGOTE.unpack(data)[0]) if data else None
+
+
+def end_of_node(coordinator: int) -> NoReturn:
+    """The coordinator has died: all of its group ends.  Nobody else can have that number while we are in it."""
+    if os.getpgrp() == coordinator:
+        os.killpg(coordinator, signal.SIGKILL)
+    os._exit(0)
 
 
 def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> None:
     """Serves until the coordinator is gone; never returns."""
-    worker.die_with_parent(coordinator)
+    _core.when_parent_dies(signal.SIGCONT)
     signal.signal(signal.SIGINT, worker.ignore)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the coordinator's handler is not for us
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # an M is in the background: `stty tostop` must not stop it
     locks.install()  # here, so that the modules which are imported below have them
-    control.send(FROM_ZYGOTE.pack(READY, 0))
+    undo.install()
+    tell(control, READY, 0)
     warm = False
-    while True:
-        data = control.recv(4096)
-        if not data:
-            os._exit(0)
-        (m,) = TO_ZYGOTE.unpack(data)
+    while (m := next_m(control)) is not None:
         middle = fork(control, m)
         if middle == 0:
             try:
                 pid = fork(control, m)
                 if pid:
-                    control.send(FROM_ZYGOTE.pack(m, pid))
+                    tell(control, m, pid)
                 elif pid == 0:
                     control.close()
-                    worker.m_main(m, coordinator, stdio, boot)
+                    try:
+                        worker.m_main(m, coordinator, stdio, boot)
+                    finally:  # it never returns, but where user code has taken Python's builtins away
+                        os._exit(FAILED)
             finally:
                 os._exit(0)
         if middle is None:
@@ -76,3 +100,4 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             warm = True
             gc.collect()
             gc.freeze()
+    end_of_node(coordinator)

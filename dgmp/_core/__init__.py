@@ -5,6 +5,7 @@ Python between taking a G or a P and having published where it went.  The core k
 """
 
 from .native import (
+    KILLPOINTS,
     KIND_CLIENT,
     KIND_M,
     OBJECTS_MAGIC,
@@ -42,20 +43,20 @@ from .native import (
     allocate_lock,
     become_subreaper,
     create,
-    die_with_parent,
     inotify,
     inotify_watch,
     lock_owner,
     receive,
     send_self,
     stack_address,
+    when_parent_dies,
 )
 
 __all__ = [
-    "Block", "Handle", "KIND_CLIENT", "KIND_M", "Lock", "OBJECTS_MAGIC", "POLL_GONE", "POLL_READY", "POLL_WAITING",
-    "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE", "RESULT_WORKER_DIED", "RLock",
-    "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE", "View", "WHY_CHAN_RECV", "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO",
-    "WHY_LOCK", "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP", "Wait", "alarm",
-    "allocate_lock", "become_subreaper", "create", "die_with_parent", "inotify", "inotify_watch", "lock_owner", "receive",
-    "send_self", "stack_address",
+    "Block", "Handle", "KILLPOINTS", "KIND_CLIENT", "KIND_M", "Lock", "OBJECTS_MAGIC", "POLL_GONE", "POLL_READY",
+    "POLL_WAITING", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE",
+    "RESULT_WORKER_DIED", "RLock", "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE", "View", "WHY_CHAN_RECV", "WHY_CHAN_SEND",
+    "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK", "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA",
+    "WHY_SLEEP", "Wait", "alarm", "allocate_lock", "become_subreaper", "create", "inotify", "inotify_watch", "lock_owner",
+    "receive", "send_self", "stack_address", "when_parent_dies",
 ]

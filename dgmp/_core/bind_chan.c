@@ -175,7 +175,9 @@ static int put_bytes(View *self, struct elem *e, uint32_t kind, const char *data
 }
 
 static int encode_pickled(View *self, PyObject *x, struct elem *e) {
-    PyObject *data = PyObject_CallFunctionObjArgs(self->codec[C_ENCODE], x, NULL);
+    if (!usable(self)) return 0;                              /* and then there is no codec */
+    PyObject *encode = Py_NewRef(self->codec[C_ENCODE]), *data = PyObject_CallFunctionObjArgs(encode, x, NULL);
+    Py_DECREF(encode);
     const char *words;
     char *bytes;
     Py_ssize_t len;

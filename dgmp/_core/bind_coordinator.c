@@ -18,8 +18,31 @@ static PyObject *View_attach(View *self, PyObject *args) {
     }
     store_rlx(&m->kind, kind);
     store_rlx(&m->own_threads, 0);
+    killpoints_arm(&self->v, kind);
     if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
     Py_RETURN_TRUE;
+}
+
+/* be_coordinator(): the calling thread is the coordinator's main one, and the others learn of its end. */
+static PyObject *View_be_coordinator(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    live(&self->v, &self->v.seg->coordinator);
+    Py_RETURN_NONE;
+}
+
+/* coordinator_died() -> whether it has, by any death; None: it has not begun.  In a closed view: True. */
+static PyObject *View_coordinator_died(View *self, PyObject *none) {
+    (void)none;
+    int died = self->closed ? 1 : self->v.forked ? 0 : has_died(&self->v.seg->coordinator);
+    if (died < 0) Py_RETURN_NONE;
+    return PyBool_FromLong(died);
+}
+
+/* works() -> whether it is open, in no forked child, and has a coordinator; not before that has begun */
+static PyObject *View_works(View *self, PyObject *none) {
+    (void)none;
+    return PyBool_FromLong(!self->closed && !self->v.forked && !has_died(&self->v.seg->coordinator));
 }
 
 /* sysmon_sleep() -> True if all is idle, and whoever takes a P sets the alarm */
@@ -170,16 +193,162 @@ static PyObject *View_start_m0(View *self, PyObject *none) {
     return PyBool_FromLong(startm(v, p, 0));
 }
 
-/* repair(m, how) -> how many Gs ended with it */
-static PyObject *View_repair(View *self, PyObject *args) {
+/* last_said(m) -> the last that M m has written to its stderr, bytes */
+static PyObject *View_last_said(View *self, PyObject *arg) {
+    CHECK(self);
+    char bytes[SAID_BYTES];
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    uint64_t n = said_last(&self->v, (uint32_t)m, bytes);
+    return PyBytes_FromStringAndSize(bytes, (Py_ssize_t)n);
+}
+
+/* retire(m): it shall end between two Gs, once nothing needs it any more. */
+static PyObject *View_retire(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->max_ms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    retire_ask(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
+/* repair(m): that process is dead.  What becomes of its victims is for the coordinator to say. */
+static PyObject *View_repair(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %lu", m);
+    repair(&self->v, (uint32_t)m);
+    Py_RETURN_NONE;
+}
+
+PyObject *terms_of(struct view *v, struct g *g) {
+    struct terms *terms = gterms(v, g);
+    if (!terms) Py_RETURN_NONE;
+    uint64_t size = terms->size;                              /* of a G that is not ours it may be anything by now */
+    return PyBytes_FromStringAndSize((char *)terms, size < 4096 ? (Py_ssize_t)size : 0);
+}
+
+/* victims(m) -> [(word, goid, whether it ran, attempt, flags, terms or None, whether its owner lives)] of the Gs that were
+ * started on the dead M m, after its repair */
+static PyObject *View_victims(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < load_acq(&v->seg->gfree.next); i++) {
+        if (!is_victim(v, (uint32_t)m, i)) continue;
+        struct g *g = &v->allgs[i];
+        uint64_t s = load_acq(&g->state);
+        uint32_t owner = load_acq(&g->owner);
+        PyObject *x = Py_BuildValue("(KKOIINO)", (unsigned long long)gword(i, GGEN(s)), (unsigned long long)g->goid,
+                                    GSTATUS(s) == G_WAITING ? Py_False : Py_True, GATTEMPT(s), load_acq(&g->flags),
+                                    terms_of(v, g), owner && owner != m + 1 ? Py_True : Py_False);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* end_victim(m, word, kind, data): it ends so. */
+static PyObject *View_end_victim(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m, kind;
+    unsigned long long w;
+    PyObject *data;
+    char *bytes;
+    Py_ssize_t len;
+    if (!PyArg_ParseTuple(args, "IKIO", &m, &w, &kind, &data) || PyBytes_AsStringAndSize(data, &bytes, &len)) return NULL;
+    victim_ends(&self->v, m, w, kind, bytes, (uint64_t)len);
+    Py_RETURN_NONE;
+}
+
+/* rerun_victim(m, word, at): it is run again, not before `at` (ns) unless that is 0. */
+static PyObject *View_rerun_victim(View *self, PyObject *args) {
     CHECK(self);
     unsigned int m;
-    PyObject *how;
-    char *data;
-    Py_ssize_t len;
-    if (!PyArg_ParseTuple(args, "IO", &m, &how) || PyBytes_AsStringAndSize(how, &data, &len)) return NULL;
-    if (m >= self->v.seg->nms) return PyErr_Format(PyExc_IndexError, "no M %u", m);
-    return PyLong_FromUnsignedLong(repair(&self->v, m, data, (uint64_t)len));
+    unsigned long long w, at;
+    if (!PyArg_ParseTuple(args, "IKK", &m, &w, &at)) return NULL;
+    victim_again(&self->v, m, w, at);
+    Py_RETURN_NONE;
+}
+
+/* told() -> [(word, when it is to be run again or 0)] of Gs of which somebody has told us since: they wait to be run again, or
+ * have been asked to end */
+static PyObject *View_told_of(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    struct view *v = &self->v;
+    PyObject *out = PyList_New(0);
+    for (uint64_t w; out && (w = inbox_peek(v, v->self)) != 0; inbox_drop(v, v->self)) {
+        struct g *g = &v->allgs[gword_index(w)];
+        struct terms *terms = gterms(v, g);
+        int waits = terms && GSTATUS(load_acq(&g->state)) == G_DEPS;
+        PyObject *x = Py_BuildValue("(KK)", (unsigned long long)w, (unsigned long long)(waits ? load_acq(&terms->again) : 0));
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* due(word) -> whether it waited to be run again, which it is */
+static PyObject *View_due(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(gdue(&self->v, w));
+}
+
+/* started(word) -> (m, its pid, whether it runs right now, flags, attempt, terms or None) if that G is started and has not
+ * ended; else None */
+static PyObject *View_started(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    uint32_t m = GM(s), flags = load_acq(&g->flags);
+    if (GGEN(s) != gword_gen(w) || (GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING)) Py_RETURN_NONE;
+    PyObject *terms = terms_of(v, g);
+    int runs = load_acq(&v->allm[m].curg) == w;
+    uint64_t now = atomic_load(&g->state);
+    if (GGEN(now) != GGEN(s) || GATTEMPT(now) != GATTEMPT(s) || GM(now) != m) {  /* the terms may be another's */
+        Py_XDECREF(terms);
+        Py_RETURN_NONE;
+    }
+    return Py_BuildValue("(IIOIIN)", m, load_acq(&v->allm[m].pid), runs ? Py_True : Py_False, flags, GATTEMPT(s), terms);
+}
+
+/* late(now) -> ([(m, word)] of running Gs whose time is up, when the next one's is or 0).  Who begins one with less time, or any
+ * if that is 0, wakes us (limited). */
+static PyObject *View_late(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long long now = PyLong_AsUnsignedLongLong(arg), next = 0;
+    if (PyErr_Occurred()) return NULL;
+    PyObject *out = PyList_New(0);
+    atomic_store(&v->seg->sched.limits_at, 0);
+    for (uint32_t i = 0; out && i < v->seg->max_ms; i++) {
+        uint64_t w = atomic_load(&v->allm[i].curg);
+        struct g *g = &v->allgs[gword_index(w)];
+        uint64_t s = w ? atomic_load(&g->state) : 0;
+        struct terms *terms = w ? gterms(v, g) : NULL;
+        uint64_t ends = terms ? load_acq(&terms->ends) : 0;
+        if (!ends || GSTATUS(s) != G_RUNNING || GGEN(s) != gword_gen(w) || atomic_load(&g->state) != s) continue;
+        if (ends > now) {
+            if (!next || ends < next) next = ends;
+            continue;
+        }
+        PyObject *x = Py_BuildValue("(IK)", i, (unsigned long long)w);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    atomic_store(&v->seg->sched.limits_at, next);
+    return out ? Py_BuildValue("(NK)", out, next) : NULL;
 }
 
 /* adopt(m) -> slots of the dead m that are still in use; 0: its own slot is free again */
@@ -200,6 +369,23 @@ static PyObject *View_running(View *self, PyObject *arg) {
     uint64_t w = load_acq(&self->v.allm[m].curg);
     if (!w) Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(self->v.allgs[gword_index(w)].goid);
+}
+
+/* running_word(m) -> the word of the G it runs, 0 none */
+static PyObject *View_running_word(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long m = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLongLong(load_acq(&self->v.allm[m].curg));
+}
+
+/* alive(word) -> whether that G has not ended */
+static PyObject *View_alive(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    uint64_t s = load_acq(&self->v.allgs[gword_index(w)].state);
+    return PyBool_FromLong(GGEN(s) == gword_gen(w) && GSTATUS(s) >= G_DEPS && GSTATUS(s) <= G_COMPLETING);
 }
 
 static PyObject *View_closing(View *self, PyObject *const *a, Py_ssize_t n) {
@@ -265,6 +451,8 @@ static PyObject *View_stats(View *self, PyObject *none) {
 }
 
 PyMethodDef coordinator_methods[] = {
-    ARGS(attach), NOARGS(sysmon_sleep), ONE(rescue), NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
+    NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
-    NOARGS(start_m0), ARGS(repair), ONE(adopt), ONE(running), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};
+    NOARGS(start_m0), ONE(retire), ONE(last_said), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
+    ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -112,7 +112,7 @@ static PyObject *g_tuple(View *self, struct g_seen *g, PyObject **texts, PyObjec
     uint32_t status = GSTATUS(g->state), m = GM(g->state), why = g->wait_reason, nms = v->seg->nms;
     int gave_way = status == G_WAITING && (why == WHY_GOSCHED || why == WHY_PREEMPTED);
     int waits = status == G_WAITING && !gave_way;
-    uint32_t reason = status == G_DEPS ? WHY_OTHER + 1 : waits ? why : WHY_NONE;
+    uint32_t reason = status == G_DEPS ? WHY_OTHER + (GATTEMPT(g->state) ? 2u : 1u) : waits ? why : WHY_NONE;
     PyObject *items[10] = {
         PyLong_FromUnsignedLongLong(g->goid),
         text_of(self, texts, PLACE_NAME(g->place)),
@@ -137,7 +137,8 @@ static PyObject *g_tuple(View *self, struct g_seen *g, PyObject **texts, PyObjec
 
 /* gs(states, reasons, owners) -> a list with a tuple for each G that has not been collected: (goid, name, state, wait reason,
  * seconds it has waited or None, where it was spawned, owner, M or None, its pid or None, whether it has been started).
- * states: words for G_DEAD and so on; reasons: for WHY_NONE and so on, and then for a G that waits for its arguments;
+ * states: words for G_DEAD and so on; reasons: for WHY_NONE and so on, and then for a G that waits for its arguments, and
+ * for one that waits to be run again;
  * owners: for each process.  Stops nothing. */
 static PyObject *View_gs(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);

@@ -152,6 +152,33 @@ static void wake_another(struct view *v) {
     if (work_anywhere(v)) wakep(v);
 }
 
+/* retire_after(n): so many Gs are this M's share; the main G, which may run for as long as the program, is none of them. */
+static PyObject *View_retire_after(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long n = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    self->retire_at = load_rlx(&self_m(&self->v)->n_executed) + n;
+    Py_RETURN_NONE;
+}
+
+int retiring(View *self) {
+    struct m *m = self_m(&self->v);
+    return load_acq(&m->retire) || (self->retire_at && load_rlx(&m->n_executed) >= self->retire_at);
+}
+
+/* retire_wait() -> whether this M, which is to end and has started Gs, takes no fresh ones from here on */
+static PyObject *View_retire_wait(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(retire_wait(&self->v));
+}
+
+/* Our running G has only so much time: who looks after that may have to look sooner. */
+static void limited(struct view *v, struct terms *terms) {
+    uint64_t ends = load_rlx(&terms->ends), at;
+    if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);
+}
+
 /* G w is ours now and user code begins: the M spins no more, so that another looks on if there is more, and its P can be
  * retaken.  The tuple of View.claim. */
 static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
@@ -164,10 +191,17 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
         store_rlx(&self_m(v)->since, (uint64_t)coarse_time());
     }
     struct g *g = &v->allgs[gword_index(w)];
+    if (g->goid == MAIN_GOID && self->retire_at) self->retire_at++;
     if (is_spinning(v)) reset_spinning(v), wake_another(v);
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
     if (g->world != self->world.entered) flags |= 4;
+    struct terms *terms = gterms(v, g);
+    if (terms) {
+        flags |= 8;
+        atomic_store(&terms->ends, terms->timeout ? (uint64_t)nanotime() + terms->timeout : 0);
+        limited(v, terms);
+    }
     PyObject *out = PyTuple_New(5);
     PyObject *parts[] = {PyLong_FromUnsignedLong(g->fn), PyLong_FromUnsignedLongLong(g->goid), args_of(self, g),
                          PyLong_FromLong(flags), PyLong_FromUnsignedLongLong(w)};
@@ -180,7 +214,7 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
 }
 
 /* claim(word, inherit_time) -> (fn, goid, args, flags, word), or None: somebody else ran it.  flags: 1 it has waited for
- * others, 2 there are new logging levels, 4 its world is not the one we are in. */
+ * others, 2 there are new logging levels, 4 its world is not the one we are in, 8 it has terms. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -222,7 +256,7 @@ static PyObject *View_next_local(View *self, PyObject *untold) {
     struct p *p = own_p(self);
     if (!p) return NULL;
     if (others_turn(self) || !self->ready || PyObject_Size(self->ready) || PyObject_Size(self->yielded) || v->nreadied ||
-        load_rlx(&self_m(v)->next_timer))
+        load_rlx(&self_m(v)->next_timer) || retiring(self))
         Py_RETURN_NONE;
     if (!inbox_empty(v, v->self)) {
         drain(self, untold, 0);
@@ -246,13 +280,18 @@ static PyObject *View_schedtick(View *self, PyObject *none) {
     return p ? PyLong_FromUnsignedLongLong(load_rlx(&p->schedtick)) : NULL;
 }
 
-/* G w ends with data, bytes or a Block.  0, with an exception: it is neither. */
+/* G w ends with data, bytes or a Block; or, an int, is to be run again, not before then (ns) unless that is 0.  0, with an
+ * exception: it is none of these. */
 static int end_with(View *self, uint64_t w, uint32_t kind, PyObject *data) {
     struct view *v = &self->v;
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t size, off = take_block(self, data, &size);
     char *bytes;
     Py_ssize_t len;
+    if (PyLong_Check(data)) {
+        unsigned long long when = PyLong_AsUnsignedLongLong(data);
+        return !PyErr_Occurred() && gagain(v, w, when);
+    }
     if (off) {
         block_travels(self, g, off, size);                    /* before: the slot is ours; and after, see there */
         if (gcomplete_with(v, w, kind, off, size)) block_travels(self, NULL, off, size);
@@ -266,7 +305,7 @@ static int end_with(View *self, uint64_t w, uint32_t kind, PyObject *data) {
     return 1;
 }
 
-/* complete(word, kind, data) -> whether we have our P still, now that user code has ended; data: bytes or a Block.  Completing
+/* complete(word, kind, data) -> whether we have our P still, now that user code has ended; data: see end_with.  Completing
  * needs none. */
 static PyObject *View_complete(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
@@ -335,7 +374,9 @@ static PyObject *View_gpark(View *self, PyObject *const *a, Py_ssize_t n) {
     struct m *m = self_m(&self->v);
     store_rlx(&g->wait_reason, (uint32_t)reason);
     store_rlx(&g->wait_since, (uint64_t)nanotime());
+    KILLPOINT(gpark_before);
     if (!change_status(self, w, G_RUNNING, G_WAITING)) return NULL;
+    KILLPOINT(gpark_after);
     store_rlx(&m->n_parks, load_rlx(&m->n_parks) + 1);
     store_rlx(&m->parked, load_rlx(&m->parked) + 1);
     int to_raise = (atomic_load(&g->flags) & G_TO_RAISE) != 0;
@@ -348,20 +389,45 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     struct m *m = self_m(&self->v);
     uint64_t w = PyLong_AsUnsignedLongLong(arg);
     if (!change_status(self, w, G_WAITING, G_RUNNING)) return NULL;
+    KILLPOINT(gresume_after);
     store_rlx(&m->parked, load_rlx(&m->parked) - 1);
     store_rlx(&m->since, (uint64_t)coarse_time());
     publish_ready(self);
     watch_timers(self);
+    struct g *g = &self->v.allgs[gword_index(w)];
+    if (load_rlx(&g->terms)) limited(&self->v, gterms(&self->v, g));
     entersyscall(&self->v);
-    return PyBool_FromLong((atomic_load(&self->v.allgs[gword_index(w)].flags) & G_TO_RAISE) != 0);
+    return PyBool_FromLong((atomic_load(&g->flags) & G_TO_RAISE) != 0);
 }
 
-/* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled */
+/* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled, 32 as its time is up */
 static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags) & (G_ASKED | G_TO_RAISE));
+    return PyLong_FromUnsignedLong(atomic_load(&self->v.allgs[gword_index(w)].flags) & (G_ASKED | G_TO_RAISE | G_LATE));
+}
+
+/* terms(word) -> (when its time is up, its attempt, what its owner has said, see ship.terms), of our G that has some */
+static PyObject *View_terms(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct g *g = &v->allgs[gword_index(w)];
+    if (!load_rlx(&g->terms)) return PyErr_Format(PyExc_ValueError, "G %llu has no terms", w);
+    return Py_BuildValue("(KIN)", (unsigned long long)load_rlx(&gterms(v, g)->ends), GATTEMPT(load_rlx(&g->state)), terms_of(v, g));
+}
+
+/* be_late(word): the time of our G is up; it is to raise Cancelled. */
+static PyObject *View_be_late(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    struct g *g = &self->v.allgs[gword_index(w)];
+    if (gterms(&self->v, g)) atomic_store(&gterms(&self->v, g)->ends, 0);
+    atomic_fetch_or(&g->flags, G_ASKED | G_TO_RAISE | G_LATE);
+    Py_RETURN_NONE;
 }
 
 /* told(word) -> whether our running G is to raise Cancelled: it does, from here on. */
@@ -433,6 +499,8 @@ static PyObject *View_dep_results(View *self, PyObject *arg) {
 static PyObject *View_mstart(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
+    store_rlx(&self_m(&self->v)->retire, RETIRE_NONE);        /* of the one that had this slot before */
+    said_forget(&self->v);
     return PyBool_FromLong(mtake(&self->v) != NULL);
 }
 
@@ -523,6 +591,7 @@ static PyObject *View_spin(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     int found = 0;
     Py_BEGIN_ALLOW_THREADS
+    KILLPOINT(spinning);
     for (int64_t end = nanotime() + ns; !found && nanotime() < end;)
         for (int i = 0; i < 32 && !found; i++) {
             found = work_anywhere(&self->v) || !inbox_empty(&self->v, self->v.self) ||
@@ -560,7 +629,9 @@ static PyObject *View_stopm(View *self, PyObject *const *a, Py_ssize_t n) {
     else mput(v);
     if (PyObject_Size(a[0]) > 0 || async_work(v) || v->nreadied) want_p(v, v->self);
     else if (!locked && look_once_more(v)) Py_RETURN_TRUE;
-    if (inbox_empty(v, v->self)) {
+    int asked = load_acq(&self_m(v)->retire) == RETIRE_ASKED && !self->retire_seen;
+    self->retire_seen |= asked;
+    if (!asked && inbox_empty(v, v->self)) {
         Py_BEGIN_ALLOW_THREADS
         woken = notesleep(v, timeout);
         Py_END_ALLOW_THREADS
@@ -585,11 +656,22 @@ static PyObject *View_wake_self(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
+/* said(data): this M has written that to its stderr.  In a child that a G has forked nothing happens: it is no M. */
+static PyObject *View_said(View *self, PyObject *data) {
+    char *bytes;
+    Py_ssize_t len;
+    if (self->closed || self->v.forked) Py_RETURN_NONE;
+    if (PyBytes_AsStringAndSize(data, &bytes, &len)) return NULL;
+    said_keep(&self->v, bytes, (uint64_t)len);
+    Py_RETURN_NONE;
+}
+
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
     ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
-    ONE(told), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
+    ONE(told), ONE(terms), ONE(be_late), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
     NOARGS(work_anywhere), ONE(spin), FAST(stopm), NOARGS(wake_self),
-    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), {NULL, NULL, 0, NULL}};
+    ARGS(watch_ready), NOARGS(publish_ready), ONE(next_timer), ARGS(turns), NOARGS(turn), ONE(next_local), ONE(retire_after),
+    NOARGS(retire_wait), ONE(said), {NULL, NULL, 0, NULL}};

@@ -153,6 +153,13 @@ static PyObject *View_sema_set_flag(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
+/* semas_held() -> whether this process has acquired units that it has not released */
+static PyObject *View_semas_held(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    return PyBool_FromLong(semas_held(&self->v));
+}
+
 PyMethodDef sema_methods[] = {
     ARGS(sema_new), FAST(sema_acquire), FAST(sema_wait_zero), FAST(sema_wait_end), ONE(sema_pending), FAST(sema_sleep),
-    FAST(sema_release), ONE(sema_state), ONE(sema_set_flag), {NULL, NULL, 0, NULL}};
+    FAST(sema_release), ONE(sema_state), ONE(sema_set_flag), NOARGS(semas_held), {NULL, NULL, 0, NULL}};

@@ -51,10 +51,11 @@ static uint64_t alloc_for(struct view *v, uint64_t *ref, uint64_t len) {
 
 /* A slot with the call in it, allocated; data: bytes, or a Block, which is the slot's then.  NULL: none is free, or (with an
  * exception) no memory. */
-static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t ndeps) {
+static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t ndeps, PyObject *terms) {
     struct view *v = &self->v;
-    char *data = NULL;
-    Py_ssize_t len = 0;
+    char *data = NULL, *said = NULL;
+    Py_ssize_t len = 0, nsaid = 0;
+    if (terms != Py_None && PyBytes_AsStringAndSize(terms, &said, &nsaid)) return NULL;
     if (Py_TYPE(call) != (PyTypeObject *)Block_type && PyBytes_AsStringAndSize(call, &data, &len)) return NULL;
     struct g *g = gfget(v, index);
     if (!g) return NULL;
@@ -65,7 +66,17 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
         deps = heap_alloc(v, sizeof(struct deps) + (uint64_t)ndeps * sizeof(struct dep));
         e = !deps;
     }
+    if (!e && said) {
+        uint64_t block = heap_alloc(v, (uint64_t)nsaid);
+        e = !block;
+        if (block) {
+            memcpy(at(v, block), said, (size_t)nsaid);
+            store_rel(&g->terms, block);
+            heap_use(v, block);
+        }
+    }
     if (e) {
+        if (deps) heap_free(v, deps);
         gdiscard(v, *index);
         PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for arguments of %zd bytes", len);
         return NULL;
@@ -102,23 +113,26 @@ static int put_local(struct view *v, uint64_t w, int next) {
     return 1;
 }
 
-/* spawn(future, fn, args, where, deps[, code, lasti, label]), args bytes or a Block -> True; None when every slot is taken;
+/* spawn(future, fn, args, where, deps[, code, lasti, label, terms]), args bytes or a Block -> True; None when every slot is taken,
+ * or the coordinator is dead;
  * False when one of deps has been collected since the caller looked.
  * where: 0 the global queue, 1 our ring's tail, 2 our runnext, 3 the global queue without a wake-up (the main G: m0
  * finds it, and nobody else runs yet).
- * code, lasti: the instruction that spawns; label: what the G is called, None: as its function, which has the key fn. */
+ * code, lasti: the instruction that spawns; label: what the G is called, None: as its function, which has the key fn;
+ * terms: None, or bytes (ship.terms). */
 static PyObject *View_spawn(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     struct view *v = &self->v;
-    if (n != 5 && n != 8) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 8 arguments");
+    if (n != 5 && n != 9) return PyErr_Format(PyExc_TypeError, "spawn takes 5 or 9 arguments");
+    if (load_rlx(&self_m(v)->kind) == KIND_CLIENT && has_died(&v->seg->coordinator) > 0) Py_RETURN_NONE;
     if (self->act && act_first(self)) return NULL;
     unsigned long fn = PyLong_AsUnsignedLong(a[1]);
     long where = PyLong_AsLong(a[3]);
     Py_ssize_t ndeps = a[4] == Py_None ? 0 : PyTuple_Size(a[4]);
     uint32_t index, place = 0;
-    if (PyErr_Occurred() || (n == 8 && place_of(self, a[0], (uint32_t)fn, a[5], a[6], a[7], &place))) return NULL;
+    if (PyErr_Occurred() || (n == 9 && place_of(self, a[0], (uint32_t)fn, a[5], a[6], a[7], &place))) return NULL;
     if (ndeps && !still_there(self, a[4], ndeps)) Py_RETURN_FALSE;
-    struct g *g = fill(self, &index, a[2], ndeps);
+    struct g *g = fill(self, &index, a[2], ndeps, n == 9 ? a[8] : Py_None);
     if (!g) {
         if (PyErr_Occurred()) return NULL;
         Py_RETURN_NONE;
@@ -170,7 +184,9 @@ static PyObject *View_ask(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyBool_FromLong(is_ours(self, w) && gask(&self->v, w));
+    int asked = is_ours(self, w) && gask(&self->v, w);
+    if (asked) tell_coordinator(&self->v, w);                 /* who sees to it that it does */
+    return PyBool_FromLong(asked);
 }
 
 static void unpin(View *self, uint32_t index) {
@@ -290,10 +306,7 @@ static PyObject *View_drain(View *self, PyObject *const *a, Py_ssize_t nargs) {
 static PyObject *View_pending(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
-    PyObject *out = PyList_New(0);
-    for (uint32_t i = 0; out && i < self->nslots; i++)
-        if (self->slots[i].future && PyList_Append(out, self->slots[i].future)) Py_CLEAR(out);
-    return out;
+    return pending_futures(self);
 }
 
 static PyObject *View_inbox_empty(View *self, PyObject *none) {

@@ -1,5 +1,7 @@
 /* bind_sysmon.c: the coordinator looks for Ms that block, and takes their Ps. */
 #include "binding.h"
+#include "checkdead.h"
+#include "place.h"
 #include "retake.h"
 #include "sysmon.h"
 
@@ -87,18 +89,33 @@ static PyObject *View_newm_ahead(View *self, PyObject *arg) {
     return PyLong_FromUnsignedLong(n);
 }
 
-/* all_blocked() -> [(goid, function table entry, 0 none)] of what the Ms run, if work waits, a P is idle, every M runs a G
- * without a P and none is left to be made; else []. */
+/* The G that M m runs, for people: (goid, name, for how many seconds). */
+static PyObject *blocked_call(View *self, uint32_t m, uint64_t w, int64_t now) {
+    struct view *v = &self->v;
+    struct g_seen g;
+    gread(v, gword_index(w), &g);
+    uint32_t len = 0;
+    const char *name = place_text(v, PLACE_NAME(g.place), &len);
+    int64_t ns = now - (int64_t)load_rlx(&v->allm[m].since);
+    return Py_BuildValue("(KNd)", (unsigned long long)g.goid, PyUnicode_DecodeUTF8(name ? name : "", (Py_ssize_t)len, "replace"),
+                         ns > 0 ? (double)ns * 1e-9 : 0.0);
+}
+
+/* all_blocked() -> None if no work waits, or there is an M to be had for it.  Else [(goid, name, seconds)] of what the Ms run, if
+ * each runs a G without a P, or waits for Gs of its own, and a P is idle; [] if not. */
 static PyObject *View_all_blocked(View *self, PyObject *none) {
     (void)none;
     CHECK(self);
     struct view *v = &self->v;
+    uint32_t own = 0, max_ms = v->seg->max_ms;
+    if (!work_anywhere(v) || !out_of_ms(v)) Py_RETURN_NONE;
+    for (uint32_t i = 0; i < max_ms; i++) own += MSTATE(atomic_load(&v->allm[i].note)) == M_IDLE;
     PyObject *out = PyList_New(0);
-    if (!stranded(v) || !out_of_ms(v) || ms_without_p(v) < v->seg->max_ms) return out;
-    for (uint32_t i = 0; out && i < v->seg->max_ms; i++) {
+    if (!npidle(v) || ms_without_p(v) + own < max_ms) return out;
+    int64_t now = nanotime();
+    for (uint32_t i = 0; out && i < max_ms; i++) {
         uint64_t w = load_acq(&v->allm[i].curg);
-        struct g *g = &v->allgs[gword_index(w)];
-        if (w && append(out, Py_BuildValue("(KI)", (unsigned long long)g->goid, g->fn))) Py_CLEAR(out);
+        if (w && append(out, blocked_call(self, i, w, now))) Py_CLEAR(out);
     }
     return out;
 }

@@ -66,6 +66,8 @@ typedef struct View {
     long long turn_ns;
     int64_t turn_at;
     uint64_t tick;                    /* rounds of schedule */
+    uint64_t retire_at;               /* how many Gs its slot has run when this M has run its share; 0: there is none */
+    int retire_seen;                  /* it has been asked to end, and has looked around since */
     int awaited;
     struct sysmon *sysmon;            /* the coordinator's, from its first look on */
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
@@ -88,9 +90,12 @@ extern PyObject *names[NNAMES], *finished, *Block_type;
 int usable(View *self);               /* 0, with an exception: closed, or a forked child */
 #define CHECK(self) do { if (!usable(self)) return NULL; } while (0)
 struct slot *slot_of(View *self, uint32_t index);             /* may move the table */
+int retiring(View *self);             /* this M is to end between Gs */
 int take_back_p(View *self);          /* 0: this M holds no P */
 struct p *own_p(View *self);          /* NULL, with an exception: this M holds no P */
 PyObject *word_or_none(uint64_t w);
+PyObject *pending_futures(View *self);
+PyObject *terms_of(struct view *v, struct g *g);              /* bytes, or None */
 void drop_futures(View *self);
 
 /* bind_payload.c */

@@ -74,6 +74,7 @@ static void wake_all(struct view *v, struct waitq *q) {
 
 static void close_locked(struct view *v, struct chan *c) {
     store_rel(&c->closed, 1);
+    KILLPOINT(chan_close_locked);
     wake_all(v, &c->recvq);
     wake_all(v, &c->sendq);
 }
@@ -100,6 +101,7 @@ static int send_locked(struct view *v, struct chan *c, struct elem *e, struct wa
         wait_finish(v, s, WAIT_DONE);
     } else if (tail(c) - head(c) < c->cap) {
         put(v, slot(c, tail(c)), e);
+        KILLPOINT(chan_send_locked);
         advance(c);
     } else {
         return SELECT_BLOCKS;
@@ -116,6 +118,7 @@ static void refill(struct view *v, struct chan *c, struct wake *w) {
     c->moving_tail = tail(c), c->moving_ticket = s->ticket;
     store_rel(&c->moving, sudog_index(v, s) + 1);
     copy(slot(c, tail(c)), &s->elem);
+    KILLPOINT(chan_refill_locked);
     advance(c);
     wait_finish(v, s, WAIT_DONE);
     store_rel(&c->moving, 0);
@@ -138,6 +141,7 @@ static int recv_locked(struct view *v, struct chan *c, struct elem *to, struct w
     if (tail(c) != head(c)) {
         struct elem *from = slot(c, head(c));
         take(v, to, from);
+        KILLPOINT(chan_recv_locked);
         store_rel(&c->head, head(c) + 1);
         from->off = 0;
         refill(v, c, w);
@@ -348,12 +352,14 @@ int chan_select(struct view *v, struct scase *cases, uint32_t n, uint64_t waiter
         return SELECT_NO_ROOM;
     }
     lock_all(v, cases, n, o.lock);
+    KILLPOINT(chan_locked);
     int how = try_all(v, cases, n, o.poll, which, &w);
     if (how == SELECT_BLOCKS && waits) {
         queue_all(v, cases, n, o.lock, is, until);
         how = SELECT_WAITS;
     }
     unlock_all(cases, n, o.lock);
+    KILLPOINT(chan_unlocked);
     if (w.any) wait_wake(v, w.leader, w.waiter);
     if (waits && how != SELECT_WAITS) wait_end(v, is, n ? n : 1);
     free_order(&o);

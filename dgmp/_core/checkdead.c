@@ -39,6 +39,7 @@ static int g_sleeps(struct view *v, uint32_t i) {
     uint32_t why = load_rlx(&v->allgs[i].wait_reason);
     switch (GSTATUS(s)) {
     case G_WAITING: return why != WHY_GOSCHED && why != WHY_PREEMPTED && why != WHY_SLEEP && why != WHY_IO;
+    case G_DEPS: return GATTEMPT(s) == 0;                     /* else it is to be run again */
     case G_ALLOCATED: case G_RUNNABLE: case G_RUNNING: case G_COMPLETING: return 0;
     default: return 1;
     }

@@ -21,6 +21,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "killpoints.h"
+
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free: the segment is shared by processes");
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "32-bit atomics must be lock-free: futexes live in the segment");
 
@@ -123,6 +125,7 @@ struct m {
     au32 bound;                       /* p + 1: it is bound to that P's core, 0 to none; the coordinator, and itself */
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
+    au32 retire;                      /* RETIRE_ASKED: coordinator, it shall end between Gs; RETIRE_WAITS: self, see retire.c */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
@@ -157,8 +160,9 @@ enum { G_DEAD, G_ALLOCATED, G_DEPS, G_RUNNABLE, G_RUNNING, G_WAITING, G_COMPLETI
 #define GM(w) ((uint32_t)((w) >> 48) & 0xfffu)
 #define GATTEMPT(w) ((uint32_t)((w) >> 40) & 0xffu)
 #define GGEN(w) ((w) & GEN_MASK)
+#define MAIN_GOID 1                   /* the first one that is made */
 #define G_CARRIES 0x80000000u         /* in flags: there are shared objects in its arguments or its result */
-#define INLINE_ARGS 96
+#define INLINE_ARGS 88
 #define INLINE_RESULT 72
 
 struct g {
@@ -173,6 +177,7 @@ struct g {
                                        * G_PERMIT: anybody sets it, it clears it */
     au64 dependents;                  /* stack of struct dep offsets; | DEPS_CLOSED once the result is there */
     au64 deps;                        /* offset of its own struct deps block; 0: it waits for nothing */
+    au64 terms;                       /* offset of its struct terms, 0 none; owner, at spawn */
     uint32_t world;                   /* function table entry of what it runs in, 0: what was at boot; owner, at spawn */
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
@@ -187,8 +192,16 @@ enum { WHY_NONE, WHY_GOSCHED, WHY_FUTURE, WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELE
        WHY_LOCK, WHY_PREEMPTED, WHY_OTHER };
 
 /* g.flags: it has been asked to end, and has not been told yet; nothing can wake it any more, and it is to learn that
- * (checkdead.h). */
-enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16 };
+ * (checkdead.h); its time was up, and so it has been asked. */
+enum { G_ASKED = 1, G_TO_RAISE = 2, G_PERMIT = 4, G_DEADLOCKED = 16, G_LATE = 32 };
+
+/* What its owner has said about how a G may fail: these words, then what policy reads of it (ship.terms). */
+struct terms {
+    uint64_t size;                    /* of it all; constant */
+    uint64_t timeout;                 /* ns that it may take each time it runs, 0 any */
+    au64 ends;                        /* when its time is up, 0 never; its M, as it begins */
+    au64 again;                       /* when it is to be run again, 0: it has not failed; whoever has it wait for that */
+};
 
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
@@ -287,7 +300,11 @@ struct sched {
     au32 rescues;                     /* work beside an idle P and nobody coming, at several looks: should stay 0 */
     au32 throws;                      /* broken invariants met; the first message is kept */
     char throw_text[160];
+    au64 limits_at;                   /* coordinator: when it looks next whether a running G's time is up */
     au32 deadlock;                    /* function table entry with what the last G that was deadlocked is to be told */
+#ifdef DGMP_KILLPOINTS
+    au32 killed;                      /* how often kill points have struck */
+#endif
 };
 
 /* Records that processes take and give back; pool.c. */
@@ -299,6 +316,12 @@ struct pool {
     uint32_t owner;                   /* where in a record its owner stands */
 };
 
+#define SAID_BYTES 2048
+struct said {                         /* said.c */
+    au64 n;                           /* bytes that were ever written; the last of them are here */
+    char bytes[SAID_BYTES];
+};
+
 #define MAGIC 0x31706d6764ull         /* "dgmp1" */
 #define VERSION 1
 struct segment {
@@ -308,6 +331,7 @@ struct segment {
     uint32_t nms, max_ms;             /* slots for Ms: allm[0 .. max_ms); clients: [max_ms .. nms) */
     uint32_t nslots, nfns;
     uint64_t allp, allm, allgs, fns;  /* offsets */
+    uint64_t said;                    /* offset of struct said, one for each M */
     uint64_t inbox_cap;
     uint64_t runtime_id;
     au32 ms_made;                      /* by the coordinator, for stats */
@@ -316,6 +340,7 @@ struct segment {
     au32 poller;                      /* m + 1 of the M that runs the async Gs, 0 none: poller.c */
     struct heap heap;
     struct places places;
+    struct lock coordinator;          /* its main thread holds it for life */
     struct pool gfree, objects, sudogs;  /* the slots of Gs; object.c, sudog.c */
     ALIGNED au64 trace;               /* coordinator: the number of the trace that was begun last */
     au64 orphans;                     /* objects that have lost their last holder since, and may be gone with it */
@@ -381,8 +406,11 @@ int lock_init(struct lock *l);
 void lock(struct view *v, struct lock *l);
 int lock_robust(struct view *v, struct lock *l);                /* 1: its last holder died */
 void unlock(struct lock *l);
+void live(struct view *v, struct lock *l);
+int has_died(struct lock *l);                                   /* who called live(); -1: nobody has */
 static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + off; }
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
+static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }
 
 /* note.c */
 int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns);
@@ -428,6 +456,9 @@ int ggrant(struct view *v, uint64_t w);                          /* a permit to 
 int gcas(struct view *v, uint64_t w, uint32_t from, uint32_t to); /* a status change of a G of this M */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len);
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len);
+int gagain(struct view *v, uint64_t w, uint64_t at);            /* G_RUNNING here -> G_RUNNABLE, or G_DEPS until then */
+void tell_coordinator(struct view *v, uint64_t w);              /* of that G: it waits to be run again, or has been asked to end */
+int gdue(struct view *v, uint64_t w);                           /* and on to G_RUNNABLE, by the coordinator */
 int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
 int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
@@ -444,10 +475,17 @@ void gfflush(struct view *v);                                   /* our dead slot
 static inline const char *gresult(struct view *v, struct g *g) {
     return g->result ? at(v, g->result) : g->inline_result;
 }
+static inline struct terms *gterms(struct view *v, struct g *g) {
+    uint64_t off = load_acq(&g->terms);
+    return off ? at(v, off) : NULL;
+}
 static inline const char *gargs(struct view *v, struct g *g) { return g->args ? at(v, g->args) : g->inline_args; }
 
 /* repair.c: the coordinator's, once a process's death is certain */
-uint32_t repair(struct view *v, uint32_t m, const void *how, uint64_t len); /* how: at most 512 bytes */
+void repair(struct view *v, uint32_t m);
+int is_victim(struct view *v, uint32_t dead, uint32_t i);       /* a G that was started on M `dead`, after its repair: */
+int victim_ends(struct view *v, uint32_t dead, uint64_t w, uint32_t kind, const void *data, uint64_t len);
+int victim_again(struct view *v, uint32_t dead, uint64_t w, uint64_t at);
 void mfree(struct view *v, uint32_t m);
 uint32_t adopt(struct view *v, uint32_t m);                     /* collects for a dead owner; its slots still in use */
 
@@ -471,6 +509,7 @@ int wakep(struct view *v);                                      /* 1: an M was w
 int startm(struct view *v, struct p *p, int spinning);          /* as wakep; 0: no M to be had, p is idle again */
 int newm_ahead(struct view *v);                                 /* the coordinator, which then makes it */
 int startm_on(struct view *v, struct p *p, uint32_t m);         /* hand p to parked m; 0: it was not parked */
+int wakem(struct view *v, uint32_t m);                          /* parked m looks around, without a P; 0: it was not parked */
 void wake_self(struct view *v);                                 /* by another thread of an M, which may be parked */
 void want_p(struct view *v, uint32_t m);                        /* for a parked M with ready Gs */
 int become_spinning(struct view *v);                            /* 0: enough Ms spin */
@@ -486,6 +525,16 @@ void sysmon_wake(struct view *v);                               /* there may be 
 int sysmon_sleep(struct view *v);                               /* 1: all is idle, and who takes a P sets the alarm */
 void sysmon_soon(struct view *v);                               /* the caller has published why, and fenced */
 void wake_coordinator(struct view *v);
+
+/* said.c */
+void said_forget(struct view *v);                               /* a new M begins */
+void said_keep(struct view *v, const char *data, uint64_t len);
+uint64_t said_last(struct view *v, uint32_t m, char *to);       /* at most SAID_BYTES */
+
+/* retire.c */
+enum { RETIRE_NONE, RETIRE_ASKED, RETIRE_WAITS };
+void retire_ask(struct view *v, uint32_t m);                    /* the coordinator */
+int retire_wait(struct view *v);                                /* 0: its M had better go on */
 
 /* world.c */
 enum { WORLD_QUIET, WORLD_STATE, WORLD_FILES };

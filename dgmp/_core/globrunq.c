@@ -23,7 +23,9 @@ void globrunqputbatch(struct view *v, const uint64_t *gs, uint32_t n) {
     if (t - load_rlx(&r->head) + n > r->cap) drop_stale(v, r);
     if (t - load_rlx(&r->head) + n > r->cap) throw(v, "the global queue overflowed");
     for (uint32_t i = 0; i < n; i++) store_rlx(lring_cell(v, r, t + i), gs[i]);
+    KILLPOINT(globrunqput_locked);
     store_rel(&r->tail, t + n);
+    KILLPOINT(globrunqput_after);
     unlock(&r->lock);
 }
 
@@ -35,6 +37,7 @@ void globrunqputhead(struct view *v, const uint64_t *gs, uint32_t n) {
     uint64_t h = load_rlx(&r->head) - n;
     if (load_rlx(&r->tail) - h > r->cap) throw(v, "the global queue overflowed");
     for (uint32_t i = 0; i < n; i++) store_rlx(lring_cell(v, r, h + i), gs[i]);
+    KILLPOINT(globrunqputhead_locked);
     store_rel(&r->head, h);
     unlock(&r->lock);
 }
@@ -74,9 +77,12 @@ uint64_t globrunqget(struct view *v, struct p *p, uint32_t max, uint32_t *count)
     store_rlx(&m->intent_n, n - 1);
     store_rlx(&m->intent_extra, 0);
     store_rel(&m->intent, INTENT_RANGE);
+    KILLPOINT(globrunqget_locked);
     store_rel(&r->head, h + n);
+    KILLPOINT(globrunqget_after);
     unlock(&r->lock);
     if (n > 1) store_rel(&p->tail, t + n - 1);
+    KILLPOINT(globrunqget_published);
     store_rel(&m->intent, INTENT_NONE);
     *count = (uint32_t)n;
     return g;

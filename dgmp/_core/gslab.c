@@ -42,7 +42,9 @@ struct g *gfget(struct view *v, uint32_t *index) {
     store_rlx(&g->deps, 0);
     store_rlx(&g->dependents, 0);
     store_rlx(&g->flags, 0);
+    KILLPOINT(gfget_before);
     store_rel(&g->state, GSTATE(G_ALLOCATED, NO_M, 0, GGEN(s)));
+    KILLPOINT(gfget_after);
     if (v->goid_next == v->goid_end) {
         v->goid_next = atomic_fetch_add_explicit(&v->seg->sched.goidgen, GOIDS, memory_order_relaxed) + 1;
         v->goid_end = v->goid_next + GOIDS;
@@ -73,9 +75,11 @@ int gclaim(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     struct m *m = self_m(v);
     uint64_t s = load_acq(&g->state);
+    KILLPOINT(gclaim_before);
     int won = GSTATUS(s) == G_RUNNABLE && GGEN(s) == gword_gen(w) &&
               atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s)));
     if (won) {
+        KILLPOINT(gclaim_after);
         store_rel(&m->curg, w);
         store_rlx(&m->n_executed, load_rlx(&m->n_executed) + 1);
     }
@@ -140,7 +144,9 @@ static void gready_target(struct view *v, uint64_t w) {
     store_rlx(&m->intent_n, 0);
     store_rlx(&m->intent_extra, w);
     store_rel(&m->intent, INTENT_RANGE);
+    KILLPOINT(gready_target_before);
     if (atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)))) {
+        KILLPOINT(gready_target_after);
         globrunqput(v, w);
         wakep(v);
     }
@@ -168,16 +174,22 @@ void gtell(struct view *v, uint32_t index) {
 static void gfinish(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
     uint64_t s = load_rlx(&g->state);
+    KILLPOINT(gfinish_before);
     atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
+    KILLPOINT(gfinish_after);
     if (load_rlx(&self_m(v)->curg) == gword(index, GGEN(s))) store_rel(&self_m(v)->curg, 0);   /* not if it never ran */
     gwake_dependents(v, index);
+    KILLPOINT(gfinish_woken);
     gtell(v, index);
+    KILLPOINT(gfinish_told);
 }
 
 /* Exactly one completion wins: the CAS to G_COMPLETING gives the right to write the result.  Only after its word has been
  * pushed can the owner collect the G, so the slot is ours until then. */
 int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint64_t len) {
+    KILLPOINT(gcomplete_before);
     if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
+    KILLPOINT(gcomplete_after);
     gset_result(v, &v->allgs[gword_index(w)], kind, data, len);
     gfinish(v, gword_index(w));
     return 1;
@@ -186,10 +198,48 @@ int gcomplete(struct view *v, uint64_t w, uint32_t kind, const void *data, uint6
 /* The same with a block that we hold, which is the slot's from here on. */
 int gcomplete_with(struct view *v, uint64_t w, uint32_t kind, uint64_t block, uint64_t len) {
     struct g *g = &v->allgs[gword_index(w)];
+    KILLPOINT(gcomplete_before);
     if (!gcas(v, w, G_RUNNING, G_COMPLETING)) return 0;
+    KILLPOINT(gcomplete_after);
     g->result = block, g->result_len = len, g->result_kind = kind;
     heap_use(v, block);
     gfinish(v, gword_index(w));
+    return 1;
+}
+
+void tell_coordinator(struct view *v, uint64_t w) {
+    inbox_push(v, coordinator_of(v), w);
+    wake_coordinator(v);
+}
+
+/* Our running G is to be run again: it is as if nobody had begun it, but for its attempts.  at: not before then; it waits, as
+ * for another G, and the coordinator makes it runnable.  `popping` names it until it is in somebody's hands. */
+int gagain(struct view *v, uint64_t w, uint64_t at) {
+    struct g *g = &v->allgs[gword_index(w)];
+    struct m *m = self_m(v);
+    uint64_t s = load_acq(&g->state), to = at ? G_DEPS : G_RUNNABLE;
+    if (GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
+    store_rel(&m->popping, w);
+    atomic_fetch_and(&g->flags, G_CARRIES);
+    if (gterms(v, g)) store_rel(&gterms(v, g)->again, at);
+    if (load_rlx(&m->curg) == w) store_rel(&m->curg, 0);
+    KILLPOINT(gagain_before);
+    atomic_store(&g->state, GSTATE(to, NO_M, GATTEMPT(s), GGEN(s)));
+    KILLPOINT(gagain_after);
+    if (at) tell_coordinator(v, w);
+    else globrunqput(v, w), wakep(v);
+    store_rel(&m->popping, 0);
+    return 1;
+}
+
+/* The time has come for one that waits for it.  0: it does not any more. */
+int gdue(struct view *v, uint64_t w) {
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    if (GSTATUS(s) != G_DEPS || GGEN(s) != gword_gen(w)) return 0;
+    if (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, GATTEMPT(s), GGEN(s)))) return 0;
+    globrunqput(v, w);
+    wakep(v);
     return 1;
 }
 
@@ -201,7 +251,9 @@ int gcancel(struct view *v, uint64_t w) {
     uint64_t s = load_acq(&g->state);
     do {
         if ((GSTATUS(s) != G_RUNNABLE && GSTATUS(s) != G_DEPS) || GGEN(s) != gword_gen(w)) return 0;
+        KILLPOINT(gcancel_before);
     } while (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))));
+    KILLPOINT(gcancel_after);
     gset_result(v, g, RESULT_CANCELLED, "", 0);
     gfinish(v, gword_index(w));
     return 1;
@@ -224,6 +276,7 @@ int gwait_for(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     struct deps *deps = at(v, load_rlx(&g->deps));
     for (uint64_t i = 0; i < deps->n; i++) deps->dep[i].target = w;
+    KILLPOINT(gwait_for_before);
     atomic_store(&g->state, GSTATE(G_DEPS, NO_M, 0, gword_gen(w)));
     for (uint64_t i = 0; i < deps->n; i++) {
         struct dep *d = &deps->dep[i];
@@ -237,6 +290,7 @@ int gwait_for(struct view *v, uint64_t w) {
             d->next = top;
         } while (!atomic_compare_exchange_weak(&on->dependents, &top, (uint64_t)((char *)d - (char *)v->seg)));
     }
+    KILLPOINT(gwait_for_linked);
     uint64_t s = atomic_load(&g->state);
     return GSTATUS(s) == G_DEPS && deps_ready(deps) &&
            atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, 0, GGEN(s)));
@@ -253,22 +307,28 @@ int gdone(struct view *v, uint64_t w) {
 int gcollect(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = load_acq(&g->state);
-    return !(w & GWORD_TOKEN) && GSTATUS(s) == G_DONE && GGEN(s) == gword_gen(w) &&
-           atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
+    KILLPOINT(gcollect_before);
+    int won = !(w & GWORD_TOKEN) && GSTATUS(s) == G_DONE && GGEN(s) == gword_gen(w) &&
+              atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
+    KILLPOINT(gcollect_after);
+    return won;
 }
 
 /* Only the owner, or who adopts for it.  The blocks are held while the references go, so that our death loses none. */
 void gclear(struct view *v, uint32_t index) {
     struct g *g = &v->allgs[index];
-    uint64_t s = load_acq(&g->state), blocks[3] = {g->args, g->result, load_rlx(&g->deps)};
-    for (int i = 0; i < 3; i++)
+    uint64_t s = load_acq(&g->state), blocks[4] = {g->args, g->result, load_rlx(&g->deps), load_rlx(&g->terms)};
+    for (int i = 0; i < 4; i++)
         if (blocks[i]) heap_hold(v, blocks[i]);
     int carries = (load_rlx(&g->flags) & G_CARRIES) != 0;
     g->args = g->result = 0;
     store_rlx(&g->deps, 0);
+    store_rlx(&g->terms, 0);
+    KILLPOINT(gclear_before);
     atomic_store(&g->state, GSTATE(G_DEAD, NO_M, 0, GGEN(s) + 1));
+    KILLPOINT(gclear_after);
     if (carries) object_orphaned(v);
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 4; i++)
         if (blocks[i]) heap_free(v, blocks[i]);
     gfput(v, index);
 }

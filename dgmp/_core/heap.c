@@ -70,6 +70,7 @@ static void link(struct view *v, uint64_t off) {
 /* The block is held.  Linked before it is called free. */
 static void give(struct view *v, uint64_t off) {
     link(v, off);
+    KILLPOINT(heap_give_locked);
     store_rel(&block_at(v, off)->state, B_FREE);
 }
 
@@ -82,6 +83,7 @@ static uint64_t split(struct view *v, uint32_t c) {
         uint64_t upper = off + class_size(from - 1);
         store_rlx(&block_at(v, upper)->class, from - 1);
         hold_new(v, block_at(v, upper));
+        KILLPOINT(heap_split_locked);
         store_rel(&block_at(v, off)->class, from - 1);
         give(v, upper);
     }
@@ -109,6 +111,7 @@ static void relink(struct view *v) {
             store_rel(&lower->class, c + 1);
         }
     }
+    KILLPOINT(heap_relink_locked);
     while (n) store_rel(&h->bump, run[--n]);
 }
 
@@ -125,6 +128,7 @@ uint64_t heap_alloc(struct view *v, uint64_t len) {
     if (c < CACHED_CLASSES && v->ncached[c]) return v->cached[c][--v->ncached[c]] + sizeof(struct block);
     lock(v, &h->lock);
     uint64_t off = take(v, c);
+    KILLPOINT(heap_locked);
     if (!off) {
         relink(v);
         off = take(v, c);
@@ -148,6 +152,7 @@ void heap_free(struct view *v, uint64_t payload) {
     struct block *b = block_of(v, payload);
     uint32_t c = load_rlx(&b->class);
     if (load_acq(&b->state) != BWORD(B_HELD, v->self)) throw(v, "heap_free: the block is not held");
+    KILLPOINT(heap_free_before);
     if (load_rlx(&b->shared) && !readers_gone(v, b)) return;
     if (c < CACHED_CLASSES && v->ncached[c] < CACHE) {
         v->cached[c][v->ncached[c]++] = payload - sizeof(struct block);
@@ -272,6 +277,7 @@ static int fn_fill(struct view *v, uint32_t i, uint64_t hash, const void *data, 
     heap_use(v, e->off);
     e->len = len;
     memcpy(at(v, e->off), data, len);
+    KILLPOINT(fn_fill_locked);
     store_rel(&e->hash, hash);
     store_rlx(&self_m(v)->filling, 0);
     return 1;

@@ -13,6 +13,8 @@
  */
 #include "core.h"
 
+#include <errno.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
 
@@ -41,9 +43,24 @@ uint32_t npidle(struct view *v) { return popcount(v->seg->sched.pidle, v->seg->n
 uint32_t nmspinning(struct view *v) { return popcount(v->seg->sched.spinning, v->seg->nprocs); }
 uint32_t nmidle(struct view *v) { return popcount(v->seg->sched.midle, v->seg->max_ms); }
 
+enum { LOST_DESCRIPTORS = 72 };                               /* an M's exit code, as in coordinator/state.py */
+
+/* User code has closed our descriptors: an M that cannot have others made, nor sysmon look, would hang them. */
+static void lost_descriptors(struct view *v) {
+    if (v->self < v->seg->max_ms) _exit(LOST_DESCRIPTORS);
+}
+
+/* Whether fd is no file of user code that has taken the number of ours. */
+static int is_anonymous(int fd) {
+    struct stat st;
+    return fstat(fd, &st) == 0 && (st.st_mode & S_IFMT) == 0;
+}
+
 void wake_coordinator(struct view *v) {
     uint64_t one = 1;
-    if (v->coordinator_fd >= 0 && write(v->coordinator_fd, &one, sizeof one) < 0) return; /* EAGAIN: it is awake */
+    int fd = v->coordinator_fd;
+    if (fd < 0) return;
+    if (!is_anonymous(fd) || (write(fd, &one, sizeof one) < 0 && errno != EAGAIN && errno != EINTR)) lost_descriptors(v);
 }
 
 static uint32_t index_of(struct view *v, struct p *p) { return (uint32_t)(p - v->allp); }
@@ -63,7 +80,9 @@ static int own_take(struct view *v, struct p *p, uint64_t own) {
 
 /* The caller owns p.  Its ring is empty, or there is no M for what lies there. */
 void pidleput(struct view *v, struct p *p) {
+    KILLPOINT(pidleput_before);
     own_set(v, p, P_IDLE, NONE);
+    KILLPOINT(pidleput_after);
     set_bit(v->seg->sched.pidle, index_of(v, p));
 }
 
@@ -72,8 +91,9 @@ static void set_alarm(struct view *v, uint32_t from, uint32_t to, int64_t ns) {
     struct itimerspec alarm = {{0, 0}, {0, ns}};
     fence_sc(&v->seg->sched.pidle[0]);                        /* the other side: sysmon_sleep, sysmon_slow */
     if (atomic_load(&v->seg->sched.sysmonwait) == from &&
-        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &from, to) && v->sysmon_fd >= 0)
-        timerfd_settime(v->sysmon_fd, 0, &alarm, NULL);
+        atomic_compare_exchange_strong(&v->seg->sched.sysmonwait, &from, to) && v->sysmon_fd >= 0 &&
+        timerfd_settime(v->sysmon_fd, 0, &alarm, NULL) < 0)
+        lost_descriptors(v);
 }
 
 void sysmon_wake(struct view *v) { set_alarm(v, SYSMON_ASLEEP, SYSMON_SLOW, ALARM_NS); }
@@ -85,8 +105,10 @@ void sysmon_soon(struct view *v) {
 
 struct p *pidletake(struct view *v, uint32_t i) {
     if (!clear_bit(v->seg->sched.pidle, i)) return NULL;
+    KILLPOINT(pidletake_before);
     uint64_t own = atomic_load(&v->allp[i].own);
     if (OWN_STATE(own) != P_IDLE || !own_take(v, &v->allp[i], own)) return NULL;
+    KILLPOINT(pidletake_after);
     sysmon_wake(v);
     return &v->allp[i];
 }
@@ -120,6 +142,7 @@ struct p *releasep(struct view *v) {
 
 /* Publishes that this M is parked; the caller then looks at its inbox once more (munput if there is something). */
 void mput(struct view *v) {
+    KILLPOINT(mput_before);
     set_bit(v->seg->sched.midle, v->self);
     mput_locked(v);
 }
@@ -128,6 +151,7 @@ void mput(struct view *v) {
 void mput_locked(struct view *v) {
     if (load_rlx(&self_m(v)->p)) throw(v, "stopm holding P %u", load_rlx(&self_m(v)->p) - 1);
     noteclear(v);
+    KILLPOINT(mput_after);
     fence_sc(&self_m(v)->inbox.tail);
 }
 
@@ -143,6 +167,7 @@ struct p *mtake(struct view *v) {
     uint32_t w = load_acq(&self_m(v)->note), p = MARG(w);
     if (MSTATE(w) != M_HANDED) throw(v, "M %u was not woken", v->self);
     atomic_store(&self_m(v)->note, MWORD(M_RUNNING, 0, MLIFE(w)));
+    KILLPOINT(mtake_after);
     if (!p) return NULL;
     acquirep(v, &v->allp[p - 1]);
     return &v->allp[p - 1];
@@ -151,7 +176,9 @@ struct p *mtake(struct view *v) {
 /* m is idle, and wanted by us from here on: its note; 0: it was not idle. */
 static uint32_t mwant(struct view *v, uint32_t m) {
     uint32_t w = atomic_load(&v->allm[m].note), want = MWORD(M_WANTED, v->self, MLIFE(w));
+    KILLPOINT(mwant_before);
     if (MSTATE(w) != M_IDLE || !atomic_compare_exchange_strong(&v->allm[m].note, &w, want)) return 0;
+    KILLPOINT(mwant_after);
     clear_bit(v->seg->sched.midle, m);
     return want;
 }
@@ -180,6 +207,7 @@ static int any_m_parked(struct view *v) {
 static uint32_t mreserve(struct view *v, uint32_t *m) {
     for (*m = 0; *m < v->seg->max_ms; ++*m) {
         uint32_t w = load_rlx(&v->allm[*m].note), starting = MWORD(M_STARTING, v->self, MLIFE(w));
+        KILLPOINT(mreserve_before);
         if (MSTATE(w) == M_FREE && atomic_compare_exchange_strong(&v->allm[*m].note, &w, starting)) return starting;
     }
     return 0;
@@ -195,7 +223,9 @@ int newm_ahead(struct view *v) {
 static int hand_over(struct view *v, struct p *p, uint32_t m, uint32_t note, int spinning) {
     uint32_t i = index_of(v, p);
     if (spinning) set_bit(v->seg->sched.spinning, i);
+    KILLPOINT(hand_over_before);
     uint64_t own = own_set(v, p, P_RUNNING, m);
+    KILLPOINT(hand_over_after);
     if (notewakeup(v, m, note, i + 1)) return 1;
     if (!own_take(v, p, own)) return 1;                       /* its repair was faster, and has given p on */
     clear_bit(v->seg->sched.spinning, i);
@@ -207,13 +237,21 @@ int startm_on(struct view *v, struct p *p, uint32_t m) {
     return note && hand_over(v, p, m, note, 0);
 }
 
+int wakem(struct view *v, uint32_t m) {
+    uint32_t note = mwant(v, m);
+    return note && notewakeup(v, m, note, 0);
+}
+
 /* The caller owns p.  Every M at work and none left to make: p goes idle, the work waits for a running M. */
 int startm(struct view *v, struct p *p, int spinning) {
+    KILLPOINT(startm_before);
     for (uint32_t m, note;;) {
         if ((note = mget(v, &m)) != 0) {
             if (hand_over(v, p, m, note, spinning)) return 1;
         } else if ((note = mreserve(v, &m)) != 0) {
+            KILLPOINT(mreserve_after);
             if (!hand_over(v, p, m, note, spinning)) continue;
+            KILLPOINT(startm_reserved);
             wake_coordinator(v);
             return 1;
         } else {
@@ -227,6 +265,7 @@ int startm(struct view *v, struct p *p, int spinning) {
 /* One more M to look for work, unless one looks already or no P is idle.  The caller has published the work; whoever
  * fails to find an idle P while nobody spins leaves needspinning for the next M about to park (golang/go#45867). */
 int wakep(struct view *v) {
+    KILLPOINT(wakep_before);
     fence_sc(&v->seg->sched.spinning[0]);
     if (nmspinning(v)) return 0;
     struct p *p = pidleget(v);
@@ -240,6 +279,7 @@ int wakep(struct view *v) {
 
 /* Parked M m has started Gs that are ready: it gets an idle P, or a token on the global queue says that it wants one. */
 void want_p(struct view *v, uint32_t m) {
+    KILLPOINT(want_p_before);
     struct p *p = pidleget(v);
     if (p) {
         if (startm_on(v, p, m)) return;
@@ -247,6 +287,7 @@ void want_p(struct view *v, uint32_t m) {
         fence_sc(&v->seg->sched.pidle[0]);
         if (work_anywhere(v)) wakep(v);
     } else if (atomic_exchange(&v->allm[m].token_queued, 1) == 0) {
+        KILLPOINT(want_p_after);
         globrunqput(v, token(m));
         wakep(v);
     }
@@ -264,6 +305,7 @@ static uint32_t held(struct view *v) {
 
 void set_spinning(struct view *v) {
     set_bit(v->seg->sched.spinning, held(v));
+    KILLPOINT(set_spinning_after);
     atomic_store(&v->seg->sched.needspinning, 0);
 }
 
@@ -283,6 +325,7 @@ int become_spinning(struct view *v) {
 void reset_spinning(struct view *v) {
     uint32_t p = held(v);
     if (!clear_bit(v->seg->sched.spinning, p)) throw(v, "reset_spinning: not spinning");
+    KILLPOINT(reset_spinning_after);
     fence_sc(&v->seg->sched.spinning[0]);
 }
 
@@ -315,11 +358,15 @@ void startm_failed(struct view *v, uint32_t m) {
 
 int stranded(struct view *v) { return npidle(v) && work_anywhere(v); }
 
+/* One that is parked for its own Gs alone (mput_locked) is on no list. */
+static int is_to_be_had(struct view *v, uint32_t m) {
+    uint32_t state = MSTATE(atomic_load(&v->allm[m].note));
+    return state == M_FREE || (state == M_IDLE && atomic_load(&v->seg->sched.midle[m / 64]) >> (m % 64) & 1);
+}
+
 int out_of_ms(struct view *v) {
-    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
-        uint32_t state = MSTATE(atomic_load(&v->allm[i].note));
-        if (state == M_FREE || state == M_IDLE) return 0;
-    }
+    for (uint32_t i = 0; i < v->seg->max_ms; i++)
+        if (is_to_be_had(v, i)) return 0;
     return 1;
 }
 

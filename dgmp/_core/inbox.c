@@ -26,6 +26,7 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w) {
     for (;;) {
         t = atomic_load(&b->tail);
         uint64_t free = t / v->seg->inbox_cap;
+        KILLPOINT(inbox_push_before);
         if (atomic_compare_exchange_strong(cell(v, b, t), &free, w)) break;
         if (free & GWORD_FULL) {
             /* signed: if we slept since we read tail, head may be beyond it */
@@ -34,8 +35,10 @@ void inbox_push(struct view *v, uint32_t m, uint64_t w) {
             atomic_compare_exchange_strong(&b->tail, &at_t, t + 1);
         }
     }
+    KILLPOINT(inbox_push_after);
     uint64_t at_t = t;
     atomic_compare_exchange_strong(&b->tail, &at_t, t + 1);
+    KILLPOINT(inbox_push_moved);
     fence_sc(&b->tail);
     if (atomic_load(&b->waiters)) {
         uint64_t want = atomic_load(&b->want);
@@ -63,7 +66,9 @@ void inbox_drop(struct view *v, uint32_t m) {
     struct inbox *b = &v->allm[m].inbox;
     uint64_t h = load_rlx(&b->head), at_h = h;
     if (atomic_load(&b->tail) == h) atomic_compare_exchange_strong(&b->tail, &at_h, h + 1);  /* its producer died */
+    KILLPOINT(inbox_drop_before);
     store_rel(&b->head, h + 1);
+    KILLPOINT(inbox_drop_after);
     store_rel(cell(v, b, h), h / v->seg->inbox_cap + 1);
 }
 

@@ -116,6 +116,14 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
     return (PyObject *)self;
 }
 
+/* Those of ours that have not finished, as a list. */
+PyObject *pending_futures(View *self) {
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < self->nslots; i++)
+        if (self->slots[i].future && PyList_Append(out, self->slots[i].future)) Py_CLEAR(out);
+    return out;
+}
+
 void drop_futures(View *self) {
     struct slot *slots = self->slots;
     uint32_t n = self->nslots;
@@ -156,12 +164,17 @@ static void View_dealloc(View *self) {
     Py_DECREF(type);
 }
 
-/* close(error): every later call raises one like it (not itself: its traceback may lead back to us).  The mapping goes with
- * the object: a thread may still sleep in it. */
+/* close(error) -> the Futures of ours that have not finished.  Every later call raises one like error (not itself: its traceback
+ * may lead back to us).  The mapping goes with the object: a thread may still sleep in it. */
 static PyObject *View_close(View *self, PyObject *error) {
+    PyObject *pending = pending_futures(self);
+    if (!pending) return NULL;
     if (!self->closed) {
         self->closed_text = PyObject_Str(error);
-        if (!self->closed_text) return NULL;
+        if (!self->closed_text) {
+            Py_DECREF(pending);
+            return NULL;
+        }
         self->closed_type = Py_NewRef((PyObject *)Py_TYPE(error));
         if (!self->v.forked) inbox_kick(&self->v, self->v.self);
     }
@@ -170,9 +183,10 @@ static PyObject *View_close(View *self, PyObject *error) {
     self->poll = NULL;
     Py_CLEAR(self->act);
     Py_CLEAR(self->tell);
+    Py_CLEAR(self->codec[C_ENCODE]);                          /* a node's, which refers to us */
     forget_sites(self);
     if (!self->v.forked) drop_futures(self);
-    Py_RETURN_NONE;
+    return pending;
 }
 
 static PyObject *View_get(View *self, void *what) {
@@ -196,6 +210,7 @@ static PyObject *View_get(View *self, void *what) {
     case 14: return PyLong_FromUnsignedLongLong(atomic_load(&v->seg->sched.outputs));
     case 15: return PyLong_FromUnsignedLong(MAX_PS);
     case 16: return PyLong_FromUnsignedLongLong(self->tick);
+    case 17: return PyBool_FromLong(retiring(self));
     default: return PyBool_FromLong(self->woke);
     }
 }
@@ -219,7 +234,7 @@ static PyMethodDef *all_methods(void) {
 static PyGetSetDef getset[] = {GET("nprocs", 0), GET("nps", 1), GET("max_ms", 2), GET("p", 3), GET("id", 4), GET("nslots", 5),
                                GET("runtime_id", 6), GET("npidle", 7), GET("outstanding", 8),
                                GET("woke", 9), GET("bound", 10), GET("bytes_out", 11), GET("heap_size", 12), GET("blocks_out", 13), GET("outputs", 14),
-                               GET("max_ps", 15), GET("tick", 16), {NULL, NULL, NULL, NULL, NULL}};
+                               GET("max_ps", 15), GET("tick", 16), GET("retiring", 17), {NULL, NULL, NULL, NULL, NULL}};
 
 static PyType_Slot slots[] = {{Py_tp_new, View_new},
                               {Py_tp_dealloc, View_dealloc},
@@ -235,10 +250,12 @@ static PyObject *become_subreaper(PyObject *mod, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-/* die_with_parent(): SIGKILL for this process when the thread that is its parent ends. */
-static PyObject *die_with_parent(PyObject *mod, PyObject *none) {
-    (void)mod, (void)none;
-    if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)) return PyErr_SetFromErrno(PyExc_OSError);
+/* when_parent_dies(signal): this process gets it when the thread that is its parent ends. */
+static PyObject *when_parent_dies(PyObject *mod, PyObject *arg) {
+    (void)mod;
+    unsigned long number = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)) return PyErr_SetFromErrno(PyExc_OSError);
     Py_RETURN_NONE;
 }
 
@@ -300,11 +317,23 @@ static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, 
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},
                                   {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, NULL},
                                   {"become_subreaper", become_subreaper, METH_NOARGS, NULL},
-                                  {"die_with_parent", die_with_parent, METH_NOARGS, NULL},
+                                  {"when_parent_dies", when_parent_dies, METH_O, NULL},
                                   {"create", (PyCFunction)(void (*)(void))create, METH_VARARGS | METH_KEYWORDS, NULL},
                                   {NULL, NULL, 0, NULL}};
 static struct PyModuleDef def = {PyModuleDef_HEAD_INIT, "native", "The C11 core of dgmp.", -1, functions,
                                  NULL, NULL, NULL, NULL};
+
+/* Their names, as a tuple; of an ordinary build: (). */
+static PyObject *killpoints(void) {
+    Py_ssize_t n = 0;
+    while (killpoint_names[n]) n++;
+    PyObject *out = PyTuple_New(n);
+    for (Py_ssize_t i = 0; out && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(killpoint_names[i]);
+        if (!name || PyTuple_SetItem(out, i, name)) Py_CLEAR(out);
+    }
+    return out;
+}
 
 PyMODINIT_FUNC PyInit_native(void) {
     static int registered;
@@ -321,6 +350,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
         PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
+        PyModule_AddObject(mod, "KILLPOINTS", killpoints()) ||
         PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||
         PyModule_AddIntConstant(mod, "RESULT_VALUE", RESULT_VALUE) ||

@@ -44,6 +44,7 @@ void noteclear(struct view *v) {
 int notewakeup(struct view *v, uint32_t m, uint32_t word, uint32_t arg) {
     au32 *note = &v->allm[m].note;
     if (!atomic_compare_exchange_strong(note, &word, MWORD(M_HANDED, arg, MLIFE(word)))) return 0;
+    KILLPOINT(notewakeup_after);
     futex_wake(note, 1);
     return 1;
 }

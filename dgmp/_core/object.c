@@ -29,17 +29,16 @@ static struct body *body_at(struct view *v, uint64_t off) { return at(v, (off + 
 
 static int is_live(uint64_t state, uint64_t word) { return OPHASE(state) == O_LIVE && GGEN(state) == gword_gen(word); }
 
-static uint32_t coordinator(struct view *v) { return v->seg->max_ms + 1; }
 
 /* The coordinator is none: its bit is a pin. */
 static int has_holders(struct view *v, struct object *o) {
-    uint32_t c = coordinator(v);
+    uint32_t c = coordinator_of(v);
     for (uint32_t i = 0; i < words(v); i++)
         if (atomic_load(&o->holders[i]) & ~(i == c / 64 ? 1ull << (c % 64) : 0)) return 1;
     return 0;
 }
 static int is_pinned(struct view *v, struct object *o) {
-    uint32_t c = coordinator(v);
+    uint32_t c = coordinator_of(v);
     return (int)(atomic_load(&o->holders[c / 64]) >> (c % 64) & 1);
 }
 static int set_holder(struct object *o, uint32_t m) {         /* 1: it was none */
@@ -83,6 +82,7 @@ void object_publish(struct view *v, uint64_t word) {
     struct object *o = entry(v, gword_index(word));
     uint64_t s = load_rlx(&o->state);
     set_holder(o, v->self);
+    KILLPOINT(object_publish_before);
     atomic_store(&o->state, OSTATE(O_LIVE, OTYPE(s), GGEN(s)));
     store_rel(&o->owner, POOL_SHARED);
 }
@@ -91,6 +91,7 @@ void object_publish(struct view *v, uint64_t word) {
 static void end(struct view *v, uint32_t i) {
     struct object *o = entry(v, i);
     uint64_t s = load_rlx(&o->state), off = o->off;
+    KILLPOINT(object_end_before);
     if (off) {
         if (OPHASE(s) == O_ENDING && types[OTYPE(s)]->end) types[OTYPE(s)]->end(v, body_at(v, off));
         heap_hold(v, off);
@@ -130,12 +131,12 @@ void object_drop(struct view *v, uint64_t word) {
 /* The coordinator: nobody ends it meanwhile.  Its body, or NULL. */
 static struct body *pin(struct view *v, uint32_t i) {
     struct object *o = entry(v, i);
-    set_holder(o, coordinator(v));
+    set_holder(o, coordinator_of(v));
     if (OPHASE(atomic_load(&o->state)) == O_LIVE) return body_at(v, o->off);
-    clear_holder(o, coordinator(v));
+    clear_holder(o, coordinator_of(v));
     return NULL;
 }
-static void unpin(struct view *v, uint32_t i) { clear_holder(entry(v, i), coordinator(v)); }
+static void unpin(struct view *v, uint32_t i) { clear_holder(entry(v, i), coordinator_of(v)); }
 
 /* Our bit, then the look at its phase; who ends it does it in reverse. */
 int object_hold(struct view *v, uint64_t word) {

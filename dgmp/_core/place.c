@@ -23,6 +23,7 @@ static int add(struct view *v, struct text *t, uint64_t hash, const char *text, 
     t->off = used, t->len = len;
     store_rel(&p->used, used + len);
     store_rel(&p->n, n + 1);
+    KILLPOINT(place_locked);
     store_rel(&t->hash, hash);
     return 1;
 }

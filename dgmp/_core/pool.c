@@ -25,6 +25,7 @@ uint32_t pool_take(struct view *v, struct pool *p, uint32_t *is, uint32_t n) {
         for (uint32_t i = 0; i < n; i++) is[i] = (uint32_t)next + i;
         store_rel(&p->next, next + n);
     }
+    KILLPOINT(pool_take_locked);
     for (uint32_t i = 0; i < n; i++) store_rel(owner_of(v, p, is[i]), v->self + 1);
     unlock(&r->lock);
     return n;
@@ -39,6 +40,7 @@ void pool_put(struct view *v, struct pool *p, const uint32_t *is, uint32_t n) {
         store_rel(owner_of(v, p, is[i]), 0);
         store_rlx(lring_cell(v, r, t + i), is[i]);
     }
+    KILLPOINT(pool_put_locked);
     store_rel(&r->tail, t + n);
     unlock(&r->lock);
 }

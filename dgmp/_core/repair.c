@@ -11,16 +11,17 @@
 
 #include <string.h>
 
-#define DEATH_WORDS 64                /* room for how a process died, as the coordinator puts it */
-
 static void requeue(struct view *v, uint64_t w) {
     if (!(w & GWORD_FULL)) return;
     if (w & GWORD_TOKEN) {                                    /* popped, perhaps not handed its P: see requeue_tokens */
         atomic_store(&v->allm[w & 0xffffu].token_queued, 1);
         return;
     }
-    uint64_t s = atomic_load(&v->allgs[gword_index(w)].state);
-    if (GSTATUS(s) == G_RUNNABLE && GGEN(s) == gword_gen(w)) globrunqput(v, w);
+    struct g *g = &v->allgs[gword_index(w)];
+    uint64_t s = atomic_load(&g->state);
+    if (GGEN(s) != gword_gen(w)) return;
+    if (GSTATUS(s) == G_RUNNABLE) globrunqput(v, w);
+    if (GSTATUS(s) == G_DEPS && gterms(v, g) && load_acq(&gterms(v, g)->again)) inbox_push(v, v->self, w);  /* gagain */
 }
 
 static void requeue_moves(struct view *v, struct m *m) {
@@ -90,22 +91,40 @@ static void keep_blocks(struct view *v, struct g *g, uint32_t dead) {
     if (g->args) heap_keep(v, g->args, dead);
     if (g->result) heap_keep(v, g->result, dead);
     if (load_acq(&g->deps)) heap_keep(v, load_acq(&g->deps), dead);
+    if (load_acq(&g->terms)) heap_keep(v, load_acq(&g->terms), dead);
 }
 
-/* Its result says first which G it is, and whether that one ran or was parked as its M died: two words, then `how`. */
-static void end_g(struct view *v, uint32_t i, uint64_t s, const void *how, uint64_t len) {
+int is_victim(struct view *v, uint32_t dead, uint32_t i) {
+    uint64_t s = load_acq(&v->allgs[i].state);
+    return GM(s) == dead && GSTATUS(s) >= G_RUNNING && GSTATUS(s) <= G_COMPLETING;
+}
+
+/* It is ours from here on, as it was before it ran: the dead one may have been writing its result. */
+static uint64_t take_victim(struct view *v, uint32_t dead, uint64_t w) {
+    uint32_t i = gword_index(w);
     struct g *g = &v->allgs[i];
-    uint64_t result[2 + DEATH_WORDS] = {g->goid, GSTATUS(s) != G_WAITING};
-    if (len > 8 * DEATH_WORDS) throw(v, "a death of %llu bytes", (unsigned long long)len);
-    memcpy(&result[2], how, len);
-    atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));
-    uint64_t half_done = g->result;
+    uint64_t s = load_acq(&g->state), half_done = g->result;
+    if (!is_victim(v, dead, i) || GGEN(s) != gword_gen(w)) return 0;
+    s = GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s));
+    atomic_store(&g->state, s);
+    KILLPOINT(repair_end_g);
     g->result = 0;
     if (half_done) heap_hold(v, half_done), heap_free(v, half_done);
-    gset_result(v, g, RESULT_WORKER_DIED, result, 16 + len);
-    atomic_store(&g->state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
-    gwake_dependents(v, i);
-    gtell(v, i);
+    return s;
+}
+
+int victim_ends(struct view *v, uint32_t dead, uint64_t w, uint32_t kind, const void *data, uint64_t len) {
+    uint64_t s = take_victim(v, dead, w);
+    if (!s) return 0;
+    gset_result(v, &v->allgs[gword_index(w)], kind, data, len);
+    atomic_store(&v->allgs[gword_index(w)].state, GSTATE(G_DONE, v->self, GATTEMPT(s), GGEN(s)));
+    gwake_dependents(v, gword_index(w));
+    gtell(v, gword_index(w));
+    return 1;
+}
+
+int victim_again(struct view *v, uint32_t dead, uint64_t w, uint64_t at) {
+    return take_victim(v, dead, w) && gagain(v, w, at);
 }
 
 /* It was done; perhaps not everybody was told.  While we look through the list its owner must not collect it: the CAS
@@ -120,10 +139,9 @@ static void tell_again(struct view *v, uint32_t i, uint64_t s) {
 
 static int unfinished(uint32_t status) { return status != G_DEAD && status != G_COLLECTED; }
 
-/* Gs that ran or were parked there end with `how`.  Of its own Gs those that nobody runs are dropped.  Returns how
- * many Gs were ended. */
-static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64_t len) {
-    uint32_t ended = 0;
+/* What the dead one has left of Gs.  Those that were started there are victims from here on: the coordinator says what
+ * becomes of them (coordinator.deaths). */
+static void settle_gs(struct view *v, uint32_t dead) {
     uint64_t top = load_acq(&v->seg->gfree.next);
     for (uint32_t i = 0; i < top; i++) {
         struct g *g = &v->allgs[i];
@@ -132,11 +150,9 @@ static uint32_t settle_gs(struct view *v, uint32_t dead, const void *how, uint64
         int ran = GM(s) == dead && status >= G_RUNNING && status <= G_DONE, owned = load_acq(&g->owner) == dead + 1;
         if (ran || owned) keep_blocks(v, g, dead);
         if (ran && status == G_DONE) tell_again(v, i, s);
-        else if (ran) end_g(v, i, s, how, len), ended++;
-        else if (owned && (status == G_RUNNABLE || status == G_DEPS || status == G_ALLOCATED))
+        else if (!ran && owned && (status == G_RUNNABLE || status == G_DEPS || status == G_ALLOCATED))
             atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COLLECTED, NO_M, 0, GGEN(s)));
     }
-    return ended;
 }
 
 /* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, those
@@ -158,6 +174,7 @@ uint32_t adopt(struct view *v, uint32_t dead) {
             continue;
         }
         store_rel(&g->owner, v->self + 1);
+        KILLPOINT(adopt_collected);
         if (status == G_COLLECTED) gclear(v, i);
         else gfput(v, i);
     }
@@ -165,20 +182,26 @@ uint32_t adopt(struct view *v, uint32_t dead) {
     return kept;
 }
 
-uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
+void repair(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
     uint32_t w = atomic_load(&m->note);
+    KILLPOINT(repair_before);
     while (!atomic_compare_exchange_weak(&m->note, &w, MWORD(M_DEAD, 0, MLIFE(w) + 1))) continue;
     atomic_fetch_and(&v->seg->sched.midle[dead / 64], ~(1ull << (dead % 64)));
+    KILLPOINT(repair_dead);
     start_the_world(v, dead + 1);
     requeue_moves(v, m);
+    KILLPOINT(repair_requeued);
     atomic_fetch_add(&v->seg->sched.outputs, 1);              /* it may have died before it counted its last packet */
     objects_fix(v);
     sudogs_repair(v, dead);
     objects_forget(v, dead);
-    uint32_t ended = settle_gs(v, dead, how, len);            /* who is told of its death finds free what it held */
+    KILLPOINT(repair_objects);
+    settle_gs(v, dead);
+    KILLPOINT(repair_settled);
     heap_sweep(v, dead);
     gfree_sweep(v);
+    KILLPOINT(repair_swept);
     atomic_store(&m->p, 0);
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
@@ -189,10 +212,11 @@ uint32_t repair(struct view *v, uint32_t dead, const void *how, uint64_t len) {
     atomic_store(&m->token_queued, 0);
     poller_died(v, dead);
     for (uint32_t i = 0; i < v->seg->max_ms; i++) finish_wakeup(v, dead, i);
+    KILLPOINT(repair_woken);
     release_ps(v, dead);
     requeue_tokens(v);
     if (work_anywhere(v)) wakep(v);
-    return ended;
+    KILLPOINT(repair_after);
 }
 
 /* The slot of a dead M of which nothing is left can be reserved again.  All that it had spawned is collected; it may have

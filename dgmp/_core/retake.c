@@ -18,7 +18,9 @@ void entersyscall(struct view *v) {
     uint64_t own = load_acq(&v->allp[p - 1].own), next = OWN(P_SYSCALL, v->self, OWN_SEQ(own) + 1);
     if (OWN_STATE(own) != P_RUNNING || OWN_M(own) != v->self) throw(v, "entersyscall: P %u is not ours", p - 1);
     store_rlx(&m->syscall, next);
+    KILLPOINT(entersyscall_before);
     atomic_store(&v->allp[p - 1].own, next);
+    KILLPOINT(entersyscall_after);
 }
 
 /* P_HELD: the M is in the scheduler and holds its P.  P_LOST: it holds none.  P_FROZEN: the world is stopped. */
@@ -27,7 +29,9 @@ int exitsyscallfast(struct view *v) {
     uint64_t was = load_rlx(&m->syscall), own = was;
     uint32_t p = load_rlx(&m->p);
     if (!was) return p ? P_HELD : P_LOST;
+    KILLPOINT(exitsyscall_before);
     if (atomic_compare_exchange_strong(&v->allp[p - 1].own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(was)))) {
+        KILLPOINT(exitsyscall_after);
         store_rlx(&m->syscall, 0);
         return P_HELD;
     }
@@ -64,15 +68,20 @@ int entersyscallblock(struct view *v) {
 }
 
 int retake(struct view *v, struct p *p, uint64_t own) {
-    return OWN_STATE(own) == P_SYSCALL &&
-           atomic_compare_exchange_strong(&p->own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1));
+    KILLPOINT(retake_before);
+    int won = OWN_STATE(own) == P_SYSCALL &&
+              atomic_compare_exchange_strong(&p->own, &own, OWN(P_RUNNING, v->self, OWN_SEQ(own) + 1));
+    KILLPOINT(retake_after);
+    return won;
 }
 
 /* The caller owns p.  An M is started in every situation in which one that holds p would find work; all but the started Gs of
  * Ms, which ask for a P themselves (want_p). */
 int handoffp(struct view *v, struct p *p) {
+    KILLPOINT(handoffp_before);
     if (work_anywhere(v)) return startm(v, p, 0);
     pidleput(v, p);
+    KILLPOINT(handoffp_idle);
     fence_sc(&v->seg->sched.pidle[0]);
     if (work_anywhere(v)) wakep(v);
     return 1;

@@ -31,11 +31,14 @@ static int runqputslow(struct view *v, struct p *p, uint64_t g, uint64_t h, uint
     if (n != RUNQ_CAP / 2) throw(v, "runqputslow: queue is not full");
     for (uint64_t i = 0; i < n; i++) batch[i] = load_rlx(&p->runq[(h + i) % RUNQ_CAP]);
     intent_begin(v, (uint32_t)(p - v->allp), h, n, g);
+    KILLPOINT(runqputslow_before);
     /* release: our reads of the slots stay before the CAS that gives thieves and us the right to reuse them */
     if (!atomic_compare_exchange_strong_explicit(&p->head, &h, h + n, memory_order_acq_rel, memory_order_acquire))
         return 0;
+    KILLPOINT(runqputslow_after);
     batch[n] = g;
     globrunqputbatch(v, batch, (uint32_t)n + 1);
+    KILLPOINT(runqputslow_put);
     return 1;
 }
 
@@ -47,7 +50,9 @@ void runqput(struct view *v, struct p *p, uint64_t g, int next) {
         uint64_t old = load_acq(&p->runnext);
         do {
             intent_begin(v, (uint32_t)(p - v->allp), 0, 0, old);
+            KILLPOINT(runqput_next_before);
         } while (!atomic_compare_exchange_weak(&p->runnext, &old, g));
+        KILLPOINT(runqput_next_after);
         if (!old) {
             intent_end(v);
             return;
@@ -59,7 +64,9 @@ void runqput(struct view *v, struct p *p, uint64_t g, int next) {
         uint64_t t = load_rlx(&p->tail);
         if (t - h < RUNQ_CAP) {
             store_rlx(&p->runq[t % RUNQ_CAP], g);
+            KILLPOINT(runqput_before);
             store_rel(&p->tail, t + 1);       /* release: makes the slot visible to consumers */
+            KILLPOINT(runqput_after);
             break;
         }
         if (runqputslow(v, p, g, h, t)) break;
@@ -73,7 +80,9 @@ uint64_t runqget(struct view *v, struct p *p, int *inherit) {
     uint64_t next = load_acq(&p->runnext);
     if (next) {
         store_rel(&m->popping, next);
+        KILLPOINT(runqget_next_before);
         if (atomic_compare_exchange_strong(&p->runnext, &next, 0)) {
+            KILLPOINT(runqget_next_after);
             *inherit = 1;
             return next;
         }
@@ -89,8 +98,11 @@ uint64_t runqget_ring(struct view *v, struct p *p) {
         if (t == h) return 0;
         uint64_t g = load_rlx(&p->runq[h % RUNQ_CAP]);
         store_rel(&m->popping, g);
-        if (atomic_compare_exchange_strong_explicit(&p->head, &h, h + 1, memory_order_acq_rel, memory_order_acquire))
+        KILLPOINT(runqget_before);
+        if (atomic_compare_exchange_strong_explicit(&p->head, &h, h + 1, memory_order_acq_rel, memory_order_acquire)) {
+            KILLPOINT(runqget_after);
             return g;
+        }
     }
 }
 
@@ -114,7 +126,9 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
                 }
             store_rlx(&p->runq[t0 % RUNQ_CAP], next);
             intent_begin(v, (uint32_t)(p - v->allp), t0, 1, 0);
+            KILLPOINT(runqsteal_next_before);
             if (!atomic_compare_exchange_strong(&victim->runnext, &next, 0)) continue;
+            KILLPOINT(runqsteal_next_after);
             return 1;
         }
         if (n > RUNQ_CAP / 2) continue;       /* h and t do not belong together */
@@ -122,9 +136,12 @@ static uint32_t runqgrab(struct view *v, struct p *p, struct p *victim, int stea
         for (uint64_t i = 0; i < n; i++)
             store_rlx(&p->runq[(t0 + i) % RUNQ_CAP], load_rlx(&victim->runq[(h + i) % RUNQ_CAP]));
         intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);
+        KILLPOINT(runqsteal_before);
         if (atomic_compare_exchange_strong_explicit(&victim->head, &h, h + n, memory_order_acq_rel,
-                                                    memory_order_acquire))
+                                                    memory_order_acquire)) {
+            KILLPOINT(runqsteal_after);
             return (uint32_t)n;
+        }
     }
 }
 
@@ -142,6 +159,7 @@ uint64_t runqsteal(struct view *v, struct p *p, struct p *victim, int steal_runn
         if (t - load_acq(&p->head) + n >= RUNQ_CAP) throw(v, "runqsteal: runq overflow");
         store_rel(&p->tail, t + n);
     }
+    KILLPOINT(runqsteal_published);
     intent_end(v);
     return g;
 }

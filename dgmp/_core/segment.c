@@ -63,6 +63,7 @@ static uint64_t layout(struct segment *s, const struct config *c) {
     s->asyncq.cells = place(&end, s->asyncq.cap, 8);
     s->allgs = s->gfree.base;
     uint64_t inboxes = place(&end, s->nms, s->inbox_cap * 8);
+    s->said = place(&end, s->max_ms, sizeof(struct said));
     s->places.texts = place(&end, PLACE_TEXTS, sizeof(struct text));
     s->places.bytes = place(&end, PLACE_BYTES, 1);
     s->heap.size = c->heap_size;
@@ -86,6 +87,7 @@ static int try_create(const struct config *c, int fd) {
     if (!e) e = lock_init(&s->asyncq.lock);
     if (!e) e = lock_init(&s->heap.lock);
     if (!e) e = lock_init(&s->places.lock);
+    if (!e) e = lock_init(&s->coordinator);
     if (!e) e = lock_init(&s->objects.ring.lock);
     if (!e) e = lock_init(&s->sudogs.ring.lock);
     atomic_store(&s->heap.bump, s->heap.base);
@@ -153,6 +155,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
 }
 
 void segment_unmap(struct view *v) {
+    killpoints_disarm(v);
     if (v->seg) munmap(v->seg, v->seg->size);
     free(v->free);
     memset(v, 0, sizeof *v);

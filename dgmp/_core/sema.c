@@ -56,6 +56,7 @@ static void hand_over(struct view *v, struct sema *s, struct sudog *w) {
     note_holder(v, s, leader_of(v, w)->waiter);
     s->granting_m = m, s->granting_ticket = w->ticket, s->granting_held = load_rlx(&s->held[m]) + w->wanted;
     store_rel(&s->granting, sudog_index(v, w) + 1);
+    KILLPOINT(sema_grant_locked);
     set_held(s, m, s->granting_held);
     finish(v, w, WAIT_DONE);
     store_rel(&s->granting, 0);
@@ -168,6 +169,7 @@ static int enqueue(struct view *v, struct sema *s, uint32_t queue, uint32_t unit
 int sema_acquire(struct view *v, struct sema *s, uint32_t units, uint64_t waiter, int wait, uint32_t *is) {
     int how = SEMA_BLOCKS;
     object_lock(v, &s->body);
+    KILLPOINT(sema_locked);
     if (first(v, &s->queue)) serve(v, s);                     /* who has given up may stand there still */
     if (!first(v, &s->queue)) {
         if (s->n != SEMA_NO_LIMIT && told(s)) {
@@ -213,6 +215,7 @@ int sema_release(struct view *v, struct sema *s, uint64_t units) {
         object_unlock(&s->body);
         return 0;
     }
+    KILLPOINT(sema_release_locked);
     s->lost -= late, units -= late;
     uint64_t own = load_rlx(&s->held[v->self]);
     if (own >= units) set_held(s, v->self, own - units);
@@ -227,4 +230,16 @@ uint64_t sema_used(struct view *v, struct sema *s) {
     uint64_t used = s->used;
     object_unlock(&s->body);
     return used;
+}
+
+/* Looks without locks: what is ours nobody else takes from us but by releasing it. */
+int semas_held(struct view *v) {
+    for (uint32_t i = 0; i < load_acq(&v->seg->objects.next); i++) {
+        struct object *o = pool_at(v, &v->seg->objects, i);
+        uint64_t s = atomic_load(&o->state);
+        if (OPHASE(s) != O_LIVE || OTYPE(s) != TYPE_SEMA) continue;
+        struct sema *sema = (void *)object_body(v, gword(i, GGEN(s)));
+        if (sema && load_acq(&sema->held[v->self]) && atomic_load(&o->state) == s) return 1;
+    }
+    return 0;
 }

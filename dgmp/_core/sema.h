@@ -38,5 +38,6 @@ int sema_wait_zero(struct view *v, struct sema *s, uint64_t waiter, int wait, ui
 int sema_wait_end(struct view *v, struct sema *s, uint32_t is, int give_up);
 int sema_release(struct view *v, struct sema *s, uint64_t units);  /* 0: so many are not held */
 uint64_t sema_used(struct view *v, struct sema *s);
+int semas_held(struct view *v);                                 /* whether this process has acquired any that it has not released */
 
 #endif

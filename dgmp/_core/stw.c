@@ -20,7 +20,9 @@ void gcstopm(struct view *v) {
 
 int stop_the_world(struct view *v) {
     uint32_t nobody = 0;
-    return atomic_compare_exchange_strong(&v->seg->sched.gcwaiting, &nobody, v->self + 1);
+    if (!atomic_compare_exchange_strong(&v->seg->sched.gcwaiting, &nobody, v->self + 1)) return 0;
+    KILLPOINT(stop_the_world_after);
+    return 1;
 }
 
 /* An idle P's bit stays, and goes when somebody finds that it is wrong (pidletake). */
@@ -40,6 +42,7 @@ static int freeze(struct p *p) {
 int stopped(struct view *v) {
     int all = 1;
     for (uint32_t i = 0; i < v->seg->nprocs; i++) all &= freeze(&v->allp[i]);
+    KILLPOINT(freeze_after);
     return all;
 }
 
@@ -58,6 +61,7 @@ static void thaw(struct view *v, uint32_t i) {
 void start_the_world(struct view *v, uint32_t by) {
     if (atomic_load(&v->seg->sched.gcwaiting) != by) return;
     for (uint32_t i = 0; i < v->seg->nprocs; i++) thaw(v, i);
+    KILLPOINT(thaw_after);
     atomic_store(&v->seg->sched.gcwaiting, 0);
     futex_wake(&v->seg->sched.gcwaiting, 1 << 30);
     if (work_anywhere(v)) wakep(v);
@@ -70,6 +74,7 @@ static void destroy(struct view *v, struct p *p) {
     if (next) batch[n++] = next;
     for (uint64_t i = h; i < t; i++) batch[n++] = load_rlx(&p->runq[i % RUNQ_CAP]);
     if (n) globrunqputhead(v, batch, n);
+    KILLPOINT(procresize_destroyed);
     store_rel(&p->runnext, 0);
     store_rel(&p->head, t);
     atomic_store(&p->own, OWN(P_DEAD, NONE, OWN_SEQ(load_acq(&p->own)) + 1));
@@ -77,5 +82,7 @@ static void destroy(struct view *v, struct p *p) {
 
 void procresize(struct view *v, uint32_t n) {
     for (uint32_t i = v->seg->nprocs; i-- > n;) destroy(v, &v->allp[i]);
+    KILLPOINT(procresize_before);
     atomic_store(&v->seg->nprocs, n);
+    KILLPOINT(procresize_after);
 }

@@ -70,7 +70,9 @@ void wait_end(struct view *v, const uint32_t *is, uint32_t n) {
 
 int wait_cancel(struct view *v, uint32_t leader) {
     uint32_t nobody = 0;
-    return atomic_compare_exchange_strong(&sudog_at(v, leader)->fired, &nobody, FIRED(CANCELLED, v->self));
+    int won = atomic_compare_exchange_strong(&sudog_at(v, leader)->fired, &nobody, FIRED(CANCELLED, v->self));
+    KILLPOINT(wait_cancel_after);
+    return won;
 }
 
 /* queued before the links: it is what counts. */
@@ -99,6 +101,7 @@ struct sudog *waitq_fire(struct view *v, struct waitq *q) {
         struct sudog *s = sudog_at(v, i - 1);
         uint32_t nobody = 0;
         int won = atomic_compare_exchange_strong(&leader_of(v, s)->fired, &nobody, FIRED(s->which, v->self));
+        KILLPOINT(wait_fired_locked);
         waitq_remove(v, q, s);
         if (won) return s;
     }
@@ -125,7 +128,11 @@ void waitq_rebuild(struct view *v, struct waitq *q, uint32_t queue, struct body 
     free(found);
 }
 
-void wait_finish(struct view *v, struct sudog *s, uint32_t how) { atomic_store(&leader_of(v, s)->done, how); }
+void wait_finish(struct view *v, struct sudog *s, uint32_t how) {
+    KILLPOINT(wait_finish_before);
+    atomic_store(&leader_of(v, s)->done, how);
+    KILLPOINT(wait_finish_after);
+}
 
 /* A G of our own M, readied by another of its Gs, need not go through the inbox. */
 static int readied_here(struct view *v, uint64_t w) {

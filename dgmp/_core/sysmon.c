@@ -1,6 +1,6 @@
 /* sysmon.c: looking for Ms that block in user code, and for those that run it without a P (Go: sysmon, retake).
  *
- * An M blocks if its main thread sleeps (state S or D) at two looks and the process has used no CPU time between, all in one
+ * An M blocks if its main thread sleeps (state S or D), or is stopped (T or t), at two looks and the process has used no CPU time between, all in one
  * stretch of user code: the P's word is still the same.  The CPU clock alone is not enough, as the kernel brings it up to date
  * only at its ticks; the state alone is not, as a thread may sleep again and again, or wait for one that works.  The clock is
  * asked first, for it costs 0.3 us and the state 10.  A function that was once seen to block is looked at twice as often, and
@@ -17,14 +17,13 @@
 #include "sysmon.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "process.h"
 #include "retake.h"
 
 #define LOOK_NS 2000000
@@ -49,30 +48,10 @@ void sysmon_free(struct sysmon *s) {
     memset(s, 0, sizeof *s);
 }
 
-/* The CPU time of a process, in ns; -1: it is gone. */
-static int64_t cpu_time(uint32_t pid) {
-    struct timespec t;
-    clockid_t clock = ~(clockid_t)pid * 8 + 2;                /* MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) */
-    return clock_gettime(clock, &t) ? -1 : (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-/* The state of its main thread: R, S, D ...; 0: it is gone. */
-static char state_of(uint32_t pid) {
-    char path[48], text[512];
-    snprintf(path, sizeof path, "/proc/%u/task/%u/stat", pid, pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return 0;
-    ssize_t n = read(fd, text, sizeof text - 1);
-    close(fd);
-    if (n <= 0) return 0;
-    text[n] = 0;
-    const char *end = strrchr(text, ')');                     /* the name before it may hold anything */
-    return end && end[1] ? end[2] : 0;
-}
-
+/* Or is stopped, by whomever. */
 static int sleeps(uint32_t pid) {
-    char state = state_of(pid);
-    return state == 'S' || state == 'D';
+    char state = process_state(pid);
+    return state == 'S' || state == 'D' || state == 'T' || state == 't';
 }
 
 /* The function of the G that M m runs; WHOLE: not known. */
@@ -99,7 +78,7 @@ static int look_at_p(struct view *v, struct sysmon *s, uint32_t i) {
         seen->own = 0;
         return 0;
     }
-    int64_t cpu = cpu_time(pid);
+    int64_t cpu = process_cpu(pid);
     if (own != seen->own || cpu != seen->cpu) {
         int first = own != seen->own;
         seen->own = own, seen->cpu = cpu;
@@ -120,11 +99,11 @@ static int look_at_m(struct view *v, struct sysmon *s, uint32_t m, int64_t now) 
     struct m_seen *seen = &s->ms[m];
     uint32_t pid = load_acq(&v->allm[m].pid);
     uint64_t curg = load_acq(&v->allm[m].curg);
-    int64_t cpu = cpu_time(pid), was = seen->cpu;
+    int64_t cpu = process_cpu(pid), was = seen->cpu;
     int same = curg == seen->curg;
     seen->curg = curg, seen->cpu = cpu;
     if (!same) seen->told = 0;
-    if (!same || cpu == was || (seen->told && now - seen->told < TELL_AGAIN_NS) || state_of(pid) != 'R') return 0;
+    if (!same || cpu == was || (seen->told && now - seen->told < TELL_AGAIN_NS) || process_state(pid) != 'R') return 0;
     seen->told = now;
     return 1;
 }
@@ -158,7 +137,7 @@ static int look_at_g(struct view *v, struct sysmon *s, uint32_t m, int64_t now) 
     uint64_t g = load_acq(&mp->curg), switches = load_rlx(&mp->n_parks) + load_rlx(&mp->n_executed);
     if (now - (int64_t)load_rlx(&mp->since) < SLICE_NS) return 0;
     if (g == seen->g && switches == seen->switches && now - seen->asked < SLICE_NS) return 0;
-    if (state_of(load_acq(&mp->pid)) != 'R') return 0;
+    if (process_state(load_acq(&mp->pid)) != 'R') return 0;
     seen->g = g, seen->switches = switches, seen->asked = now;
     return 1;
 }

@@ -31,12 +31,12 @@ class Codec:
     """Values that the core does not know how to send, to bytes or a Block."""
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        node.view.codec(self.encode, pickle.loads, values.loads, ChanClosed)
+        self.view = node.view
+        self.view.codec(self.encode, pickle.loads, values.loads, ChanClosed)
 
     def encode(self, value: Any) -> bytes | Block:
         data = values.encode(value, f"the message ({type(value).__name__})", "message")
-        return data if isinstance(data, bytes) else self.node.view.pack(data.stream, data.buffers)
+        return data if isinstance(data, bytes) else self.view.pack(data.stream, data.buffers)
 
 
 def codec_of(node: Node) -> None:

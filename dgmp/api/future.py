@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import RESULT_CANCELLED, RESULT_ERROR, RESULT_WORKER_DIED, Block, Handle
-from ..errors import Cancelled, EncodingError, WorkerDied
+from ..errors import Cancelled, EncodingError
 from ..ship import closure, values
 
 if TYPE_CHECKING:
@@ -203,13 +203,10 @@ class Future(Generic[T]):
         if self._node.pending:
             self._node.run_handlers()
 
-    def _worker_died(self, data: bytes) -> WorkerDied:
+    def _worker_died(self, data: bytes) -> BaseException:
         from ..ship import death
 
-        text = death.describe(data, self.name, f", spawned at {self.spawned_at}")
-        error = WorkerDied(f"{text}.  What runs on other Ms goes on; spawn it again if it may run twice.")
-        error.pid, error.exitcode = death.process(data)
-        return error
+        return death.error(data, self.name, f", spawned at {self.spawned_at}")
 
     def result(self, timeout: float | None = None) -> T:
         """Waits for the G and returns what its function returned.
@@ -291,9 +288,11 @@ class Future(Generic[T]):
         """Cancels the G.
 
         One that is queued, or waits for its arguments, ends at once, and so do those that wait for it as an argument.  One
-        that waits in a call of dgmp raises `Cancelled` there, and may clean up, or go on: it is not told again unless cancel is
-        called again.  One that runs is not interrupted: `dgmp.cancelled()` tells it, and the next call of dgmp in which it has
-        to wait, or gosched, raises `Cancelled`.
+        that waits in a call of dgmp raises `Cancelled` there; one that runs, between two bytecodes, also out of `time.sleep`
+        and other calls that a signal interrupts, but not inside of `dgmp.nopreempt()`.  It may clean up in its `finally`
+        blocks, or go on: it is not told again unless cancel is called again, and `dgmp.cancelled()` remembers it.  If it
+        still runs when its grace is over (`spawn`, `Runtime`; 5 seconds), as it is in C code that never returns or will not
+        end, its M is killed and another takes its place.
 
         Returns:
             True: it has ended as cancelled, or has been asked to.  False: it had already ended otherwise.  As in
@@ -309,7 +308,12 @@ class Future(Generic[T]):
 
     def cancelled(self) -> bool:
         """Whether the G was cancelled, and has ended so; never waits."""
-        return self.done() and self._kind == RESULT_CANCELLED
+        if not self.done():
+            return False
+        if self._kind == RESULT_WORKER_DIED:  # of an M that was killed for it
+            self._decode()
+            return isinstance(self._error, Cancelled)
+        return self._kind == RESULT_CANCELLED
 
     def add_done_callback(self, callback: Callable[[Future[T]], Any]) -> None:
         """Calls `callback(future)` once the G has finished; at once if it has.

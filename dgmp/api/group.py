@@ -20,6 +20,8 @@ from . import runtime as api
 from .future import DECODED, PENDING, Future, Listener
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from ..runtime.proc import G
     from .node import Member, Node
 
@@ -161,18 +163,19 @@ class Group:
         return self._add(fn, args, kwargs, None)
 
     def spawn(self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
-              name: str | None = None) -> Future[T]:
+              name: str | None = None, **terms: Unpack[api.Terms]) -> Future[T]:
         """The long form of `go`, as `dgmp.spawn` is."""
-        return self._add(fn, *api.call(args, kwargs, name))
+        return self._add(fn, *api.call(args, kwargs, name), terms)
 
-    def _add(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None) -> Future[T]:
+    def _add(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None,
+             terms: api.Terms | None = None) -> Future[T]:
         gs = self._gs
         if gs is None or self._state != "open":
             raise RuntimeError(f"the Group is {self._state}: it takes Gs only inside of its with block")
         if gs.stopped:
             gs.raised = Cancelled("the Group was cancelled")
             raise gs.raised
-        future: Future[T] = gs.node.go(fn, args, kwargs, name, 3)
+        future: Future[T] = gs.node.go(fn, args, kwargs, name, 3, None, api.say(gs.node, terms) if terms else None)
         gs.live[id(future)] = future
         future.listen().append(gs)
         if future._state != PENDING:

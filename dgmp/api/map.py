@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from .._core import RESULT_ERROR, Block
-from ..errors import EncodingError, TooManyGs
+from ..errors import DgmpError, EncodingError, TooManyGs
 from ..ship import closure, failure, functions, reason, values
 from ..ship.chunk import Failed
 from .future import PENDING, AnyOf, Future
@@ -325,7 +325,10 @@ class Chunks:
             self.node.wait(self.any if self.any_will_do() else self.sent[0], timeout)
         except TimeoutError:
             return False
-        return True
+        except DgmpError:
+            if self.node.gone is None:
+                raise
+        return True  # and if the runtime is gone, that comes in the places of what has not
 
     def stop(self, error: BaseException) -> None:
         """The runtime is gone: what has not been sent never will be."""
@@ -376,6 +379,10 @@ class Chunks:
         except (EncodingError, MemoryError, TooManyGs) as e:
             chunk.count = chunk.count or len(chunk.items)
             chunk.fail(e)
+        except DgmpError:
+            if self.node.gone is None:
+                raise
+            return False  # another thread has just seen that the runtime is gone: see stop
         self.making, chunk.items, chunk.call = None, [], b""
         self.pace.sent(chunk.count, chunk.size)
         if self.source.instant and self.pace.rest == 0:
@@ -438,7 +445,7 @@ def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], 
           depth: int, *, starred: bool = False, ordered: bool = True) -> Iterator[T]:
     """The iterator over fn's results; depth: of the user's frame, as seen from here."""
     if node.gone is not None:
-        raise node.gone
+        raise node.ended()
     node.look_for_changes()
     if not callable(fn):
         raise TypeError(f"map needs a function, not {fn!r}")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
-from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs
+from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .output import Output
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
+ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -67,6 +68,11 @@ def value_of(future: Future[Any]) -> Any:
     return future.result()
 
 
+def nothing() -> bool:
+    """What is left of the coordinator that a Client asks and stops."""
+    return False
+
+
 class Node:
     """What Client and Member share."""
 
@@ -79,6 +85,7 @@ class Node:
         self.view = view
         nodes[view.runtime_id] = self
         self.encoder = closure.Encoder(view)
+        self.terms: dict[Any, bytes | None] = {}  # those that were said last, and their bytes (api.terms)
         self.tabled: dict[bytes, int] = {}  # what maps have put into the function table, and its keys
         self.lock = threading.RLock()
         self.sleepers = 0
@@ -95,12 +102,19 @@ class Node:
         self.run_handlers: Callable[[], None] = lambda: None
         self.stops: dict[int, set[Any]] = {}  # threads that are to raise Cancelled where they wait, and the Groups that want it
 
+    def ended(self) -> BaseException:
+        """What to raise, the runtime being gone; each time another one, as a traceback keeps alive whose frames it has."""
+        import copy
+
+        assert self.gone is not None
+        return copy.copy(self.gone)
+
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
-           where: int | None = None) -> Future[Any]:
+           where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         """Makes a G of the call and queues it."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         self.look_for_changes()
         if not callable(fn):
             raise TypeError(values.no_function(fn))
@@ -123,7 +137,7 @@ class Node:
                 where = self.where
             label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label)):
+            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label, terms)):
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -144,9 +158,9 @@ class Node:
     def send(self, future: Future[Any], key: int, call: bytes | Block) -> bool:
         """Queues a G of a call that has been encoded already, behind the others.  False: there is no room for it now."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if self.view.outstanding >= self.quota or not self.view.spawn(
-                future, key, call, self.behind(), None, future._code, future._lasti, future.name):
+                future, key, call, self.behind(), None, future._code, future._lasti, future.name, None):
             return False
         self.spawned += 1
         return True
@@ -174,7 +188,7 @@ class Node:
             try:
                 if future._state == PENDING and not self.view.cancel(future.word):
                     self.view.ask(future.word)
-            except (RuntimeClosed, CoordinatorDied):  # they have ended with that
+            except ENDED:  # they have ended with that
                 return
 
     def cancel_one(self, future: Future[Any]) -> bool:
@@ -183,7 +197,7 @@ class Node:
             return future.cancelled()
         try:
             placed = self.view.cancel(future.word) or self.view.ask(future.word)
-        except (RuntimeClosed, CoordinatorDied):  # in this moment: it has ended with that
+        except ENDED:  # in this moment: it has ended with that
             return False
         self.collect()
         return placed or future.cancelled()
@@ -235,7 +249,7 @@ class Node:
     def gomaxprocs(self, n: int | None) -> int:
         """See dgmp.gomaxprocs."""
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         try:
             n = 0 if n is None else operator.index(n)
         except TypeError:
@@ -259,7 +273,12 @@ class Node:
         """Finishes the Futures whose Gs have finished.  ours: 1 if the caller is one of the sleepers."""
         if self.gone is not None:
             return
-        n = self.view.drain(self.untold, 0)
+        try:
+            n = self.view.drain(self.untold, 0)
+        except DgmpError:  # another thread has just ended it
+            if self.gone is None:
+                raise
+            return
         if n < 0:
             self.catch_up(-n)
         if n or self.untold:  # an interrupt may have left some untold
@@ -323,7 +342,7 @@ class Node:
                 self.collect(1)
                 if self.view.outstanding:
                     self.look()
-        except (RuntimeClosed, CoordinatorDied, RuntimeError):
+        except (*ENDED, RuntimeError):
             pass
         finally:
             self.sleepers -= 1
@@ -366,6 +385,11 @@ class Node:
                 if future._state == PENDING and time.monotonic_ns() - self.looked > LOOK_NS:
                     self.looked = time.monotonic_ns()
                     self.look(deadline is None)
+        except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
+            if self.gone is None:
+                raise
+            if future._state == PENDING:
+                raise self.gone from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -413,6 +437,7 @@ class Member(Node):
         self.m = m
         m.untold, m.tell, m.kick_sleepers = self.untold, self.tell_all, self.kick_sleepers
         self.pending, self.run_handlers = m.pending, signals.run
+        m.has_timers = self.has_timers
         self.callbacks: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.caller: threading.Thread | None = None
         self.output: Output | None = None
@@ -442,11 +467,11 @@ class Member(Node):
         self.m.world = world
 
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
-           where: int | None = None) -> Future[Any]:
+           where: int | None = None, terms: bytes | None = None) -> Future[Any]:
         if where is None and threading.get_ident() != self.m.thread:
             where = GLOBAL_QUEUE
         try:
-            return super().go(fn, args, kwargs, name, depth + 1, where)
+            return super().go(fn, args, kwargs, name, depth + 1, where, terms)
         finally:
             if self.pending:
                 self.run_handlers()
@@ -505,12 +530,19 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
-        gp.asked = self.view.asked(gp.word) & TO_RAISE != 0
+        if gp.ends and (deadline is None or gp.ends < deadline):
+            deadline = gp.ends
+        gp.asked = m.is_late(gp) or self.view.asked(gp.word) & TO_RAISE != 0
         if (gp.asked or gp.stop) and not waits._state and give_up():
             self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
-                return not give_up()
+                if not give_up():
+                    return True
+                if m.is_late(gp):
+                    gp.asked = True
+                    self.raise_cancelled()
+                return False
             try:
                 m.gopark(waits, deadline, reason, True)
                 if self.pending:
@@ -536,7 +568,7 @@ class Member(Node):
         if gp is None or not self.m.in_g():
             return super().raise_cancelled()
         if gp.asked or not gp.stop:
-            error = Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+            error = self.m.cancellation(gp)
         else:
             error = Cancelled("the Group was cancelled")
             for group in gp.stop:
@@ -570,6 +602,12 @@ class Member(Node):
         else:
             super().collect(ours)
             self.show()
+
+    @staticmethod
+    def has_timers() -> bool:
+        """Whether this process is still to make calls that after_func was asked for."""
+        timers = sys.modules.get("dgmp.api.timers")
+        return timers is not None and timers.any_armed()
 
     def behind(self) -> int:
         return LOCAL_TAIL if threading.get_ident() == self.m.thread else GLOBAL_QUEUE
@@ -615,10 +653,13 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool], output: Output | None) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], stop: Callable[[], object], output: Output | None) -> None:
         super().__init__(view)
         self.alive = alive
+        self.stop = stop
         self.output = output
+        if output is not None:
+            output.ended_by_others = self.look
         self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
         self.look_again = 0  # not before, at what may come from outside
         self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
@@ -678,7 +719,7 @@ class Client(Node):
         if self.gone is None and not self.alive():
             self.end(CoordinatorDied("the runtime's coordinator died; what was pending is lost"))
         if self.gone is not None:
-            raise self.gone
+            raise self.ended()
         if for_ever:
             self.checkdead()
 
@@ -692,14 +733,28 @@ class Client(Node):
 
         deadlock.check(self, done)
 
-    def end(self, error: BaseException) -> None:
-        """No more work: every pending Future ends with error."""
+    def died(self) -> bool:
+        """Whether the coordinator has, though perhaps nobody has noticed."""
         if self.gone is not None:
-            return
+            return True
+        died = self.view.coordinator_died()
+        return not self.alive() if died is None else died
+
+    def end(self, error: BaseException) -> None:
+        """No more work: every pending Future ends with error, and the processes of the runtime end."""
         if self.output is not None:
             self.output.show()
-        pending = self.view.pending()
-        self.gone = error
-        for future in pending:
+        with self.lock:
+            if self.gone is not None:
+                return
+            self.gone = error
+        for future in self.view.close(error):
             future.fail(error)  # type: ignore[attr-defined]
-        self.view.close(error)
+        self.stop()
+        self.forget_runtime()
+
+    def forget_runtime(self) -> None:
+        """No cycle with it: the segment goes with the last that refers to it."""
+        self.alive = self.stop = nothing
+        if self.output is not None:
+            self.output.ended_by_others = nothing

@@ -48,6 +48,7 @@ class Output:
         self.thread: int | None = None
         self.ended = threading.Lock()
         self.waits: Callable[[int], object] = int  # is told when the thread begins to wait for more, and ends: 1, -1
+        self.ended_by_others: Callable[[], object] = int  # is called by the thread when all have ended that could print
         _outputs.add(self)
 
     def start(self) -> None:
@@ -78,6 +79,9 @@ class Output:
                 with contextlib.suppress(BaseException):  # of user code: sys.exit in a handler
                     self.show()
                 time.sleep(PAUSE)  # a G that prints much need not wake us for each line
+        if not self.closed:
+            with contextlib.suppress(BaseException):  # RuntimeClosed, CoordinatorDied; or of user code, in a callback
+                self.ended_by_others()
         self.ended.release()
 
     def show(self) -> bool:

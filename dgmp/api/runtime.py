@@ -15,16 +15,18 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .._core import View, alarm
-from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed
-from ..runtime import boot, nodes
+from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
+from ..runtime import boot, limits, nodes
 from . import interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
+    from typing import Unpack
+
     from ..runtime.proc import G
     from .chan import Chan
     from .future import Future
@@ -48,12 +50,25 @@ class Runtime:
         max_ms: at most so many processes; default 64 + procs.
         pin: True binds each M to the core of the P it holds, False never does.  Default: they are bound when there is a P
             for every core, no CPU quota and no other runtime, and let loose while they have to wait for their core.
+        max_tasks_per_child: an M that has run so many Gs ends, once it has no started G any more and all that it has spawned
+            have ended, and another is made when work needs one.  A chunk of a map is one G.  Default:
+            DGMP_MAX_TASKS_PER_CHILD, else no limit.
+        memory_limit: how much memory an M may take of its own, beside what it shares with others: an M found above it ends
+            between two Gs, as above; one that takes half as much again is killed, and the G that it runs ends with WorkerDied.
+            A number of bytes, a text such as "2GB" or "512 MiB", a fraction of the memory that there is, or both limits:
+            (soft, hard).  Default: DGMP_MEMORY_LIMIT, else no limit.
+        on_worker_death: what becomes of a G whose process dies.  "fail": it ends with WorkerDied, unless it was spawned with
+            `retries`.  "retry": it is run again, up to crash_limit.  "break": the runtime ends, and all Gs with WorkerDied, as
+            concurrent.futures does it.
+        crash_limit: a G is not run again once so many processes have died while it ran.
+        grace: seconds after which a G's process is killed if it runs on after it was cancelled or its timeout has passed; an
+            infinite one: never.
         executable: the Python that its processes run, of this program's version.  Default: DGMP_PYTHON, else
             sys.executable.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
-        TypeError, ValueError: procs, max_ms or pin is of the wrong kind or out of range.
+        TypeError, ValueError: procs, max_ms, pin or a limit is of the wrong kind or out of range.
         OSError: no memory, descriptors or processes for it.
         RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
@@ -66,7 +81,10 @@ class Runtime:
     """
 
     def __init__(self, procs: int | None = None, *, max_ms: int | None = None, pin: bool | None = None,
-                 executable: str | os.PathLike[str] | None = None,
+                 max_tasks_per_child: int | None = None,
+                 memory_limit: int | float | str | tuple[int | float | str, int | float | str] | None = None,
+                 executable: str | os.PathLike[str] | None = None, on_worker_death: str = "fail", crash_limit: int = 3,
+                 grace: float = 5.0,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if _ending:
@@ -74,10 +92,18 @@ class Runtime:
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
+        max_tasks, memory = limits.max_tasks(max_tasks_per_child), limits.memory(memory_limit)
+        if on_worker_death not in ("fail", "retry", "break"):
+            raise ValueError(f'on_worker_death must be "fail", "retry" or "break", not {on_worker_death!r}')
+        from .terms import at_least, grace_of
+
+        failing = {"on_worker_death": on_worker_death, "crash_limit": at_least("crash_limit", crash_limit, 1),
+                   "grace_ns": grace_of(grace)}
         self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
         self._closed = False
         self._closing = threading.RLock()
+        self._stopping = threading.RLock()
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -92,8 +118,9 @@ class Runtime:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 undo.callback(self._stop_coordinator)
                 options = {"foreground": main is not None, "max_ms": view.max_ms,
+                           "max_tasks": max_tasks, "memory": memory,
                            "binding": boot.binding(pin, ncpu, view.nprocs),
-                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | ({"path": path} if path else {})
+                           "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | failing | ({"path": path} if path else {})
                 output = self._start_processes(view, segment, options)
             finally:
                 os.close(segment)
@@ -101,7 +128,7 @@ class Runtime:
             from . import quit
             from .node import Client  # what takes long to import is imported while the others start, too
 
-            self.node: Client = Client(view, self._alive, output if main is None else None)
+            self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
             self.main = self._newproc(main)
             if main is not None:
@@ -168,19 +195,21 @@ class Runtime:
             self._teller.close()
 
     def _alive(self) -> bool:
-        """Whether the coordinator is there; a fatal message of its raises."""
-        if self._socket is None:
+        """Whether the coordinator is there; its last words, if it had any, are what the pending Futures end with."""
+        channel = self._socket
+        if channel is None:
             return False
         try:
-            data = self._socket.recv(1 << 16)
+            data = channel.recv(1 << 16)
         except BlockingIOError:
-            return True
+            return not self.node.view.coordinator_died()
         except OSError:
             return False
         if data:
             import msgpack
 
-            self.node.end(CoordinatorDied(msgpack.unpackb(data)["fatal"]))
+            message = msgpack.unpackb(data)
+            self.node.end(broken(message["broken"]) if "broken" in message else CoordinatorDied(message["fatal"]))
         return False
 
     # ------------------------------------------------------------------ use
@@ -189,9 +218,9 @@ class Runtime:
         return self.node.go(fn, args, kwargs, None, 2)
 
     def spawn(self, fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
-              name: str | None = None) -> Future[T]:
+              name: str | None = None, **terms: Unpack[Terms]) -> Future[T]:
         """As `dgmp.spawn`, on this runtime."""
-        return self.node.go(fn, *call(args, kwargs, name), 2)
+        return self.node.go(fn, *call(args, kwargs, name), 2, None, say(self.node, terms))
 
     def map(self, fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
             buffersize: int | None = None) -> Iterator[T]:
@@ -229,7 +258,7 @@ class Runtime:
         (channels and the like: one that has travelled is counted for a moment after nobody refers to it any more).
         """
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return self.node.stats()
 
     def gomaxprocs(self, n: int | None = None) -> int:
@@ -241,7 +270,7 @@ class Runtime:
         from .snapshot import take
 
         if self.node.gone is not None:
-            raise self.node.gone
+            raise self.node.ended()
         return take(self.node.view)
 
     def send_signal(self, number: int) -> None:
@@ -308,7 +337,7 @@ class Runtime:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
             self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
-            self._stop_coordinator()
+            self._stop_coordinator()  # if another thread has begun to, until it has
             if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
                 self.node.output.close()
         finally:
@@ -317,15 +346,16 @@ class Runtime:
 
     def _stop_coordinator(self) -> None:
         """Everything of the node ends with it; it does when it is told to, or when our end of the socket is closed."""
-        if self._socket is None:
-            return
-        with self._socket:
-            self._send({"close": True})
-            if self._pid and not self._reap(CLOSE_SECONDS):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGKILL)
-                self._reap(CLOSE_SECONDS)
-        self._socket = None
+        with self._stopping:
+            if self._socket is None:
+                return
+            with self._socket:
+                self._send({"close": True})
+                if self._pid and not self._reap(CLOSE_SECONDS):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self._pid, signal.SIGKILL)
+                    self._reap(CLOSE_SECONDS)
+            self._socket = None
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
@@ -378,6 +408,37 @@ def call(args: Any, kwargs: Any, name: Any) -> tuple[tuple[Any, ...], dict[str, 
     return tuple(args), dict(kwargs or {}), name
 
 
+class Terms(TypedDict, total=False):
+    """The further parameters of `spawn`."""
+
+    retries: int
+    retry_on: type[BaseException] | tuple[type[BaseException], ...]
+    backoff: float | Sequence[float]
+    timeout: float | None
+    grace: float | None
+    crash_limit: int | None
+
+
+def broken(how: dict[str, Any]) -> WorkerDied:
+    """For all that a runtime ends with that does not outlive the death of an M."""
+    from ..ship.death import last_lines
+
+    error = WorkerDied(f"an M of this runtime (m{how['m']}, pid {how['pid']}) {how['how']}, and with it the runtime "
+                       f'(on_worker_death="break"){last_lines(how)}')
+    error.stderr = how.get("stderr", "")
+    error.pid, error.exitcode = how["pid"], how["exitcode"]
+    return error
+
+
+def say(at: Node, said: Terms) -> bytes | None:
+    """These, for the core."""
+    if not said:
+        return None
+    from .terms import terms
+
+    return terms(at, **said)
+
+
 _runtimes: set[Runtime] = set()
 _lock = threading.Lock()
 _default: Runtime | None = None
@@ -409,7 +470,7 @@ def node() -> Node:
     if _member is not None:
         return _member
     runtime = _default
-    if runtime is None or runtime.node.gone is not None or runtime._owner != os.getpid():
+    if runtime is None or not runtime.node.view.works():
         runtime = _boot_default()
     return runtime.node
 
@@ -427,8 +488,10 @@ def _boot_default() -> Runtime:
     global _default
     with _lock:
         runtime = _default
-        if runtime is None or runtime.node.gone is not None:
+        if runtime is None or runtime.node.died():
             if runtime is not None:
+                with contextlib.suppress(DgmpError):
+                    runtime.node.look()  # so that what is pending ends with CoordinatorDied
                 runtime.close(cancel=True)  # what its coordinator has left
             runtime = _default = Runtime()
         elif runtime._owner != os.getpid():
@@ -465,24 +528,39 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 
 
 def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
-          name: str | None = None) -> Future[T]:
-    """The long form of `go`.
+          name: str | None = None, **terms: Unpack[Terms]) -> Future[T]:
+    """The long form of `go`, with which one says how the G may fail.
 
     Args:
         fn: the function.
         args: its positional arguments, a tuple or list.
         kwargs: its keyword arguments.
         name: the G's in messages; the function's by default.
+        retries: how often it may be run again after it has failed, at most 200; then, or by default at once, its Future ends
+            with what it failed with.  It may have done some of its work before each failure.
+        retry_on: after which errors: an exception type, or a tuple of such.  Default: WorkerDied, that is when its process
+            dies as it runs or is parked there.  TimeoutError stands for its `timeout` too.
+        backoff: seconds before it is run again: a number, which doubles with each retry up to a minute; or a list or tuple of
+            numbers, for one retry after the other, the last for all that follow.
+        timeout: seconds that it may run, each time, parked or not.  Then it raises `Cancelled`, as by Future.cancel, and its
+            Future ends with TimeoutError.
+        grace: seconds after which its process is killed if it runs on after it was cancelled or its timeout has passed; an
+            infinite one: never.  Default: the Runtime's.
+        crash_limit: it is not run again once so many processes have died while it ran.  Default: the Runtime's, 3.
 
     Raises:
         What `go` raises.
+        TypeError, ValueError: one of these is of the wrong kind or out of range.
 
     Example:
         >>> import dgmp
         >>> dgmp.spawn(int, ("ff",), {"base": 16}, name="parse").result()
         255
+        >>> dgmp.spawn(abs, (-1,), retries=2, retry_on=(dgmp.WorkerDied, OSError), backoff=0.1, timeout=60).result()
+        1
     """
-    return node().go(fn, *call(args, kwargs, name), 2)
+    at = node()
+    return at.go(fn, *call(args, kwargs, name), 2, None, say(at, terms))
 
 
 def map(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
@@ -737,8 +815,8 @@ def gosched() -> None:
 def cancelled() -> bool:
     """Whether the calling G has been asked to end (Go: ctx.Err() != nil, of a context of its own).
 
-    For code that runs long without waiting: a G is told by dgmp.Cancelled only where it waits.  It says so as well after that
-    was raised.  False outside of Gs, and in other threads.
+    For code that may not be interrupted, or goes on after dgmp.Cancelled was raised in it, which it knows as well.  False
+    outside of Gs, and in other threads.
 
     Example:
         >>> import dgmp

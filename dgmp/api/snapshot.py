@@ -18,7 +18,7 @@ from .._core import View
 # Go's words, in the order of the core's numbers.
 G_STATES = ("dead", "idle", "waiting", "runnable", "running", "waiting", "running", "dead", "dead")
 REASONS = ("", "yield", "wait for result", "chan receive", "chan send", "select", "semacquire", "sleep", "IO wait", "lock",
-           "preempted", "wait", "wait for arguments")
+           "preempted", "wait", "wait for arguments", "wait to be run again")
 M_STATES = ("free", "starting", "running", "idle", "idle", "waking", "dead")
 UNKNOWN = "an unknown place"
 
@@ -33,8 +33,9 @@ class GSnapshot:
         state: in Go's words: "runnable", "running", "waiting", "dead" (it has finished, and its result has not been
             collected).
         wait_reason: why it waits, in Go's words where there is one ("chan receive", "select", "sleep", "semacquire",
-            "IO wait", "wait for result", "wait for arguments" if it has not begun); "" if it does not.
-        waited: seconds since it began to wait; None if it does not, or for arguments.
+            "IO wait", "wait for result", "wait for arguments" if it has not begun, "wait to be run again" if it has
+            failed); "" if it does not.
+        waited: seconds since it began to wait; None if it does not, or before it runs.
         spawned_at: file and line; "" if that is not known.
         owner: the process that awaits its result: "client", "m3".
         m: the M on which it runs or ran, to which it is bound once started; None before.

@@ -183,6 +183,11 @@ class Alarms:
 _alarms = Alarms()
 
 
+def any_armed() -> bool:
+    """Whether a call is still to be made from this process."""
+    return bool(_alarms.waiting)
+
+
 def _forget() -> None:
     """In a forked child: the timers are its parent's."""
     global _alarms
@@ -228,7 +233,7 @@ def after_func(seconds: float, fn: Callable[..., Any], /, *args: Any, **kwargs: 
         raise TypeError(values.no_function(fn))
     node = runtime.node()
     if node.gone is not None:
-        raise node.gone
+        raise node.ended()
     timer = Timer(node, *node.encode(call_late, (fn, args, kwargs)), values.describe(fn))
     with _alarms.lock:
         _alarms.start(timer, deadline)

@@ -61,13 +61,18 @@ class Launcher:
     def __init__(self) -> None:
         self.runtime: Any = None
         self.forwarded: set[int] = set()
+        self.children: list[int] = []  # of the program that has become this one by exec
 
     def run(self, procs: int | None, kind: str, target: str, args: list[str]) -> int:
         """Runs the script; returns the exit code, or dies as it did."""
+        from dgmp._core import become_subreaper
         from dgmp.api.runtime import Runtime
-        from dgmp.errors import DgmpError, WorkerDied
+        from dgmp.coordinator.server import children, end_children
+        from dgmp.errors import CoordinatorDied, DgmpError, WorkerDied
         from dgmp.runtime.script import main_script, search_path
 
+        self.children = children()
+        become_subreaper()  # of what the script has started, once the coordinator is not any more
         try:
             for number in FORWARDED:
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -83,6 +88,10 @@ class Launcher:
         except WorkerDied as e:
             self.close()
             return self.died(e.pid, e.exitcode)
+        except CoordinatorDied as e:
+            self.close()
+            end_children(self.children)
+            return fail(str(e))
         except (DgmpError, RuntimeError, ValueError, OSError) as e:
             self.close()
             return fail(str(e))

@@ -1,40 +1,31 @@
-"""What is said when every M blocks: which functions they are in.  Called by state.
-
-Their names are read from the pickles in the function table without running any of it: what is importable is named there.
-"""
+"""What is said when every M blocks: in which calls, of which Gs, and for how long.  Called by state."""
 
 from __future__ import annotations
 
-import pickletools
-from collections import Counter
-from collections.abc import Callable
+MOST = 5  # functions,
+MOST_GS = 3  # and Gs of each
 
-MOST = 5  # names
-
-
-def name_of(pickled: bytes) -> str | None:
-    """The importable callable that a pickle refers to; None: it travels by value."""
-    strings: list[str] = []
-    for opcode, argument, _ in pickletools.genops(pickled):
-        if opcode.name == "STACK_GLOBAL" and len(strings) >= 2:
-            module, name = strings[-2:]
-            return None if module.startswith("cloudpickle") else f"{module}.{name}"
-        if isinstance(argument, str):
-            strings.append(argument)
-    return None
+Call = tuple[int, str, float]
 
 
-def warning(calls: list[tuple[int, int]], function: Callable[[int], bytes]) -> str:
+def warning(calls: list[Call], max_ms: int) -> str:
     """The line for the client's user.
 
     Args:
-        calls: of each M: the goid of what it runs, and the function table entry of that, 0 none.
-        function: gives the pickle in an entry.
+        calls: what the Ms run: the goid, the G's name ("" if it is not known), and for how many seconds.
+        max_ms: how many Ms there are.
     """
-    known = Counter(name for _, key in calls if key and (name := name_of(function(key))))
-    named = [f"{name} ({n})" for name, n in known.most_common(MOST)]
-    rest = len(calls) - sum(n for _, n in known.most_common(MOST))
-    if rest:
-        named.append(f"{rest} other{'s' if rest > 1 else ''}")
-    return (f"dgmp: warning: Gs are waiting, but all {len(calls)} Ms (max_ms) block, in {', '.join(named)}; a larger max_ms, "
-            "or calls that park instead of blocking, would let them run")
+    by_name: dict[str, list[Call]] = {}
+    for call in sorted(calls, key=lambda call: -call[2]):
+        by_name.setdefault(call[1] or "functions without a name", []).append(call)
+    names = sorted(by_name, key=lambda name: -len(by_name[name]))
+    told = [f"{name} ({len(by_name[name])}: {of(by_name[name])})" for name in names[:MOST]]
+    if rest := sum(len(by_name[name]) for name in names[MOST:]):
+        told.append(f"{rest} other{'s' if rest > 1 else ''}")
+    return (f"dgmp: warning: Gs are waiting, but all {max_ms} Ms (max_ms) block, in {', '.join(told)}; a larger max_ms, or "
+            "calls that park instead of blocking, would let them run")
+
+
+def of(calls: list[Call]) -> str:
+    gs = [f"G {goid} for {seconds:.1f} s" for goid, _, seconds in calls[:MOST_GS]]
+    return ", ".join(gs) + (" ..." if len(calls) > MOST_GS else "")

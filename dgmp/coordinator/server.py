@@ -3,8 +3,8 @@
 Started by the client (api.start) with six descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
 sysmon's alarm, a memfd with the boot message, a marshalled dict, and the end of the output channel that it keeps for its Ms
 (api.output); for `dgmp run` also the other end, which is m0's.  On the socket go msgpack messages: {"signal": number}, which
-is for m0, and {"close": true}; back: {"fatal": text}; end of file means the other is gone.  It watches the client by that
-socket and a pidfd, its Ms by pidfds, the zygote by its socket.
+is for m0, and {"close": true}; back: {"fatal": text}, or {"broken": how an M died}; end of file means the other is gone.
+It watches the client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
 die: these it reaps, and ends with the node unless they have made a session of their own.
 """
@@ -18,17 +18,26 @@ import signal
 import socket
 import struct
 import time
+from collections.abc import Collection
 from typing import Any
 
 from .._core import KIND_CLIENT, View, become_subreaper
 from .binding import NAME, Binder, alone, set_affinity, waited
-from .state import Action, Coordinator
+from .memory import Watch, own, resident
+from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
+from .words import Words
 
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
+STOP_SECONDS = 0.2  # longer takes only a process in the middle of a system call that nothing interrupts
 TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; and pid or -errno
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+# What exit codes of ours say; those of user code may be the same.
+REASONS = {FAILED: " (perhaps user code has changed Python's own modules: see its stderr)",
+           LOST_DESCRIPTORS: " (perhaps user code in C has closed the runtime's descriptors)"}
+SAY_MS = 20  # what a message is worth, where the client's stderr is full
 
 
 class Server:
@@ -47,16 +56,23 @@ class Server:
         self.stdio = self.take_stdio()
         self.view = View(SEGMENT_FD, self.boot["max_ms"] + 1, EVENT_FD, ALARM_FD)
         self.view.attach(KIND_CLIENT, self.pid)
-        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"])
+        self.view.be_coordinator()
+        self.state = Coordinator(self.view, self.boot["schedtrace_ns"], time.monotonic_ns(), self.boot["cores"],
+                                 self.boot["on_worker_death"], self.boot["crash_limit"], self.boot["grace_ns"])
+        if boot["memory"]:
+            self.state.memory = Watch(self.view, *boot["memory"], resident, own)
+        self.state.foreground = 0 if boot["foreground"] else -1
         self.binder: Binder | None = None
         if self.boot["binding"] != "never":
             self.binder = Binder(self.view, self.boot["cores"], self.boot["binding"] == "forced", waited, alone, set_affinity)
+        self.words = Words()
+        boot["crashes"] = self.words.fd
         self.poll = select.epoll()
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
         self.has_shower = boot["foreground"]
-        self.exit_text: str | None = None
+        self.last_words: dict[str, Any] | None = None  # to the client
         self.done = False
 
     @staticmethod
@@ -191,7 +207,9 @@ class Server:
             how, exitcode = describe_status(status), os.waitstatus_to_exitcode(status)
         except ChildProcessError:
             how, exitcode = "ended", None
-        self.act([("m_died", m, pid, how, exitcode)])
+        crash = self.words.take(m)
+        self.say(crash)
+        self.act([("m_died", m, pid, how, exitcode, crash)])
         self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions
@@ -219,8 +237,7 @@ class Server:
         elif kind == "zygote":
             self.new_zygote()
         elif kind == "print":
-            with contextlib.suppress(OSError):
-                os.write(self.stdio[2], (action[1] + "\n").encode())
+            self.say((action[1] + "\n").encode())
         elif kind == "preempt":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(action[1], signal.SIGURG)
@@ -230,9 +247,31 @@ class Server:
         elif kind == "bind":
             if self.binder is not None:
                 self.binder.look(time.monotonic_ns())
+        elif kind == "end":
+            self.end_m(*action[1:])
         elif kind == "exit":
-            self.exit_text = action[1]
+            self.last_words = {"fatal": action[1]} if action[1] is not None else None
             self.done = True
+        elif kind == "broken":
+            self.last_words = {"broken": action[1]}
+            self.done = True
+
+    def end_m(self, m: int, pid: int, word: int) -> None:
+        """Kills M m, stopped first: else it might be done with that G by now, and at another."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            deadline = time.monotonic() + STOP_SECONDS
+            while not stopped(pid) and time.monotonic() < deadline:
+                time.sleep(0.0002)
+            os.kill(pid, signal.SIGKILL if self.view.running_word(m) == word else signal.SIGCONT)
+
+    def say(self, text: bytes) -> None:
+        """To the client's stderr, as far as that takes it: nobody may read there, and we have better things to do than wait."""
+        ready = select.poll()
+        ready.register(self.stdio[2], select.POLLOUT)
+        with contextlib.suppress(OSError):
+            while text and ready.poll(SAY_MS):
+                text = text[os.write(self.stdio[2], text[:select.PIPE_BUF]):]
 
     def give_shower(self) -> None:
         """m0 has it: once that closes it, no M waits for somebody to read."""
@@ -268,46 +307,59 @@ class Server:
 
     def end(self) -> None:
         """Everything of the node ends, and is gone when we are."""
-        if self.exit_text is not None:
+        if self.last_words is not None:
             import msgpack
 
             with contextlib.suppress(OSError):
-                self.client.send(msgpack.packb({"fatal": self.exit_text}))
+                self.client.send(msgpack.packb(self.last_words))
         self.view.closing(1)
-        if self.zygote is not None:
-            kill(self.zygote_pid)  # first: it would say that the connection was reset if it has just sent something
-            self.zygote.close()
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
             kill(pid)
-        for pid in {self.zygote_pid, *pids} - {0}:
+        for pid in pids:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-        # What is left are processes that Gs started, ours since their M is gone; and perhaps an M that was forked, unknown
-        # to us, as the zygote died.
-        deadline = time.monotonic() + 0.5
-        while time.monotonic() < deadline:
-            left = [pid for pid in children() if session(pid) == session(0)]
-            for pid in left:
-                kill(pid)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            if not left:
-                break
-            time.sleep(0.001)
+        end_children({self.zygote_pid})  # processes that Gs started, ours since their M is gone
+        end_children()  # the zygote last, as it ends the others if we are killed meanwhile; and an M that it has made since
+
+
+def end_children(spared: Collection[int] = ()) -> None:
+    """Ends what this process is, or has become, the parent of; half a second at most.  What has made a session of its own is
+    left alone."""
+    deadline = time.monotonic() + 0.5
+    while reap() and time.monotonic() < deadline:
+        left = [pid for pid in children() if pid not in spared and session(pid) == session(0)]
+        for pid in left:
+            kill(pid)
+        if not left:
+            return
+        time.sleep(0.001)
+
+
+def reap() -> bool:
+    """Whether there are children that have not ended."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
+
+
+def stopped(pid: int) -> bool:
+    """Whether the process is stopped, or gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"T", b"t", b"Z", b"X")
+    except OSError:
+        return True
 
 
 def children() -> list[int]:
-    """The children of this process that have not ended."""
+    """The children of this process.  One that ends meanwhile may hide another."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    state, parent = file.read().rpartition(b")")[2].split()[:2]
-                if int(parent) == os.getpid() and state != b"Z":
-                    found.append(int(name))
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError), open(f"/proc/self/task/{thread}/children") as file:
+            found += [int(pid) for pid in file.read().split()]
     return found
 
 
@@ -333,7 +385,7 @@ def describe_status(status: int) -> str:
             name = f"signal {number}"
         oom = "; perhaps the system ran out of memory" if number == signal.SIGKILL else ""
         return f"was killed by {name}{oom}"
-    return f"ended with exit code {os.WEXITSTATUS(status)}"
+    return f"ended with exit code {os.WEXITSTATUS(status)}{REASONS.get(os.WEXITSTATUS(status), '')}"
 
 
 def main(boot: dict[str, Any]) -> None:

@@ -7,24 +7,32 @@ notices deaths, and repairs.  sysmon is its tick.  It runs and unpickles no user
 Events (tuples):            Actions (tuples):
   ("wake",)                   ("newm", m)             have the zygote make M m
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
-  ("m_died", m, pid, how, exitcode)
+  ("m_died", m, pid, how, exitcode, what faulthandler said)
   ("zygote_ready",)           ("zygote",)             make a new zygote
-  ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client
+  ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client,
+                              ("broken", death)       or how an M died, and with it this runtime
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
   ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
-  ("tick", ns)                ("preempt", pid)        SIGURG: this M runs user code without a P (runtime.preempt)
-  ("looked", blocked, loose)
+  ("tick", ns)                ("preempt", pid)        SIGURG: this M has something to learn (runtime.preempt)
+  ("looked", blocked, loose)  ("end", m, pid, word)   kill this M if it still runs that G
 """
 
 from __future__ import annotations
 
 import os
+import signal
+import time
 from typing import Any
 
 from .._core import View
 from ..observe.schedtrace import schedtrace_line
+from ..ship.terms import NO_GRACE
+from . import words
+from .deaths import BREAK, FAIL, Deaths
+from .limits import Limits
+from .memory import Watch
 
 Event = tuple[Any, ...]
 Action = tuple[Any, ...]
@@ -38,9 +46,10 @@ TRIM_PACE_NS = 1_000_000  # and then the next
 MANY_ORPHANS = 4096  # shared objects that may have ended: so many, or after so long, it is looked which have
 TRACE_NS = 1_000_000_000
 STILLBORN = 5  # Ms, or zygotes, in a row that died before they did anything: something is wrong with every one
+FAILED = 70  # exit code of an M whose scheduler has failed: user code has changed what it needs, or a bug
+LOST_DESCRIPTORS = 72  # of one that cannot reach the others any more (_core/idle.c)
 NO_ROOM = 71  # exit code of an M that cannot map the segment
 BLOCKED_NS = 1_000_000_000  # so long may all Ms block beside work
-NEVER_NS = 1 << 62
 AHEAD = 4  # Ms that are made before anybody asks for them, while Ms block and work waits
 NO_FORKS = 100  # that often a process could not be made, while there was no M at all
 
@@ -53,11 +62,19 @@ class Coordinator:
         schedtrace_ns: print a line so often; 0: never.
         now: the clock at boot, in ns.
         cores: P i belongs to cores[i % len(cores)].
+        policy, crash_limit: see Deaths.
+        grace_ns: see Limits.
     """
 
-    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None) -> None:
+    def __init__(self, view: View, schedtrace_ns: int = 0, now: int = 0, cores: list[int] | None = None, policy: str = FAIL,
+                 crash_limit: int = 3, grace_ns: int = NO_GRACE) -> None:
         self.view = view
+        self.deaths = Deaths(view, policy, crash_limit)
+        self.limits = Limits(view, self.deaths, grace_ns)
         self.cores = cores or []
+        self.memory: Watch | None = None  # of what the Ms take, if there is a limit
+        self.foreground = -1  # the M that is the program itself (`dgmp run`): it is not replaced
+        self.killed: dict[int, str] = {}  # pid -> why we have killed it
         self.schedtrace_ns = schedtrace_ns
         self.booted = now
         self.last_trace = now
@@ -65,6 +82,7 @@ class Coordinator:
         self.pace = TICK_NS
         self.trim_at: int | None = None  # when free memory goes back to the system
         self.blocked_since: int | None = None  # when all Ms that there may be were first seen to block
+        self.warned = False  # whether that has been said
         self.traced = now  # when it was looked which shared objects have ended
         self.stranded = 0  # looks in a row that found work beside an idle P
         self.no_forks = 0
@@ -87,15 +105,20 @@ class Coordinator:
     def next_tick(self, now: int) -> int | None:
         """How many ns until sysmon wants a tick; None: it sleeps until something happens."""
         wanted = [self.pace] if self.awake or self.no_forks else []
+        wanted += [max(0, self.memory.next_look - now)] if self.awake and self.memory is not None else []
         wanted += [self.bury_pace] if self.dead else []
         wanted += [max(0, self.trim_at - now)] if self.trim_at is not None else []
         wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
+        limit = self.limits.next_look(now)
+        wanted += [limit] if limit is not None else []
         return min(wanted, default=None)
 
     def on_wake(self) -> list[Action]:
-        """Somebody reserved an M, in startm.  When many block, the next will be wanted soon."""
+        """Somebody reserved an M, in startm, or tells us of a G.  When many Ms block, the next will be wanted soon."""
+        now = time.monotonic_ns()
+        self.limits.told(now)
         self.view.newm_ahead(AHEAD)
-        return self.newm()
+        return self.newm() + self.limits.look(now)
 
     def newm(self) -> list[Action]:
         actions: list[Action] = []
@@ -129,21 +152,26 @@ class Coordinator:
         self.closing = True
         return [("exit", f"no process can be made for an M: {os.strerror(errno)}")]
 
-    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None) -> list[Action]:
+    def on_m_died(self, m: int, pid: int, how: str, exitcode: int | None = None, crash: bytes = b"") -> list[Action]:
         if self.ms.get(m) != pid:
             return []
         del self.ms[m]
         lived = self.view.executed(m) > self.executed.pop(m)
         self.stillborn = 0 if lived or "SIGKILL" in how else self.stillborn + 1
+        how = self.killed.pop(pid, how)
         if self.stillborn >= STILLBORN:
             self.closing = True
             if exitcode == NO_ROOM:
                 how = "could not map the runtime's shared memory; perhaps its address space is limited (ulimit -v)"
             return [("exit", f"no M can run: {STILLBORN} in a row ended before they ran anything; the last, pid {pid}, {how}")]
-        import msgpack
-
-        self.view.repair(m, msgpack.packb({"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how,
-                                           "exitcode": exitcode}))
+        death = {"goid": self.view.running(m), "m": m, "pid": pid, "core": self.core(m), "how": how, "exitcode": exitcode}
+        if stderr := words.last(self.view.last_said(m), crash):
+            death["stderr"] = stderr
+        self.view.repair(m)
+        self.deaths.settle(m, death)
+        if self.deaths.policy == BREAK:
+            self.closing = True
+            return [("broken", death)]
         self.dead.add(m)
         self.bury_pace = TICK_NS
         return self.bury() + self.newm()
@@ -155,7 +183,10 @@ class Coordinator:
 
     def bury(self) -> list[Action]:
         """Dead Ms whose last slot is settled become free to be made again."""
+        waits = len(self.dead)
         self.dead = {m for m in self.dead if self.view.adopt(m)}
+        if len(self.dead) < waits and self.view.work_anywhere():  # there may have been no room for an M that it wants
+            self.view.wakep()
         self.bury_pace = min(2 * self.bury_pace, BURY_NS)
         return []
 
@@ -203,7 +234,9 @@ class Coordinator:
         return self.on_tick(now)
 
     def on_tick(self, now: int) -> list[Action]:
-        actions = self.bury()
+        actions = self.bury() + self.limits.look(now)
+        if self.awake and self.memory is not None and now >= self.memory.next_look:
+            actions += self.look_at_memory(self.memory, now)
         if self.awake or self.no_forks:
             actions += self.sysmon(now)
         elif self.trim_at is not None and now >= self.trim_at:
@@ -231,32 +264,47 @@ class Coordinator:
     def sysmon(self, now: int) -> list[Action]:
         """One look (Go: sysmon).  Work beside an idle P, look after look, is seen to; that happens when no process could be
         made, when somebody who was about to wake an M was stopped, and would when a wake-up was lost."""
+        actions: list[Action] = []
         orphans = self.view.orphans()
         if orphans > MANY_ORPHANS or (orphans and now - self.traced > TRACE_NS):
             self.trace(now)
         if self.view.sysmon_sleep():
             self.awake = False
+            if self.memory is not None:  # what the last ones have left
+                actions = self.look_at_memory(self.memory, now)
             if self.view.orphans():
                 self.trace(now)
             self.trim_at = now + TRIM_NS
             self.no_forks = self.stranded = 0
-            return []
+            return actions
         self.stranded = self.view.rescue(self.stranded)
         self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)
         return [("bind",), *self.warn_of_blocking(now)]
 
+    def look_at_memory(self, memory: Watch, now: int) -> list[Action]:
+        """Those that have run nothing yet are left alone: they would be made again and again.  So is the program's own M."""
+        ms = {m: pid for m, pid in self.ms.items() if self.view.executed(m) > self.executed[m] and m != self.foreground}
+        actions: list[Action] = []
+        for m, why in memory.look(now, ms):
+            self.killed[ms[m]] = why
+            actions.append(("signal", ms[m], signal.SIGKILL))
+        return actions
+
     def warn_of_blocking(self, now: int) -> list[Action]:
-        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until
-        something has moved."""
+        """Work waits, and every M that there may be blocks: after a while the client's user is told by what; once, until there
+        is an M for all work again."""
         calls = self.view.all_blocked()
+        if calls is None:
+            self.blocked_since, self.warned = None, False
+            return []
         if not calls:
             self.blocked_since = None
             return []
         if self.blocked_since is None:
             self.blocked_since = now
-        if now - self.blocked_since < BLOCKED_NS:
+        if self.warned or now - self.blocked_since < BLOCKED_NS:
             return []
-        self.blocked_since = now + NEVER_NS
-        from .blocked import warning  # what it needs takes time to import
+        self.warned = True
+        from .blocked import warning
 
-        return [("print", warning(calls, self.view.function))]
+        return [("print", warning(calls, self.view.max_ms))]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from os import sched_setaffinity  # not what user code gets: runtime.undo notes that
 from typing import Any
 
 from .._core import View
@@ -41,7 +42,7 @@ class Affinity:
 
     def set(self, cores: list[int], bound: int) -> None:
         with contextlib.suppress(OSError):  # the set has shrunk since: the kernel knows best
-            os.sched_setaffinity(0, cores)
+            sched_setaffinity(0, cores)
         self.view.set_bound(self.view.id, bound)
 
     def watch_process_starts(self) -> None:

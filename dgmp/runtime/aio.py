@@ -24,9 +24,8 @@ from weakref import WeakSet
 
 from greenlet import getcurrent
 
-from .._core import RESULT_CANCELLED, WHY_IO, stack_address
-from ..errors import Cancelled
-from ..ship import closure, failure, travel
+from .._core import WHY_IO, stack_address
+from ..ship import closure, travel
 from . import report, scope
 from .netpoll import Wait
 from .proc import P_TAKEN
@@ -95,6 +94,9 @@ class Asyncs:
         m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
         self.live[gp.word] = gp, task
+        if gp.ends:
+            timer = self.loop.call_at(gp.ends / 1e9, self.late, gp, context=context)
+            task.add_done_callback(lambda task: timer.cancel(), context=context)
         task.add_done_callback(partial(self.ended, gp), context=context)
         self.began = True
         g = self.g
@@ -112,6 +114,12 @@ class Asyncs:
             self.live[word][1].cancel()
             self.began = True
             self.m.goready(self.g.word)
+
+    def late(self, gp: G) -> None:
+        """gp's time is up."""
+        if gp.word in self.live:
+            self.m.view.be_late(gp.word)
+            self.readied(gp.word)
 
     def running_g(self) -> G:
         return running.get() or self.g
@@ -168,6 +176,8 @@ class Asyncs:
         self.tasks.pop(gp.word, None)
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
+        if m.changes:
+            m.undo(gp)
         if gp.word != self.g.word:
             m.view.finish(gp.word, kind, out, 0)
         elif self.live:
@@ -181,12 +191,11 @@ class Asyncs:
         m = self.m
         try:
             if task.cancelled() and m.view.asked(gp.word):
-                raise Cancelled(f"G {gp.goid} ({gp.name}) was cancelled")
+                raise m.cancellation(gp)
             kind, result = closure.encode_result(task.result(), gp.fn, gp.goid)
             return (kind, result) if isinstance(result, bytes) else m.pack(kind, result)
         except BaseException as e:
-            kind, error = failure.encode_error(e)
-            return (RESULT_CANCELLED if isinstance(e, Cancelled) and m.view.asked(gp.word) else kind), error
+            return m.failed(gp, e)
 
     def give_way(self, wait: bool, timeout: float | None) -> bool:
         """Called in each round of the loop: other Gs of the M run, if they can, and the loop parks if it is to wait.

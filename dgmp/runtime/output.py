@@ -82,6 +82,8 @@ class Stream:
     def send(self, line: Line) -> None:
         what = line.what
         data = b"".join(line) if what & BINARY else "".join(line).encode("utf-8", "surrogatepass")
+        if self.number == STDERR:
+            self.m.view.said(data)
         self.output.send(what, data)
         line.clear()  # after: at the limit of the stack it may not have been sent
 
@@ -217,6 +219,7 @@ class Output:
             self.m.stdout = Text(self.out)
         if self.m.stderr is None:
             self.m.stderr = Text(self.err)
+        sys.stdin = sys.__stdin__ = self.m.stdin  # type: ignore[misc]
         sys.stdout = sys.__stdout__ = self.m.stdout  # type: ignore[misc]
         sys.stderr = sys.__stderr__ = self.m.stderr  # type: ignore[misc]
 

@@ -1,5 +1,6 @@
 """SIGURG in an M: sysmon has something to tell the user code that runs there (Go: preempt_unix.go, doSigPreempt).
 
+A G that has been asked to end, or whose time is up, raises Cancelled where it is.
 An M whose P was taken while its G blocked, and that has come back and works, is one too many: the handler stops it where it
 is, in the middle of the G, until it has a P again.  Nothing of that G is switched away, so it does not matter what it is at.
 In the scheduler the signal is ignored, as the next call of the runtime sees that the P is gone.  SIGURG is Go's choice, for
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+from .proc import ASKED_TO_RAISE
 from .signals import in_policy
 
 if TYPE_CHECKING:
@@ -56,10 +58,23 @@ class Preemption:
 
         signal.signal, signal.getsignal = wrapped_signal, wrapped_getsignal
 
+    def end(self, frame: Any) -> None:
+        """Raises Cancelled, if the interrupted code is that of a G which is to end; a coroutine's is told by its loop."""
+        m, gp = self.m, self.m.curg
+        if gp is None or not m.in_g() or (m.asyncs is not None and gp is m.asyncs.g) or gp.word in m.nopreempt:
+            return
+        if frame.f_globals.get("__name__", "").startswith("dgmp."):  # it raises when it waits, or soon after
+            return
+        if m.is_late(gp) or m.view.asked(gp.word) & ASKED_TO_RAISE:
+            gp.asked = False
+            m.view.told(gp.word)
+            raise m.cancellation(gp)
+
     def arrived(self, number: int, frame: Any) -> None:
         """In the main thread, between any two bytecodes."""
         m = self.m
         if os.getpid() == m.pid and m.curg is not None and not in_policy(frame):
+            self.end(frame)
             if m.view.exitsyscall():
                 m.pinned()
             self.preempt(frame)

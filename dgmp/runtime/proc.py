@@ -43,6 +43,7 @@ from .._core import (
 )
 from ..errors import Cancelled, Deadlock
 from ..ship import closure, functions, travel, values
+from ..ship.terms import Terms
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -72,9 +73,9 @@ MOST_RUNNERS = 1024
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
-NEW_LEVELS, OTHER_WORLD = 2, 4  # flags of View.claim
+NEW_LEVELS, OTHER_WORLD, HAS_TERMS = 2, 4, 8  # flags of View.claim
 TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
-ASKED = 1  # of View.asked
+ASKED, ASKED_TO_RAISE, LATE = 1, 2, 32  # of View.asked
 
 
 NO_CALL = 0, 0, b"", 0, 0
@@ -83,7 +84,7 @@ NO_CALL = 0, 0, b"", 0, 0
 class G:
     """A G as its M sees it: the word that names its slot, and once started the greenlet that holds its stack."""
 
-    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop")
+    __slots__ = ("word", "goid", "fn", "greenlet", "world", "locks", "asked", "stop", "ends")
 
     def __init__(self, claimed: tuple[int, int, bytes | Block, int, int] | None = None) -> None:
         self.fn: Any = claimed  # what View.claim says; later the function
@@ -93,6 +94,7 @@ class G:
         self.locks = 0  # how often it has locked its M
         self.asked = False  # to raise Cancelled, as it went on
         self.stop: set[Any] | None = None  # for whom it is to raise Cancelled, too (api.group)
+        self.ends: int | None = None  # when its time is up, 0 never; None: it has no terms
 
     @property
     def name(self) -> str:
@@ -147,17 +149,25 @@ class M:
         self.lost = False  # our P was taken as user code ran
         self.lockedg: G | None = None  # the only G that this M runs
         self.tainted = False  # such a G has ended: this M ends when nothing needs it any more
-        self.locked = False  # either of these
+        self.retired = False  # it has run its share of Gs, or has grown too large: so does this one, with what it has left
+        self.locked = False  # any of these
+        self.has_timers: Callable[[], bool] = bool  # whether calls are still to be made from here (api.node sets it)
         self.thread = threading.get_ident()
         view.main_is_here()
         self.stdout: Any = sys.stdout  # ours: user code may put others there
         self.stderr: Any = sys.stderr
+        self.stdin: Any = sys.stdin
         self.output: Output | None = None  # what has made them, if the client writes what Gs print
         self.new_levels: Callable[[], object] = view.new_levels  # runtime.logs applies them
         self.pid = os.getpid()
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.run_handlers: Callable[[], None] = self.pending.clear
+        # What Gs have changed in this process: runtime.undo fills it as they do so, and undoes it as they end.
+        self.changes: dict[Any, Any] = {}
+        self.changed: Callable[[Any, Any, Any, Callable[[Any], object]], object] = lambda key, before, after, put: None
+        self.undo: Callable[[G], object] = lambda gp: None
+        self.look_around: Callable[[], object] = lambda: None
         self.untold: list[Any] = []  # Futures that have ended, and whose waiters have not been told
         self.tell: Callable[[], None] = self.untold.clear  # api.node tells them,
         self.kick_sleepers: Callable[[], None] = self.untold.clear  # and other threads of this process that wait
@@ -196,6 +206,8 @@ class M:
         if self.lost:
             self.exitsyscall0()
         while True:
+            if view.retiring and self.may_retire():
+                return self.retire()
             if self.pending:
                 self.run_orphans()
             gp = self.next_of_poller() if self.asyncs is not None else None
@@ -398,7 +410,11 @@ class M:
             gp.locks -= 1
             if not gp.locks:
                 self.lockedg = None
-                self.locked = self.tainted
+                self.locked = self.tainted or self.retired
+
+    def taint(self) -> None:
+        """User code has changed what cannot be undone: as if it had ended in a locked G."""
+        self.tainted = self.locked = True
 
     def stoplockedm(self) -> G:
         """The P goes to others, and this M waits until its own G can go on.  Who readies that gives us a P (Go: stoplockedm,
@@ -421,13 +437,47 @@ class M:
             if self.pending:
                 self.run_orphans()
             mine = self.lockedg in self.ready if self.lockedg is not None else bool(self.ready)
-            if self.lockedg is None and not (self.ready or self.parked or view.outstanding):
-                raise SystemExit
+            if self.lockedg is None and not self.has_gs():
+                return self.end()
             if view.stopm((0,) if mine else (), self.until_timer(), True):
                 if mine:
                     self.pinned()
                     return self.take_ready()
                 view.handoffp(-1)
+
+    # ------------------------------------------------------------------ an M that has done its share
+    def may_retire(self) -> bool:
+        """This M is to end between two Gs (_core/retire.c): whether it takes no fresh ones from here on.  While it has some of
+        its own, or runs the async ones, it may have to."""
+        self.collect()
+        if self.has_gs():
+            return self.asyncs is None and self.view.retire_wait()
+        return not self.is_needed()
+
+    def has_gs(self) -> bool:
+        """Whether there are Gs that only this M can run, or that it has spawned and nobody else can collect."""
+        return bool(self.ready or self.yielded or self.parked or self.view.outstanding)
+
+    def is_needed(self) -> bool:
+        """Whether its end would be felt, though it has no Gs: who has acquired something here may release it elsewhere."""
+        return self.view.semas_held() or self.has_timers()
+
+    def retire(self) -> G:
+        """The P goes to others.  Its own started Gs are run to their ends, then this M ends; when work needs another, that is
+        made."""
+        if self.spinning:
+            self.resetspinning()
+        self.retired = self.locked = True
+        return self.stoplockedm()
+
+    def end(self) -> G:
+        """This M, which has no Gs any more and no P, ends; or it goes on as any other, if it is needed after all."""
+        if self.tainted or not self.is_needed():
+            self.flush()
+            raise SystemExit
+        self.retired = self.locked = False
+        self.stopm()
+        return self.schedule()
 
     def take_ready(self) -> G:
         if self.lockedg is None:
@@ -446,8 +496,9 @@ class M:
 
     def stopm(self) -> None:
         """Parks this M until it is handed a P, which it asks for if it has Gs that can go on.  It never ends for want of work,
-        as in Go: an idle process is cheap."""
+        as in Go: an idle process is cheap.  One that is to retire does."""
         self.flush()
+        self.look_around()
         self.ready.extend(self.yielded)
         self.yielded.clear()
         while True:
@@ -455,6 +506,8 @@ class M:
             self.collect()
             if self.pending:
                 self.run_orphans()
+            if self.view.retiring and not self.has_gs() and not self.is_needed():
+                raise SystemExit
             if self.view.stopm(self.ready, self.until_timer(), False):
                 self.spinning = self.view.is_spinning()
                 self.pinned()
@@ -545,7 +598,7 @@ class M:
         args: Any = None
         kwargs: Any = None
         result: bytes | Large
-        out: bytes | Block
+        out: bytes | Block | int
         objects: Any = None  # in the result: kept until that does it
         gp.fn = None
         if self.async_keys and key in self.async_keys and not self.runs_asyncs():
@@ -563,11 +616,7 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
-            from ..ship import failure  # with what it needs, 3 ms
-
-            kind, out = failure.encode_error(e)
-            if isinstance(e, Cancelled) and self.view.asked(gp.word) & ASKED:
-                kind = RESULT_CANCELLED
+            kind, out = self.failed(gp, e)
         if travel.latest:
             objects = travel.hold(self.view)
         result = b""
@@ -576,11 +625,16 @@ class M:
         if output is not None:
             try:
                 changed = (output.out_lines or output.err_lines
-                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr)
+                           or sys.stdout is not self.stdout or sys.stderr is not self.stderr or sys.stdin is not self.stdin)
             except AttributeError:  # user code has deleted one
                 changed = True
             if changed:
                 output.settle(gp)
+        if self.changes:
+            try:
+                self.undo(gp)
+            except BaseException:  # of a function that traces what is called; Python has dropped that now
+                self.undo(gp)
         try:
             self.lost = not self.view.complete(gp.word, kind, out)
             self.curg = None
@@ -592,6 +646,51 @@ class M:
             if os.getpid() != self.pid:  # user code forked, and its child came back here: it is no M
                 os._exit(0)
             raise
+
+    def cancellation(self, gp: G) -> Cancelled:
+        """What gp is to raise, which was asked to end."""
+        why = "had run for its timeout" if self.view.asked(gp.word) & LATE else "was cancelled"
+        return Cancelled(f"G {gp.goid} ({gp.name}) {why}")
+
+    def is_late(self, gp: G) -> bool:
+        """Whether gp's time is up, which runs; if so, it is asked to end for that."""
+        if not gp.ends or time.monotonic_ns() < gp.ends:
+            return False
+        gp.ends = 0
+        self.view.be_late(gp.word)
+        return True
+
+    def failed(self, gp: G, error: BaseException) -> tuple[int, bytes | int]:
+        """What gp ends with, whose call has raised that: kind and bytes for View.complete; or when it is to be run again."""
+        if os.getpid() != self.pid:
+            self.end_child(error)
+        from ..ship import failure  # with what it needs, 3 ms
+
+        asked = self.view.asked(gp.word)
+        if isinstance(error, Cancelled) and asked & LATE:
+            late = TimeoutError(f"G {gp.goid} ({gp.name}) ran longer than its timeout")
+            late.__cause__ = error
+            error = late
+        elif isinstance(error, Cancelled) and asked & ASKED:
+            return RESULT_CANCELLED, failure.encode_error(error)[1]
+        if gp.ends is not None:
+            _, attempt, said = self.view.terms(gp.word)
+            terms = Terms.unpack(said)
+            if terms.retry_on and attempt <= terms.retries and isinstance(error, self.decoder.errors(terms.retry_on)):
+                return 0, terms.again_at(attempt, time.monotonic_ns())
+        return failure.encode_error(error)
+
+    @staticmethod
+    def end_child(error: BaseException) -> None:
+        """In a child that user code has forked, which is no M: it ends as a program that has raised that."""
+        from . import report, script
+
+        code = 1
+        if isinstance(error, SystemExit):
+            code = script.exit_code(error.code)
+        else:
+            report.uncaught(error)
+        os._exit(code)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:
         """gp's function has made a coroutine: it runs here, or the G goes to the M where they run, to make it there."""
@@ -632,6 +731,8 @@ class M:
 
     def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
         """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & HAS_TERMS:
+            gp.ends = self.view.terms(gp.word)[0]
         if flags & NEW_LEVELS:
             self.new_levels()
         if flags & OTHER_WORLD:

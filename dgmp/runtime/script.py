@@ -26,10 +26,13 @@ LOST_OUTPUT = 120  # the interpreter's exit code when standard output could not 
 def main_script(kind: str, target: str, argv: list[str]) -> int:
     """Runs the script to its very end; returns its exit code."""
     boot.trace(f"runtime.main: running {target}")
+    pid = os.getpid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[:] = [target, *argv]
     code = run(kind, target)
     kept = end()
+    if os.getpid() != pid:  # of a child that the script has forked
+        os._exit(code if kept else LOST_OUTPUT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return code if kept else LOST_OUTPUT
 

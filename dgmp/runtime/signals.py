@@ -4,8 +4,8 @@ Python runs them in the main thread between any two bytecodes: in a G's own code
 an exception would kill the M, and a call of the runtime would meet it half-way through a step.  So an M's signal.signal
 wraps what it is given.  In user code, whoever's, the handler runs at once; in the scheduler it is remembered, and runs in
 the G that installed it when that is back in user code, which it soon is: it is readied.  What a handler raises is raised
-in that G, even if it ran in another's code; when that G is gone, the handler runs between two Gs, and what it raises is
-reported.
+in that G, even if it ran in another's code.  When that G ends its handlers do (runtime.undo); one that is still to run then,
+or that a module has installed, runs between two Gs, and what it raises is reported.
 """
 
 from __future__ import annotations
@@ -92,13 +92,18 @@ class Signals:
         def given(handler: Any) -> Any:
             return handler.function if isinstance(handler, Handler) else handler
 
+        def put_back(number: int, handler: Any) -> None:
+            set_handler(number, handler)
+            self.note(number, handler)
+
         @wraps(set_handler)
         def wrapped_signal(signalnum: Any, handler: Any) -> Any:
             if callable(handler):
                 handler = Handler(self, handler, self.m.curg)
-            before = given(set_handler(signalnum, handler))
+            before = set_handler(signalnum, handler)
             self.note(signalnum, handler)
-            return before
+            self.m.changed(("signal", signalnum), before, handler, lambda handler: put_back(signalnum, handler))
+            return given(before)
 
         @wraps(get_handler)
         def wrapped_getsignal(signalnum: Any) -> Any:

@@ -2,7 +2,8 @@
 runs must find them.
 
 A G's slot names the world in which it was spawned (ship.world).  proc compares that with the one its M is in whenever a G
-starts or goes on, and has the M enter it if it is another.  What Gs themselves change in their M lasts until then.
+starts or goes on, and has the M enter it if it is another.  What Gs themselves change in their M lasts until then, or until
+they end (runtime.undo).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Worlds:
         self.filters = filters  # those that are set
         self.modules = Modules()
         self.parked: Callable[[], list[int]] = list  # the worlds of Gs that are parked here
+        self.entered: Callable[[], None] = lambda: None  # runtime.undo forgets what Gs have changed of it
         try:
             self.home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
@@ -59,6 +61,7 @@ class Worlds:
         self.modules.find_at(new["places"])
         if new["edits"] != self.modules.edits:
             self.modules.enter(new["edits"], lambda: [self.of(x)["edits"] for x in self.parked()])
+        self.entered()
         self.become(index)
 
     def become(self, index: int) -> None:

@@ -159,11 +159,13 @@ class Decoder:
         self.view = view
         self.functions: dict[int, Any] = {}
         self.closures: dict[int, tuple[Any, proof.Proof]] = {}
+        self.retried: dict[int, tuple[type[BaseException], ...]] = {}
 
     def forget(self) -> None:
         """Loads all functions anew: modules that they came from, or refer to, have been dropped."""
         self.functions.clear()
         self.closures.clear()
+        self.retried.clear()
         snapshot.forget()
 
     def function(self, key: int) -> Any:
@@ -185,6 +187,15 @@ class Decoder:
         else:
             fn = self.functions[key] = loaded
         return fn
+
+    def errors(self, key: int) -> tuple[type[BaseException], ...]:
+        """The errors of that key, after which a G is to be run again; none if they cannot be loaded here."""
+        if key not in self.retried:
+            try:
+                self.retried[key] = values.loads(self.view.function(key))
+            except Exception:
+                self.retried[key] = ()
+        return self.retried[key]
 
     def decode_call(self, key: int, data: bytes | Block, deps: list[tuple[int, bytes | Block]] | None) -> tuple[
         Callable[..., Any], tuple[Any, ...], dict[str, Any]

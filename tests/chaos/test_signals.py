@@ -1,5 +1,6 @@
 """Ctrl-C, Ctrl-Z and what Gs leave behind, with real terminals, process groups and orphans."""
 
+import importlib
 import os
 import pty
 import random
@@ -354,19 +355,27 @@ def install(handler):
     return os.getpid()
 
 
+def install_by_import(name):
+    return importlib.import_module(name).pid
+
+
 def handle_alone(number, frame):
     dgmp.go(print, "the handler ran", flush=True)
     dgmp.go(print).result()
 
 
-def test_a_handler_outlives_its_g(capfd):
+def test_a_handler_of_a_module_outlives_the_g_that_imported_it(capfd, tmp_path, monkeypatch):
     """It can do everything but wait, and harm nobody: the M that was idle, and then the G whose code it interrupts."""
+    for name in ("handle_alone", "raise_alarm"):
+        (tmp_path / f"installs_{name}.py").write_text(f"from tests.chaos import test_signals\n"
+                                                      f"pid = test_signals.install(test_signals.{name})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with dgmp.Runtime(procs=1) as rt:
-        pid = rt.go(install, handle_alone).result(10)
+        pid = rt.go(install_by_import, "installs_handle_alone").result(10)
         assert eventually(lambda: rt.stats()["idleprocs"] == 1)
         os.kill(pid, signal.SIGUSR1)
         assert eventually(lambda: "the handler ran" in capfd.readouterr().out)
-        assert rt.go(install, raise_alarm).result(10) == pid
+        assert rt.go(install_by_import, "installs_raise_alarm").result(10) == pid
         busy = rt.go(helpers.busy, 0.2)
         assert eventually(lambda: rt.stats()["idleprocs"] == 0)
         os.kill(pid, signal.SIGUSR1)

@@ -81,13 +81,13 @@ def test_long_lines_of_gs_stay_whole(tmp_path):
 def test_nobody_waits_for_a_reader_that_has_gone(tmp_path):
     """The script has closed the descriptor to which others send what they print."""
     done = run(tmp_path, """
-        import os, dgmp
+        import ctypes, dgmp
         from dgmp.runtime import script
         def say(i):
             for _ in range(5000):
                 print(i, "x" * 100)
             return dgmp.current()["m"]
-        os.close(script.show_output.__self__.ours.fileno())
+        ctypes.CDLL(None).close(script.show_output.__self__.ours.fileno())
         print(len(dgmp.gather(*[dgmp.go(say, i) for i in range(8)])))
         """, options=("--procs", "2"))
     assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, "8", "")

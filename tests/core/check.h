@@ -19,8 +19,14 @@ static _Atomic long checks;
     fprintf(stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); _exit(1); } } while (0)
 #define DONE(name) do { printf("%s: %ld checks passed\n", name, (long)checks); return 0; } while (0)
 
-/* A test that hangs ends by SIGALRM after a minute; its children end with it (fork_child). */
-__attribute__((constructor)) static void watchdog(void) { alarm(60); }
+#ifdef __SANITIZE_ADDRESS__
+#define MOST_SECONDS 600              /* it slows some of them down tenfold */
+#else
+#define MOST_SECONDS 60
+#endif
+
+/* A test that hangs ends by SIGALRM; its children end with it (fork_child). */
+__attribute__((constructor)) static void watchdog(void) { alarm(MOST_SECONDS); }
 
 /* A child that does not outlive the test.  From the main thread only. */
 __attribute__((unused)) static pid_t fork_child(void) {
@@ -106,4 +112,16 @@ __attribute__((unused)) static void meet(_Atomic long *a, long round) {
     for (long i = 0; atomic_load(a) < 2 * round; i++)
         if (i > 200) sched_yield(); else procyield();
 }
+
+/* As the coordinator does it for Gs that are not to be run again: repaired, and the Gs that the dead one has left ended.
+ * Returns how many these were. */
+__attribute__((unused)) static uint32_t buried(struct view *v, uint32_t dead) {
+    uint32_t ended = 0;
+    repair(v, dead);
+    for (uint32_t i = 0; i < load_acq(&v->seg->gfree.next); i++)
+        if (is_victim(v, dead, i))
+            ended += victim_ends(v, dead, gword(i, GGEN(load_acq(&v->allgs[i].state))), RESULT_WORKER_DIED, "died", 4) != 0;
+    return ended;
+}
+
 #endif

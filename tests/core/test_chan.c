@@ -337,11 +337,11 @@ static void test_killed_traders(uint64_t cap, int rounds) {
         uint32_t k = (uint32_t)rand_r(&seed) % 4;
         usleep((unsigned)rand_r(&seed) % 3000);
         kill_child(pids[k]);
-        repair(&coordinator, k + 1, "died", 4);
+        buried(&coordinator, k + 1);
         if ((pids[k] = fork_child()) == 0) trade_for_ever(k + 1, c, d);
     }
     for (uint32_t k = 0; k < 4; k++) kill_child(pids[k]);
-    for (uint32_t k = 0; k < 4; k++) repair(&coordinator, k + 1, "died", 4);
+    for (uint32_t k = 0; k < 4; k++) buried(&coordinator, k + 1);
     uint64_t x;
     CHECK(!c->recvq.first && !c->sendq.first && !d->recvq.first && !d->sendq.first);
     while (try_recv(&main_view, c, &x) == SELECT_DONE || try_recv(&main_view, d, &x) == SELECT_DONE) continue;

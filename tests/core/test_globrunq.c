@@ -49,6 +49,7 @@ static void full_of_stale_words(void) {
     globrunqputbatch(&v, (uint64_t[]){w, w}, 2);
     CHECK(globrunqsize(&v) == 2 && globrunqget(&v, p, 1, &n) == w && globrunqget(&v, p, 1, &n) == w);
     CHECK(load_rlx(&v.allm[0].popping) == w && load_rlx(&g->state) == GSTATE(G_RUNNABLE, NO_M, 0, gword_gen(w)));
+    segment_unmap(&v);
 }
 
 int main(void) {

@@ -93,7 +93,7 @@ int main(void) {
     mput(&parker);
     uint32_t late = MWORD(M_WANTED, 0, MLIFE(parker.allm[1].note));
     atomic_store(&parker.allm[1].note, late);
-    repair(&submitter, 1, "", 0);
+    buried(&submitter, 1);
     CHECK(!notewakeup(&submitter, 1, late, 2) && npidle(&submitter) == 1);
     struct p *p = pidleget(&submitter);
     CHECK(startm_on(&submitter, p, 1) == 0 && startm(&submitter, p, 0) == 0 && npidle(&submitter) == 1);

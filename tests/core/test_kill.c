@@ -93,6 +93,18 @@ static void before_complete(void) {
 }
 static void complete(void) { CHECK(gcomplete(&m0, w[0], RESULT_VALUE, big, sizeof big)); }
 
+/* Its run is over, and it is to be run again: now, or when its time has come. */
+static void before_again(void) {
+    w[0] = spawn(&client, 0);
+    struct g *g = &client.allgs[gword_index(w[0])];
+    g->terms = heap_alloc(&client, sizeof(struct terms));
+    memset(at(&client, g->terms), 0, sizeof(struct terms));
+    heap_use(&client, g->terms);
+    CHECK(gclaim(&m0, w[0]));
+}
+static void again(void) { CHECK(gagain(&m0, w[0], 0)); }
+static void again_later(void) { CHECK(gagain(&m0, w[0], 7)); }
+
 /* As View_spawn does it, for a G of M 0's own. */
 static void spawn_child(void) {
     uint64_t g = spawn(&m0, 2000);
@@ -282,7 +294,8 @@ static void make_and_drop(void) {
 static struct op { const char *name; void (*before)(void), (*act)(void); } ops[] = {
     {"put", before_put, put_next}, {"overflow", before_overflow, overflow}, {"get", before_get, get},
     {"steal", before_steal, steal}, {"steal runnext", before_steal_next, steal}, {"globrunqget", before_global, global},
-    {"complete", before_complete, complete}, {"spawn", NULL, spawn_child}, {"spawn a waiter", NULL, spawn_waiter},
+    {"complete", before_complete, complete}, {"run again", before_again, again},
+    {"run again later", before_again, again_later}, {"spawn", NULL, spawn_child}, {"spawn a waiter", NULL, spawn_waiter},
     {"share", before_share, share}, {"leave", before_leave, leave}, {"collect", before_collect, collect},
     {"cancel", before_cancel, cancel}, {"wake", before_wake, wake}, {"new M", before_new, wake},
     {"ready", before_ready, ready}, {"ready by token", before_ready_busy, ready}, {"park", before_park, park},
@@ -396,7 +409,7 @@ static void check_blocks(void) {
     }
     for (uint32_t i = 0; i < v->seg->gfree.next; i++) {
         struct g *g = &v->allgs[i];
-        if (GSTATUS(g->state) != G_DEAD) referred += (g->args != 0) + (g->result != 0) + (g->deps != 0);
+        if (GSTATUS(g->state) != G_DEAD) referred += (g->args != 0) + (g->result != 0) + (g->deps != 0) + (g->terms != 0);
     }
     CHECK(used == referred && owned_by_dead == 0 && heap_sweep(v, 0) == 0);
 }
@@ -443,7 +456,8 @@ static void check_killed_here(pid_t child) {
     uint32_t clients = 0;
     for (uint32_t i = 0; i < to_m1.seg->gfree.next; i++)
         clients += to_m1.allgs[i].owner == CLIENT + 1 && GSTATUS(to_m1.allgs[i].state) != G_DEAD;
-    repair(&to_coordinator, 0, "died", 4);
+    buried(&to_coordinator, 0);
+    for (uint64_t g; (g = inbox_pop(&to_coordinator)) != 0;) gdue(&to_coordinator, g);
     check_ps_and_ms();
     check_gs(clients);
     check_chans();

@@ -29,7 +29,7 @@ int main(void) {
     noteclear(&a);
     uint32_t old = MWORD(M_WANTED, 1, 0);
     atomic_store(&a.allm[0].note, old);
-    CHECK(repair(&b, 0, "", 0) == 0);
+    CHECK(buried(&b, 0) == 0);
     mfree(&b, 0);
     CHECK(a.allm[0].note == MWORD(M_FREE, 0, 1));
     atomic_store(&a.allm[0].note, MWORD(M_WANTED, 1, 1));

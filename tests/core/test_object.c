@@ -159,7 +159,7 @@ static void test_a_dead_holder(void) {
     object_escape(&m0, shared), object_escape(&m0, last);
     CHECK(object_hold(&client, shared));
     object_hold(&m0, shared);
-    repair(&coordinator, 0, "died", 4);
+    buried(&coordinator, 0);
     CHECK(!in(&m1, mine) && in(&m1, shared) && in(&m1, last));
     CHECK(object_trace(&coordinator) == 1 && in(&m1, shared) && !in(&m1, last));
     object_drop(&client, shared);

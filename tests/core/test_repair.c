@@ -80,7 +80,7 @@ static void by_hand(void) {
     runqput(&m0, p, ws[0], 0);
     dead = &m0.allm[0];
     CHECK(runqget(&m0, p, &inherit) == ws[0] && dead->popping == ws[0] && runqempty(p));
-    CHECK(repair(&coordinator, 0, "died", 4) == 0);
+    CHECK(buried(&coordinator, 0) == 0);
     CHECK(MSTATE(dead->note) == M_DEAD && MLIFE(dead->note) == 1 && dead->p == 0 && dead->popping == 0 && !(client.seg->sched.spinning[0] & 1));
     CHECK(OWN_M(p->own) != 0);                              /* handed to a new M for the work, or idle */
     CHECK(drain(claimed) == 1 && claimed[0] == ws[0]);
@@ -93,7 +93,7 @@ static void by_hand(void) {
     store_rlx(&dead->intent_start, 0), store_rlx(&dead->intent_n, 3), store_rlx(&dead->intent_extra, 0);
     store_rel(&dead->intent, INTENT_RANGE);
     globrunqput(&client, ws[0]);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && dead->intent == INTENT_NONE);
+    CHECK(buried(&coordinator, 0) == 0 && dead->intent == INTENT_NONE);
     CHECK(globrunqsize(&client) == 4 && drain(claimed) == 3);
     CHECK(GSTATUS(client.allgs[gword_index(ws[0])].state) == G_DONE);
     stale();
@@ -105,7 +105,7 @@ static void by_hand(void) {
     store_rlx(&dead->intent_start, 0), store_rlx(&dead->intent_n, 2), store_rlx(&dead->intent_extra, ws[4]);
     store_rel(&dead->intent, INTENT_RANGE);
     store_rel(&p->head, 2);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && drain(claimed) == 5);
+    CHECK(buried(&coordinator, 0) == 0 && drain(claimed) == 5);
     stale();
     /* ... and before its CAS: the words are in the ring and in the record; only one claim can win */
     fresh(3);
@@ -114,19 +114,18 @@ static void by_hand(void) {
     store_rlx(&dead->intent_p, (uint32_t)(p - m0.allp));
     store_rlx(&dead->intent_start, 0), store_rlx(&dead->intent_n, 2), store_rlx(&dead->intent_extra, 0);
     store_rel(&dead->intent, INTENT_RANGE);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && drain(claimed) == 4);
+    CHECK(buried(&coordinator, 0) == 0 && drain(claimed) == 4);
     stale();
     /* it ran one G and was writing the result of another: both end, and the owner is told once each */
     fresh(3);
     CHECK(gclaim(&m0, ws[0]) && gclaim(&m0, ws[1]) && gcas(&m0, ws[1], G_RUNNING, G_COMPLETING));
-    CHECK(repair(&coordinator, 0, "died", 4) == 2 && repair(&coordinator, 0, "died", 4) == 0);
+    CHECK(buried(&coordinator, 0) == 2 && buried(&coordinator, 0) == 0);
     int told[2] = {0};
     while ((w = inbox_pop(&client)) != 0) {
         struct g *g = &client.allgs[gword_index(w)];
         CHECK(w == ws[0] || w == ws[1]);
         CHECK(GSTATUS(g->state) == G_DONE && GGEN(g->state) == gword_gen(w));
-        CHECK(g->result_kind == RESULT_WORKER_DIED && g->result_len == 20 && !memcmp(gresult(&client, g) + 16, "died", 4));
-        CHECK(*(uint64_t *)gresult(&client, g) == g->goid);
+        CHECK(g->result_kind == RESULT_WORKER_DIED && g->result_len == 4 && !memcmp(gresult(&client, g), "died", 4));
         told[w == ws[1]]++;
     }
     CHECK(told[0] && told[1]);                              /* the second repair may tell it again: harmless */
@@ -134,14 +133,14 @@ static void by_hand(void) {
     /* it took the idle bit of a P and died before it was the owner: the P is listed again */
     fresh(3);
     atomic_fetch_and(&client.seg->sched.pidle[0], ~1ull);
-    CHECK(npidle(&client) == 2 && repair(&coordinator, 0, "died", 4) == 0 && npidle(&client) == 3);
+    CHECK(npidle(&client) == 2 && buried(&coordinator, 0) == 0 && npidle(&client) == 3);
     stale();
     /* it had chosen parked M 1 and died before the hand-over: M 1 is woken without a P, and the P is idle */
     fresh(1);
     p = pidleget(&m0);
     mput(&m1);
     atomic_store(&m1.allm[1].note, MWORD(M_WANTED, 0, 0));
-    CHECK(repair(&coordinator, 0, "died", 4) == 0);
+    CHECK(buried(&coordinator, 0) == 0);
     CHECK(notesleep(&m1, 0) == 1 && mtake(&m1) == NULL);
     CHECK(OWN_STATE(p->own) == P_IDLE && npidle(&client) == 1);
     stale();
@@ -150,9 +149,9 @@ static void by_hand(void) {
     dead = &m0.allm[0];
     CHECK(gclaim(&m1, ws[0]));
     atomic_store(&dead->popping, ws[0]);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&client) == 0);
+    CHECK(buried(&coordinator, 0) == 0 && globrunqsize(&client) == 0);
     atomic_store(&dead->popping, ws[1] + 1);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&client) == 0);
+    CHECK(buried(&coordinator, 0) == 0 && globrunqsize(&client) == 0);
     CHECK(gcomplete(&m1, ws[0], RESULT_VALUE, "x", 1));
     stale();
     /* it died in hand_over, M 1 owned the P already: it hears of it */
@@ -162,7 +161,7 @@ static void by_hand(void) {
     atomic_store(&m1.allm[1].note, MWORD(M_WANTED, 0, 0));
     atomic_fetch_or(&client.seg->sched.spinning[0], 1);
     atomic_store(&p->own, OWN(P_RUNNING, 1, OWN_SEQ(p->own) + 1));
-    CHECK(repair(&coordinator, 0, "died", 4) == 0);
+    CHECK(buried(&coordinator, 0) == 0);
     CHECK(notesleep(&m1, 0) == 1 && mtake(&m1) == m1.allp && is_spinning(&m1));
     stale();
     /* the same with a new M: it is made if it has a P, and not needed if it has none */
@@ -171,7 +170,7 @@ static void by_hand(void) {
         p = pidleget(&m0);
         atomic_store(&m1.allm[2].note, MWORD(M_STARTING, 0, 0));
         if (has_p) atomic_store(&p->own, OWN(P_RUNNING, 2, OWN_SEQ(p->own) + 1));
-        CHECK(repair(&coordinator, 0, "died", 4) == 0);
+        CHECK(buried(&coordinator, 0) == 0);
         CHECK(MSTATE(m1.allm[2].note) == (has_p ? M_HANDED : M_FREE) && npidle(&m1) == !has_p);
         stale();
     }
@@ -182,7 +181,7 @@ static void by_hand(void) {
         mput(&m1);
         if (popped) atomic_store(&m0.allm[0].popping, token(1));
         else atomic_store(&m1.allm[1].token_queued, 1);
-        CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&m1) == 1);
+        CHECK(buried(&coordinator, 0) == 0 && globrunqsize(&m1) == 1);
         stale();
     }
     /* it had the result of G 1, which G 2 waits for: told or not, G 2 becomes runnable once and the owner hears of G 1 */
@@ -198,11 +197,11 @@ static void by_hand(void) {
         CHECK(gwait_for(&client, w2) == 0 && gclaim(&m0, ws[0]));
         if (told) gcomplete(&m0, ws[0], RESULT_VALUE, "x", 1);
         else client.allgs[gword_index(ws[0])].state = GSTATE(G_DONE, 0, 1, gword_gen(ws[0]));
-        CHECK(repair(&coordinator, 0, "died", 4) == 0 && globrunqsize(&client) == 1);
+        CHECK(buried(&coordinator, 0) == 0 && globrunqsize(&client) == 1);
         CHECK(gcollect(&client, inbox_pop(&client)));
         for (uint64_t again; (again = inbox_pop(&client)) != 0;) CHECK(!gcollect(&client, again));
         uint64_t done = client.allgs[gword_index(ws[0])].state;
-        CHECK(repair(&coordinator, 0, "died", 4) == 0 && client.allgs[gword_index(ws[0])].state == done);
+        CHECK(buried(&coordinator, 0) == 0 && client.allgs[gword_index(ws[0])].state == done);
         stale();
     }
     /* blocks it held, also those of a slot that it was filling, completing or discarding, come back: none is lost */
@@ -214,7 +213,7 @@ static void by_hand(void) {
     client.allgs[gword_index(ws[0])].result = heap_alloc(&m0, 100000);
     CHECK(heap_alloc(&m0, 100000));
     uint64_t bump = client.seg->heap.bump;                  /* three blocks of that size below it */
-    CHECK(repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
+    CHECK(buried(&coordinator, 0) == 1 && adopt(&coordinator, 0) == 0);
     CHECK(heap_alloc(&client, 100000) && heap_alloc(&client, 100000) && heap_alloc(&client, 100000));
     CHECK(client.seg->heap.bump == bump && heap_alloc(&client, 100000) && client.seg->heap.bump > bump);
     stale();
@@ -230,7 +229,7 @@ static void by_hand(void) {
     store_rel(&g->deps, block);
     heap_use(&m0, block);
     CHECK(gwait_for(&m0, takes) == 1 && gclaim(&m1, takes));
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && adopt(&coordinator, 0) == 2);
+    CHECK(buried(&coordinator, 0) == 0 && adopt(&coordinator, 0) == 2);
     CHECK(memcmp(gresult(&m1, &m1.allgs[deps->dep[0].on]), "argument", 8) == 0);
     CHECK(gcomplete(&m1, takes, RESULT_VALUE, "x", 1) && adopt(&coordinator, 0) == 0);
     stale();
@@ -248,14 +247,14 @@ static void by_hand(void) {
     fresh(1);
     CHECK(gclaim(&m0, ws[0]));
     gready(&client, ws[0]);
-    CHECK(repair(&coordinator, 0, "died", 4) == 1 && adopt(&coordinator, 0) == 0);
+    CHECK(buried(&coordinator, 0) == 1 && adopt(&coordinator, 0) == 0);
     CHECK(gdone(&client, ws[0]) && gcollect(&client, inbox_pop(&client)));
     stale();
     /* it died in refill: next is moved, the owners are not written yet; and with slots of its own */
     fresh(1);
     CHECK(gfget(&m0, &index));
     atomic_fetch_add(&client.seg->gfree.next, 64);
-    CHECK(repair(&coordinator, 0, "died", 4) == 0 && adopt(&coordinator, 0) == 0);
+    CHECK(buried(&coordinator, 0) == 0 && adopt(&coordinator, 0) == 0);
     struct lring *r = &client.seg->gfree.ring;
     CHECK(r->tail - r->head == 128 && gfree_sweep(&coordinator) == 0);
     stale();
@@ -278,7 +277,7 @@ static void killed_anywhere(void) {
         if (child == 0) schedule_for_ever(&m0, own);
         usleep((useconds_t)(rand_r(&seed) % 1500));
         kill_child(child);
-        uint32_t ended = repair(&coordinator, 0, "died", 4);
+        uint32_t ended = buried(&coordinator, 0);
         CHECK(ended <= 1 && nmspinning(&client) <= 1);
         /* everything that is left can be had by one other M, which the P of the dead was not lost to */
         int got = drain(NULL);

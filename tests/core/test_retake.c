@@ -64,7 +64,7 @@ static void in_turn(void) {
     exitsyscall_done(&m0);
     CHECK(nmspinning(&client) == 0 && OWN_STATE(p->own) == P_SYSCALL);
     /* its death in user code leaves the P to others */
-    repair(&coordinator, 0, "", 0);
+    buried(&coordinator, 0);
     CHECK(OWN_M(p->own) != 0 && m0.allm[0].syscall == 0);
     done_with();
 }
@@ -204,12 +204,12 @@ static void resize_keeps_order(void) {
     entersyscall(&m1);
     CHECK(stop_the_world(&m1) && !stop_the_world(&client) && stopped(&m1));
     CHECK(exitsyscallfast(&m0) == P_FROZEN);
-    repair(&coordinator, 1, "", 0);
+    buried(&coordinator, 1);
     CHECK(client.seg->sched.gcwaiting == 0 && exitsyscallfast(&m0) == P_HELD && npidle(&client) == 2);
     /* an M that is frozen dies */
     entersyscall(&m0);
     CHECK(stop_the_world(&client) && stopped(&client));
-    repair(&coordinator, 0, "", 0);
+    buried(&coordinator, 0);
     start_the_world(&client, 9);                              /* client 8's number is 9 */
     CHECK(npidle(&client) == 3 && client.seg->sched.gcwaiting == 0);
     done_with();

@@ -101,21 +101,21 @@ static void test_the_next_one_is_told(void) {
     fresh();
     struct sema *s = make(1, 1);
     CHECK(try(&other, s, 1) == SEMA_DONE);
-    repair(&coordinator, 1, "died", 4);
+    buried(&coordinator, 1);
     CHECK(try(&main_view, s, 1) == SEMA_DIED && try(&main_view, s, 1) == SEMA_DONE && !release(&main_view, s, 2));
     /* a waiter is told, the one behind it gets the unit, and a dead one behind which they stood is gone */
     struct view third;
     attach(&third, fd, 2, KIND_M), attach(&other, fd, 1, KIND_M);
     CHECK(release(&main_view, s, 1) && try(&other, s, 1) == SEMA_DONE);
     uint32_t dies = queued(&other, s, 1), a = queued(&third, s, 1), b = queued(&main_view, s, 1);
-    repair(&coordinator, 1, "died", 4);
+    buried(&coordinator, 1);
     CHECK(how(&third, s, a) == SEMA_DIED && how(&main_view, s, b) == SEMA_DONE && sudog_at(&main_view, dies)->owner == 0);
     /* a reader's death is nobody's business, a writer's is; and who waits for none to be held learns of it */
     struct sema *rw = make(100, 100), *group = make(SEMA_NO_LIMIT, 1);
     attach(&other, fd, 1, KIND_M);
     CHECK(try(&other, rw, 1) == SEMA_DONE && try(&other, group, 2) == SEMA_DONE && try(&main_view, group, 1) == SEMA_DONE);
     CHECK(sema_wait_zero(&main_view, group, 0, 1, &a) == SEMA_WAITS);
-    repair(&coordinator, 1, "died", 4);
+    buried(&coordinator, 1);
     CHECK(try(&main_view, rw, 100) == SEMA_DONE && how(&main_view, group, a) == SEMA_DIED);
     CHECK(release(&main_view, group, 2) && release(&main_view, group, 1) && !release(&main_view, group, 1));
     CHECK(sema_wait_zero(&main_view, group, 0, 0, NULL) == SEMA_DONE);
@@ -190,14 +190,14 @@ __attribute__((unused)) static void test_kills(void) {
         nanosleep(&t, NULL);
         int i = rand_r(&seed) % 3;
         kill_child(child[i]), child[i] = 0;
-        repair(&coordinator, (uint32_t)i + 2, "died", 4);
+        buried(&coordinator, (uint32_t)i + 2);
         mfree(&coordinator, (uint32_t)i + 2);
         int e = acquire_until(&main_view, s, 2, FOR_EVER);    /* whatever was held, it comes */
         CHECK(e == SEMA_DONE || e == SEMA_DIED);
         if (e == SEMA_DONE) CHECK(sema_release(&main_view, s, 2));
     }
     for (int i = 0; i < 3; i++)
-        if (child[i]) kill_child(child[i]), repair(&coordinator, (uint32_t)i + 2, "died", 4);
+        if (child[i]) kill_child(child[i]), buried(&coordinator, (uint32_t)i + 2);
     CHECK(sema_used(&main_view, s) == 0 && s->queue.first == 0 && s->queue.last == 0);
     done();
 }
@@ -243,7 +243,7 @@ static void check_killed_here(pid_t child) {
     copy_segment(child);
     struct view *vs[] = {&to_main, &to_other, &to_coordinator};
     for (int i = 0; i < 3; i++) vs[i]->nfree_sudogs = 0, memset(vs[i]->ncached, 0, sizeof vs[i]->ncached);
-    repair(&to_coordinator, CHILD, "died", 4);
+    buried(&to_coordinator, CHILD);
     struct sema *s = (struct sema *)((char *)to_main.seg + ((char *)stepped - (char *)main_view.seg));
     struct sema *s1 = (struct sema *)((char *)to_other.seg + ((char *)stepped - (char *)main_view.seg));
     uint64_t sum = 0;

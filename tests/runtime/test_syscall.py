@@ -242,7 +242,7 @@ def test_a_warning_says_what_blocks_all_ms(fifos, capfd):
         blocked = [rt.go(read, path) for path in fifos[:2]]
         other = rt.go(abs, -1)
         told = []
-        assert eventually(lambda: told.append(capfd.readouterr().err) or "test_syscall.read (2)" in "".join(told))
+        assert eventually(lambda: told.append(capfd.readouterr().err) or "test_syscall.read (2: G " in "".join(told))
         for path in fifos[:2]:
             write(path)
         assert [f.result(20) for f in blocked] == [b"x"] * 2 and other.result(20) == 1

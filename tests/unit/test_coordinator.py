@@ -274,16 +274,23 @@ def test_client_gone_ends_the_node(node):
     assert c.handle(("wake",)) == []
 
 
-def test_the_zygote_hears_nothing_of_the_end(monkeypatch):
-    """It is killed before its connection ends: it would report that as an error."""
-    done = []
-    monkeypatch.setattr(server, "kill", lambda pid: done.append(pid))
-    monkeypatch.setattr(server, "children", list)
-    never = 1 << 30  # no process has that pid
-    node = SimpleNamespace(exit_text=None, zygote=SimpleNamespace(close=lambda: done.append("closed")), zygote_pid=never,
-                           view=SimpleNamespace(closing=int, pids=list), state=SimpleNamespace(ms={}))
+def test_the_zygote_is_the_last_to_be_ended(monkeypatch):
+    """It ends what is left if the coordinator is killed meanwhile."""
+    living, done = [7, 8, 9], []
+
+    def kill(pid):
+        living.remove(pid)
+        done.append(pid)
+
+    monkeypatch.setattr(server, "kill", kill)
+    monkeypatch.setattr(server, "children", lambda: list(living))
+    monkeypatch.setattr(server, "session", lambda pid: 1)
+    monkeypatch.setattr(server, "reap", lambda: bool(living))
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, 0))
+    node = SimpleNamespace(last_words=None, zygote_pid=8, view=SimpleNamespace(closing=int, pids=lambda: [(0, 9)]),
+                           state=SimpleNamespace(ms={}))
     server.Server.end(node)
-    assert done == [never, "closed"]
+    assert done == [9, 7, 8]
 
 
 def test_schedtrace_line_on_the_tick(node):

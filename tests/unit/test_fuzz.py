@@ -250,7 +250,10 @@ def test_deaths():
     how = {"goid": 3, "m": 1, "pid": 123, "core": None, "how": "was killed by SIGKILL; perhaps", "exitcode": -9}
     of_m = [death.PREFIX.pack(2, role) + msgpack.packb(how) for role in (death.RUNNING, death.PARKED)]
     valid = [*of_m, death.of_dependent(7, "f", of_m[0]), death.of_dependent(8, "g", death.of_dependent(7, "f", of_m[1]))]
-    uses = death.split, death.process, lambda data: death.describe(data, "f"), lambda data: death.of_dependent(9, "h", data)
+    more = {"history": [[1, "x"], [123, "y"]], "grace": "did not end", "stderr": "one\ntwo"}
+    valid += [death.encode(2, role, how | more) for role in (death.RUNNING, death.CANCELLED, death.LATE)]
+    uses = (death.split, death.process, death.of_m, death.history, lambda data: death.describe(data, "f"),
+            lambda data: death.error(data, "f", ", at x"), lambda data: death.of_dependent(9, "h", data))
     for use in uses:
         check(valid, use, dgmp.EncodingError)
 
