@@ -104,10 +104,10 @@ class Node:
 
     def ended(self) -> BaseException:
         """What to raise, the runtime being gone; each time another one, as a traceback keeps alive whose frames it has."""
-        import copy
-
         assert self.gone is not None
-        return copy.copy(self.gone)
+        error = type(self.gone)(*self.gone.args)
+        error.__dict__.update(self.gone.__dict__)
+        return error
 
     # ------------------------------------------------------------------ spawning
     def go(self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], name: str | None, depth: int,
@@ -389,7 +389,7 @@ class Node:
             if self.gone is None:
                 raise
             if future._state == PENDING:
-                raise self.gone from None
+                raise self.ended() from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
