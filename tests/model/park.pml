@@ -340,13 +340,18 @@ stopm:
 #ifdef INBOX_FIRST
     g = inbox[me];
 #endif
+#ifdef LOOK_FIRST
+    work_anywhere();
+#endif
     midle[me] = 1;                                            /* mput: set_bit */
     atomic { assert(note[me] == RUNNING); note[me] = IDLE };  /* noteclear, fence */
     if
     :: ready -> want_p(me)
     :: else ->
 #ifndef NO_STOPM_LOOK
+#ifndef LOOK_FIRST
        work_anywhere();                                       /* look_once_more */
+#endif
        if
        :: work -> work = 0; pidleget(q);
           if

@@ -9,7 +9,9 @@
  * written is what it did, in order.  The Gs 1 to N - 1 are a client's, which lives; G N is M 0's own, and goes with it.  Slots
  * are not used again (no generations), and the owner's inbox is one step.
  *
- * Checked: every G ends once at its owner, and is run once at most.
+ * The G that the dead one ran ends, or is run again, as its terms are (coordinator.deaths).
+ *
+ * Checked: every G ends once at its owner, and is run once at most, or once more than it has strikes.
  */
 #ifdef OVERFLOW                       /* ring and runnext full, one more is put */
 #define CAP 2
@@ -37,7 +39,7 @@ typedef record { byte popping; bit intent; byte intent_p, intent_start, intent_n
 ring allp[2];
 record allm[2];
 mtype state[N + 1] = RUNNABLE;
-byte by[N + 1], runs[N + 1];          /* GM of the state word; how often user code has begun */
+byte by[N + 1], runs[N + 1], strikes[N + 1];  /* GM of the state word; how often user code has begun; of these in vain */
 byte globrunq[CELLS], ghead, gtail, holder = NONE;
 byte ended;
 byte dying = NONE, dead = NONE;
@@ -74,7 +76,7 @@ inline gclaim_and_run() {
     allm[me].popping = 0;
     if
     :: won -> won = 0;
-       atomic { runs[g]++; assert(runs[g] == 1); state[g] = DONE };  /* user code; gcomplete */
+       atomic { runs[g]++; assert(runs[g] <= 1 + strikes[g]); state[g] = DONE };  /* user code; gcomplete */
        gtell(g)
     :: else
     fi;
@@ -311,8 +313,11 @@ end:
     for (i : 1 .. N) {                                        /* settle_gs */
         if
         :: by[i] == dead && state[i] == RUNNING ->
-           state[i] = DONE;                                   /* end_g */
-           gtell(i)
+           by[i] = me;                                        /* take_victim */
+           if
+           :: state[i] = DONE; gtell(i)                       /* victim_ends */
+           :: atomic { strikes[i] = 1; state[i] = RUNNABLE }; globrunqput(i)  /* victim_again, gagain */
+           fi
         :: by[i] == dead && state[i] == DONE -> gtell(i)      /* tell_again */
         :: atomic { i == N && dead == 0 && state[i] == RUNNABLE -> state[i] = COLLECTED; ended++ }
         :: else
