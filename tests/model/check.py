@@ -123,7 +123,7 @@ def search(case: Case, folder: str) -> Result:
     out = done.stdout
     errors, states = number(r"errors: (\d+)", out), number(r"(\d+) states, stored", out)
     fault = re.search(r"pan:\d+: (.*?) \(at depth", out)
-    if errors < 0 or states < 0 or re.search(r"max search depth too small|out of memory|Search not completed.*error: [^s]", out):
+    if errors < 0 or states < 0 or re.search("max search depth too small|out of memory|reached -DMEMLIM", out):
         raise Failed(f"SPIN did not get through all states: {out}")
     return Result(states, number(r"depth reached (\d+)", out), time.monotonic() - begin, errors, fault[1] if fault else "")
 

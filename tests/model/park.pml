@@ -329,9 +329,11 @@ look:
 #elif !defined(LOOK_FIRST) && !defined(NO_LOOK)
     work_anywhere();
 #endif
+#ifndef LOOK_ONLY_SPINNERS
     n = 0;
+#endif
     if
-    :: work -> work = 0; pidleget(p);
+    :: work -> n = 0; work = 0; pidleget(p);
        if :: p != NONE -> mine = p; set_spinning(); goto schedule :: else fi
     :: else
     fi;
@@ -349,7 +351,9 @@ stopm:
     :: ready -> want_p(me)
     :: else ->
 #ifndef NO_STOPM_LOOK
-#ifndef LOOK_FIRST
+#ifdef LOOK_ONLY_SPINNERS
+       if :: n -> n = 0; work_anywhere() :: else fi;
+#elif !defined(LOOK_FIRST)
        work_anywhere();                                       /* look_once_more */
 #endif
        if
