@@ -177,7 +177,7 @@ def test_one_that_masks_the_signal(path):
 @pytest.mark.parametrize("how", [deaf, stubborn])
 def test_after_its_timeout_and_grace_too(path, how):
     with dgmp.Runtime(procs=1) as rt:
-        f = rt.spawn(tidy, (path, how), timeout=SHORT, grace=SHORT)
+        f = rt.spawn(tidy, (path, how), timeout=2, grace=SHORT)
         with pytest.raises(TimeoutError, match="ran longer than its timeout and did not end within 0.3 s") as e:
             f.result(30)
         assert "tidy" in str(e.value) and not f.cancelled() and rt.go(abs, -1).result(30) == 1
