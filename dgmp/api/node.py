@@ -97,6 +97,7 @@ class Node:
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
         self.stop: Callable[[], object] = nothing  # ends the processes of the runtime, in a client
+        self.lost: list[Any] = []  # Futures that were pending as the runtime ended
         self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
@@ -290,6 +291,17 @@ class Node:
         """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
         raise NotImplementedError
 
+    def tell_of_the_end(self) -> None:
+        """The runtime is gone.  Several threads may be at this at a time: each has been told when it comes back."""
+        try:
+            self.stop()
+        finally:
+            with self.lock:
+                lost, error = self.lost, self.gone
+            assert error is not None
+            for future in lost:
+                future.fail(error)
+
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
         if self.sleepers > ours:
@@ -389,10 +401,8 @@ class Node:
         except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
             if self.gone is None:
                 raise
-            if isinstance(future, Future):  # whoever has seen it first may not have come to this one yet
-                self.stop()
-                future.fail(self.gone)
-            elif future._state == PENDING:
+            self.tell_of_the_end()  # whoever has seen it first may still be at that
+            if future._state == PENDING:
                 raise self.ended() from None
         finally:
             self.sleepers -= 1
@@ -753,16 +763,15 @@ class Client(Node):
             if self.gone is not None:
                 return
             self.gone = error
-        pending = self.view.close(error)
+            self.lost = self.view.close(error)
         try:
-            self.stop()
+            self.tell_of_the_end()
         finally:
-            for future in pending:
-                future.fail(error)  # type: ignore[attr-defined]
             self.forget_runtime()
 
     def forget_runtime(self) -> None:
         """No cycle with it: the segment goes with the last that refers to it."""
         self.alive = self.stop = nothing
+        self.lost = []
         if self.output is not None:
             self.output.ended_by_others = nothing
