@@ -8,6 +8,7 @@ Called by workers.m (park_loops).
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from types import ModuleType
@@ -29,7 +30,7 @@ def park_loops(m: M, park: Callable[[Wait, int | None, int], bool]) -> None:
 
         class Selector(selectors.EpollSelector):
             def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-                if not m.in_g():
+                if not m.in_g() or os.getpid() != m.pid:  # a child that user code has forked
                     return super().select(timeout)
                 events = super().select(0)
                 if events or (timeout is not None and timeout <= 0):
