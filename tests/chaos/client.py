@@ -84,6 +84,7 @@ def what_is_left(runtime: dgmp.Runtime, folder: Path) -> list[str]:
     end = time.monotonic() + SETTLES
     while True:
         gc.collect()
+        runtime.main.done()  # if nothing has been collected yet
         try:
             stats = runtime.stats()
         except dgmp.CoordinatorDied:
