@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
+END_SECONDS = 2.0  # longer than what was pending takes to end with its runtime
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -99,8 +100,8 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.all_ended = threading.Event()  # then all that was pending has ended with that
         self.stop: Callable[[], object] = nothing  # ends the processes of the runtime, in a client
-        self.lost: list[Any] = []  # Futures that were pending as the runtime ended
         self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
@@ -307,17 +308,6 @@ class Node:
         """In a client: what Gs have printed comes before their results, which are collected then as far as the core says."""
         raise NotImplementedError
 
-    def tell_of_the_end(self) -> None:
-        """The runtime is gone.  Several threads may be at this at a time: each has been told when it comes back."""
-        try:
-            self.stop()
-        finally:
-            with self.lock:
-                lost, error = self.lost, self.gone
-            assert error is not None
-            for future in lost:
-                future.fail(error)
-
     def kick_sleepers(self, ours: int = 0) -> None:
         """The inbox has been drained: who else sleeps on it looks again whether its Future has ended."""
         if self.sleepers > ours:
@@ -417,9 +407,13 @@ class Node:
         except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
             if self.gone is None:
                 raise
-            self.tell_of_the_end()  # whoever has seen it first may still be at that
-            if future._state == PENDING:
-                raise self.ended() from None
+            if isinstance(future, Future):  # whoever has seen it first may not have come to this one yet
+                self.stop()
+                future.fail(self.gone)
+            elif future._state == PENDING:  # what it waits for ends in this moment
+                self.all_ended.wait(END_SECONDS)
+                if future._state == PENDING:
+                    raise self.ended() from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -818,15 +812,17 @@ class Client(Node):
             if self.gone is not None:
                 return
             self.gone = error
-            self.lost = self.view.close(error)
+        pending = self.view.close(error)
         try:
-            self.tell_of_the_end()
+            self.stop()
         finally:
+            for future in pending:
+                future.fail(error)  # type: ignore[attr-defined]
+            self.all_ended.set()
             self.forget_runtime()
 
     def forget_runtime(self) -> None:
         """No cycle with it: the segment goes with the last that refers to it."""
         self.alive = self.stop = nothing
-        self.lost = []
         if self.output is not None:
             self.output.ended_by_others = nothing
