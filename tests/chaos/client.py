@@ -25,7 +25,7 @@ NODE_DIED = 4
 MOST_AT_ONCE = 5  # workloads
 SAMPLES = 0.05  # seconds from one look at the scheduler to the next
 MOST_RETRIES = 200  # of a Runtime that retries
-SETTLES = 20.0  # seconds until nothing is left of what has ended
+SETTLES = 60.0  # seconds until nothing is left of what has ended
 
 
 def descriptors() -> int:
@@ -56,7 +56,7 @@ class Sampler(threading.Thread):
 def work(seed: int, seconds: float, folder: Path, names: list[str]) -> int:
     chance = random.Random(f"client {seed}")
     options = {"on_worker_death": chance.choice(["fail", "fail", "fail", "retry"]),
-               "max_tasks_per_child": chance.choice([None, None, 10])}
+               "max_tasks_per_child": chance.choice([None, None, 30])}
     every = [workload for workload in workloads.ALL if workload.__name__ in names or not names]
     if options["on_worker_death"] == "retry":
         every = [workload for workload in every if workload not in workloads.ONCE]
@@ -84,6 +84,7 @@ def what_is_left(runtime: dgmp.Runtime, folder: Path) -> list[str]:
     end = time.monotonic() + SETTLES
     while True:
         gc.collect()
+        runtime.main.done()  # if nothing has been collected yet
         try:
             stats = runtime.stats()
         except dgmp.CoordinatorDied:

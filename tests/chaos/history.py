@@ -24,7 +24,8 @@ RECORD = struct.Struct("<QQQIHH")  # ns, id, value, pid, kind, detail
 SECOND = 1_000_000_000
 IDLE_BOUND = 3 * SECOND  # so long may a P be idle beside a runnable G, on a machine that does much else
 CRASH_LIMIT = 3  # a G is not run again once so many processes have died while it ran
-SETTLING = SECOND  # after somebody went on that was stopped
+SETTLING = SECOND  # after somebody was killed, or went on that was stopped,
+BOOTING = 5 * SECOND  # or the zygote was killed: the next one has to be made first
 
 
 class Kind(IntEnum):
@@ -296,17 +297,19 @@ def one_holder(h: History) -> Iterator[str]:
 
 
 def work_conserving(h: History, bound: int = IDLE_BOUND) -> Iterator[str]:
-    """No P is idle beside the same runnable G, sample after sample, while everybody runs."""
+    """No P is idle beside the same runnable G, sample after sample, while everybody runs; once there are Ms."""
     since: Record | None = None
     stopped: set[int] = set()
-    settled_at = 0
+    starts = h.of_kind[Kind.START]
+    settled_at = starts[0].ns if starts else h.records[-1].ns
     for record in h.records:
         if record.kind == Kind.STOP:
             stopped.add(record.id)
         elif record.kind == Kind.CONT:
             stopped.discard(record.id)
         if record.kind in (Kind.STOP, Kind.CONT, Kind.KILL):
-            settled_at, since = record.ns + SETTLING, None
+            settling = BOOTING if record.detail == Role.ZYGOTE else SETTLING
+            settled_at, since = max(settled_at, record.ns + settling), None
         if record.kind != Kind.SAMPLE:
             continue
         if not record.value or not record.detail or stopped or record.ns < settled_at:

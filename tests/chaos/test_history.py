@@ -136,9 +136,11 @@ def test_what_must_not_happen_is_found(name):
 
 
 def samples(*steps):
-    """Of (second, kind, id, value, detail)."""
+    """Of (second, kind, id, value, detail), once an M has begun to run."""
+    steps = [(0, Kind.START, 1, 1, 0), *steps]
     return {text.partition(":")[0] for text in
-            violations(Record(int(second * SECOND), id, value, 1, kind, detail) for second, kind, id, value, detail in steps)}
+            violations(Record(int(second * SECOND), id, value, 1, kind, detail) for second, kind, id, value, detail in steps)
+            if "work" in text}
 
 
 def idle(second, goid, ps=1):
@@ -156,10 +158,17 @@ LONG = IDLE_BOUND / SECOND + 1
     ([idle(0, 5), idle(1, 5, 0), idle(LONG, 5)], False),  # no P was idle
     ([(0, Kind.STOP, 9, 0, 0), idle(1, 5), idle(1 + LONG, 5), (9, Kind.CONT, 9, 0, 0)], False),
     ([(0, Kind.STOP, 9, 0, 0), (1, Kind.CONT, 9, 0, 0), idle(3, 5), idle(3 + LONG, 5)], True),
-    ([idle(0, 5), (1, Kind.KILL, 9, 0, Role.ZYGOTE), idle(1.5, 5), idle(LONG, 5)], False),
+    ([idle(0, 5), (1, Kind.KILL, 9, 0, Role.M), idle(1.5, 5), idle(LONG, 5)], False),
+    ([(0, Kind.KILL, 9, 0, Role.M), idle(2, 5), idle(2 + LONG, 5)], True),
+    ([(0, Kind.KILL, 9, 0, Role.ZYGOTE), idle(2, 5), idle(2 + LONG, 5)], False),
 ])
 def test_work_beside_an_idle_p(steps, broken):
     assert samples(*steps) == ({"work_conserving"} if broken else set())
+
+
+def test_before_there_is_an_m_all_wait():
+    waits = [Record(int(second * SECOND), 0, 5, 1, Kind.SAMPLE, 1) for second in (0, LONG)]
+    assert violations(waits) == []
 
 
 @pytest.mark.parametrize("name", ["num_g", "large_blocks", "objects", "throws", "spinningthreads"])
