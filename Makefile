@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan asan asan-python fuzz killpoints mutants wheel lint bench chaos soak kills clean
+.PHONY: run test ctest tsan asan asan-python fuzz killpoints mutants model wheel lint bench chaos soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -90,6 +90,10 @@ asan-python: build/asan-python/native.so
 
 mutants:
 	@$(PYTHON) tests/core/mutants.py
+
+# SPIN models of parking, the rings under kills, and channels, and that SPIN finds the fault in each mutant of them; minutes.
+model:
+	@$(PYTHON) tests/model/check.py
 
 wheel: $(VENV)/.ready
 	@$(BIN)/pip wheel -q --disable-pip-version-check --no-deps -w dist .
