@@ -1,8 +1,9 @@
-/* death.pml: waits at a channel when one of those who use it is killed at any step (dgmp/_core/chan.c, sudog.c, repair).
+/* death.pml: waits at a channel when one of those who use it is killed at any step (dgmp/_core/chan.c, sudog.c).
  *
  * One step is one store to shared memory.  Three Gs, each in a process of its own, do one operation on a channel: G 0 sends,
- * G 2 receives, G 1 does either.  With CAP1 its buffer is full at first.  One of them may be killed (`unless`); whoever gets
- * the lock after it mends what it left (chan_fix), and the coordinator repairs.  select, deadlines and close are in chan.pml.
+ * G 2 receives, G 1 does either.  With ROOM the channel has a buffer of one, which is full at first.  One of them may be killed
+ * (`unless`); whoever gets the lock after it mends what it left (chan_fix), and the coordinator repairs (sudogs_repair).
+ * select, deadlines and close are in chan.pml.
  *
  * Checked when nothing can move any more: no G that lives waits beside another that could serve it, beside a message for it,
  * or beside room; who sleeps has not been ended; no message is received twice; the message of a sender that lives has arrived
@@ -10,7 +11,7 @@
  */
 #define NONE 15
 #define COORDINATOR 3
-#ifdef CAP1
+#ifdef ROOM
 #define CAP 1
 #else
 #define CAP 0
@@ -61,7 +62,7 @@ inline object_lock() {
     atomic { holder == 0 -> holder = me + 1; s = inconsistent; inconsistent = 0 };
     if
     :: s == 1 -> rebuild(); finish_move();                    /* chan_fix */
-#ifdef FIXED
+#ifndef NO_REFILL
        if :: tail - head < CAP -> refill(); if :: w != NONE -> inbox[w] = 1; w = NONE :: else fi :: else fi
 #endif
     :: else
