@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan asan asan-python killpoints mutants model wheel lint bench chaos soak kills clean
+.PHONY: run test ctest tsan asan asan-python fuzz killpoints mutants model wheel lint bench chaos soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -55,6 +55,18 @@ build/asan/test_%: tests/core/test_%.c tests/core/check.h build/asan/core.a
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 asan: $(addprefix build/asan/,$(filter-out test_kill,$(CTESTS)))
 	@for t in $^; do $$t || exit 1; done
+
+# Hostile bytes: tests/fuzz/fuzz_*.c, each for FUZZ_SECONDS from the seeds in tests/fuzz/seeds.
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+build/fuzz/%: tests/fuzz/%.c tests/core/hostile.h tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.h)
+	@command -v clang > /dev/null || { echo "make fuzz needs clang and its libFuzzer (Debian, Ubuntu: apt install clang libclang-rt-14-dev)"; exit 1; }
+	@mkdir -p $(@D)
+	@clang $(CFLAGS_TEST) -Itests/core $(SANITIZE) -fsanitize=fuzzer $< $(CORE) -o $@
+
+fuzz: $(addprefix build/fuzz/,$(FUZZERS))
+	@for f in $(FUZZERS); do mkdir -p build/fuzz/found/$$f && build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -verbosity=0 \
+	    -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/found/$$f tests/fuzz/seeds/$$f || exit 1; done
 
 # The core built for tests.  PYTHONPATH=build/NAME makes every Python started with it load that build (its sitecustomize.py).
 NATIVE_CFLAGS = -std=gnu11 -O2 -g -fPIC -shared -fvisibility=hidden -pthread -DPy_LIMITED_API=0x030b0000 \

@@ -75,3 +75,60 @@ def eat(megabytes):
 
 def measure(large):
     return sum(1 for i in range(0, len(large), 4096) if large[i] == 0) * 4096, os.getpid()
+
+
+def fill(c):
+    """Spawns Gs that wait, until it is told; what, and how many there were."""
+    futures = []
+    try:
+        while True:
+            futures.append(dgmp.go(c.recv))
+    except dgmp.TooManyGs as e:
+        return str(e), len(futures)
+
+
+def spawn_in_a_thread(n):
+    import threading
+
+    results = []
+    thread = threading.Thread(target=lambda: results.extend(f.result() for f in [dgmp.go(abs, -1) for _ in range(n)]))
+    thread.start()
+    while thread.is_alive():
+        dgmp.sleep(0.01)
+    return sum(results)
+
+
+def nest(n):
+    return n and 1 + dgmp.go(nest, n - 1).result()
+
+
+def receive_beside(c, data):
+    return c.recv(), len(data)
+
+
+def fill_memory(size):
+    futures = []
+    c = dgmp.Chan()
+    try:
+        while True:
+            futures.append(dgmp.go(receive_beside, c, b"x" * size))
+    except MemoryError as e:
+        c.close()
+        return str(e), len(futures)
+
+
+def give(size):
+    return b"x" * size
+
+
+def receive_any(channels):
+    return dgmp.select(*[dgmp.recv(c) for c in channels])[0]
+
+
+def block_in_c(started, seconds):
+    """Where no signal's handler runs meanwhile."""
+    import ctypes
+
+    libc = ctypes.PyDLL(None)
+    started.send(True)
+    libc.usleep(int(seconds * 1e6))

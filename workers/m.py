@@ -75,12 +75,16 @@ def set_stdio(m: int, stdio: tuple[int, int, int], boot: dict[str, Any]) -> tupl
     return stdio[0] if foreground else None, stdio[1], stdio[2]
 
 
-def keep_crashes(m: int, boot: dict[str, Any]) -> None:
-    """What faulthandler says as we crash goes to the coordinator, which writes it to the client's stderr."""
-    if boot["faulthandler"] and boot["crashes"] >= 0 and (fd := words.place_for(m, boot["crashes"])) is not None:
-        faulthandler.enable(fd)
-    if boot["crashes"] >= 0:
-        os.close(boot["crashes"])
+def keep_crashes(m: int, boot: dict[str, Any]) -> list[int]:
+    """What faulthandler says as we crash goes to the coordinator, which writes it to the client's stderr.  The descriptors."""
+    if boot["crashes"] < 0:
+        return []
+    fd = words.place_for(m, boot["crashes"]) if boot["faulthandler"] else None
+    os.close(boot["crashes"])
+    if fd is None:
+        return []
+    faulthandler.enable(fd)
+    return [fd]
 
 
 def sender(view: View) -> Callable[[int, bytes], None]:
@@ -145,7 +149,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             os._exit(0)
         kept = set_stdio(m, stdio, boot)
         world.install(boot)
-        keep_crashes(m, boot)
+        crashes = keep_crashes(m, boot)
         sys.modules["__main__"] = types.ModuleType("__main__")
         forget_source()
         affinity = None
@@ -156,7 +160,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
             view.retire_after(boot["max_tasks"])
         worker = M(view, worlds := Worlds(view, boot["filters"]), affinity)
         ours = [SEGMENT_FD, EVENT_FD, ALARM_FD, OUTPUT_FD, worlds.home, *([SHOWER_FD] if m == 0 and boot["foreground"] else [])]
-        Changes(worker, ours, kept)
+        Changes(worker, ours + crashes, kept)
         preemption = preempt.Preemption(worker)
         preemption.preempt = AsyncPreempt(worker).preempt
         preemption.install()
@@ -167,7 +171,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         member = Member(view, worker, signals)
         locks.park_gs(worker, member.park)
         loops.keep_apart(worker)
-        park_loops(worker)
+        park_loops(worker, member.park)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:

@@ -1,4 +1,5 @@
-"""How long an M's death takes to become its G's error at the caller, and until its P works again.  python -m bench.deaths [n]
+"""How long an M's death takes to become its G's error at the caller, and until its P works again; and the coordinator's death to
+become CoordinatorDied.  python -m bench.deaths [n]
 
 An M that runs a long G is killed; beside it is another that has nothing to do, or one that is as busy.  Both times begin just
 before the kill.  The P works again when a G that was queued, and found no P, says at which time it began.
@@ -53,6 +54,20 @@ def measure(busy, n):
     return found
 
 
+def bereave():
+    """Kills a coordinator under a thread that waits.  Returns ns until that is told, all processes being gone by then."""
+    with dgmp.Runtime(procs=2) as rt:
+        rt.main.result()
+        pending = rt.go(dgmp.sleep, 3600)
+        rt.go(now).result()
+        begun = time.monotonic_ns()
+        os.kill(rt._pid, signal.SIGKILL)
+        try:
+            pending.result()
+        except dgmp.CoordinatorDied:
+            return time.monotonic_ns() - begun
+
+
 def line(name, spent):
     spent = sorted(x / 1e6 for x in spent)
     print(f"{name:52} median {statistics.median(spent):6.2f} ms, p90 {spent[int(len(spent) * 0.9)]:6.2f}, worst {spent[-1]:6.2f}")
@@ -65,6 +80,7 @@ def main():
         line(f"{name}: from death to the error", [told for told, _ in found])
         if busy:  # else another P takes the G at once
             line(f"{name}: from death to its P at work again", [again for _, again in found])
+    line("from the coordinator's death to CoordinatorDied", [bereave() for _ in range(n // 2)])
 
 
 if __name__ == "__main__":

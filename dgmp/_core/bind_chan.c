@@ -321,9 +321,31 @@ static PyObject *outcome(View *self, struct scase *cases, uint32_t which, int ho
     return as == AS_PAIR ? Py_BuildValue("(NO)", x, o) : Py_BuildValue("(INO)", which, x, o);
 }
 
-static PyObject *failed(int how) {
+/* What could not be made; the limit that is in the way. */
+PyObject *no_object(View *self, const char *what, unsigned long long n) {
+    struct pool *p = &self->v.seg->objects;
+    PyObject *name = PyUnicode_FromFormat(what, n);
+    if (!name) return NULL;
+    uint64_t given_back = load_acq(&p->ring.tail) - load_acq(&p->ring.head);
+    if (load_acq(&p->next) >= p->n && !given_back)
+        PyErr_Format(PyExc_MemoryError, "there can be no more than %u channels, mutexes and the like in a runtime, which there are: no "
+                     "room for %U (what nobody refers to any more is found within seconds)", p->n, name);
+    else
+        PyErr_Format(PyExc_MemoryError, "the runtime's shared memory, of %llu bytes, has no room for %U",
+                     (unsigned long long)self->v.seg->heap.size, name);
+    Py_DECREF(name);
+    return NULL;
+}
+
+/* All records of waits are in use, or kept by processes that have freed them: a few each. */
+PyObject *no_sudog(View *self) {
+    return PyErr_Format(PyExc_MemoryError, "no more than %u cases and calls can wait at channels, mutexes and the like of a "
+                        "runtime at once", self->v.seg->sudogs.n);
+}
+
+static PyObject *failed(View *self, int how) {
     if (how == SELECT_TIMER) return PyErr_Format(PyExc_TypeError, "the channel of a timer can only be received from");
-    return PyErr_Format(PyExc_MemoryError, "the runtime has no room for one more that waits at a channel");
+    return no_sudog(self);
 }
 
 static void drop_sends(View *self, struct scase *cases, uint32_t n) {
@@ -390,7 +412,7 @@ static PyObject *begin(View *self, Wait *w) {
         w->queued = 1;
         return (PyObject *)w;
     }
-    PyObject *x = how == SELECT_DONE || how == SELECT_CLOSED ? outcome(self, w->cases, which, how, w->as) : failed(how);
+    PyObject *x = how == SELECT_DONE || how == SELECT_CLOSED ? outcome(self, w->cases, which, how, w->as) : failed(self, how);
     Py_DECREF((PyObject *)w);
     return x;
 }
@@ -426,7 +448,7 @@ static PyObject *Wait_end(Wait *w, PyObject *last) {
     uint64_t who = last == Py_True ? NO_WAITER : w->waiter;
     int how = chan_select(&self->v, w->cases, w->n, who, w->is, &which, &w->until);
     if (how == SELECT_BLOCKS) Py_RETURN_NONE;
-    if (how == SELECT_NO_ROOM || how == SELECT_TIMER) return failed(how);
+    if (how == SELECT_NO_ROOM || how == SELECT_TIMER) return failed(self, how);
     w->came = how != SELECT_WAITS;
     if (w->came) return outcome(self, w->cases, which, how, w->as);
     w->queued = 1;
@@ -494,7 +516,7 @@ static PyObject *View_chan(View *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "KLLL", &cap, &due, &period, &closes_at)) return NULL;
     struct chan *c = chan_make(&self->v, cap, due < 0 ? NO_TIME : due, period, closes_at < 0 ? NO_TIME : closes_at);
     if (!c)
-        return PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for a channel of capacity %llu", cap);
+        return no_object(self, "a channel of capacity %llu", cap);
     PyObject *h = Handle_make(self, c->body.word, 1);
     if (!h) object_drop(&self->v, c->body.word);
     return h;
@@ -525,7 +547,7 @@ static PyObject *one(Handle *h, uint64_t who, PyObject *value, int as, int *how)
         }
     }
     PyObject *x = *how == SELECT_DONE || *how == SELECT_CLOSED ? outcome(self, &k, 0, *how, as) :
-                  *how == SELECT_BLOCKS && who == NO_WAITER ? Py_NewRef(Py_None) : PyErr_Occurred() ? NULL : failed(*how);
+                  *how == SELECT_BLOCKS && who == NO_WAITER ? Py_NewRef(Py_None) : PyErr_Occurred() ? NULL : failed(self, *how);
     if (value) drop(self, &k.elem);
     return x;
 }
@@ -567,7 +589,7 @@ static PyObject *Handle_close(Handle *h, PyObject *none) {
     if (!c) return NULL;
     on_thread(h->view);
     int closed = chan_close(&h->view->v, c);
-    if (closed < 0) return failed(SELECT_TIMER);
+    if (closed < 0) return failed(h->view, SELECT_TIMER);
     if (!closed) return closed_error(h->view, "close of a closed channel");
     Py_RETURN_NONE;
 }
@@ -631,7 +653,7 @@ static PyObject *View_select(View *self, PyObject *const *a, Py_ssize_t nargs) {
         w->handles[i] = Py_NewRef((PyObject *)h);
         c->c = (struct chan *)h->body;
         if (PyTuple_Size(k) < 2) continue;
-        if (c->c->due) failed(SELECT_TIMER);
+        if (c->c->due) failed(self, SELECT_TIMER);
         else if (encode(self, PyTuple_GetItem(k, 1), &c->elem)) c->send = 1;
         if (!c->send) Py_CLEAR(w);
     }
@@ -641,7 +663,7 @@ static PyObject *View_select(View *self, PyObject *const *a, Py_ssize_t nargs) {
     uint32_t which = 0;
     int how = chan_select(&self->v, w->cases, w->n, NO_WAITER, w->is, &which, &w->until);
     PyObject *x = how == SELECT_BLOCKS ? Py_NewRef(Py_None) :
-                  how == SELECT_DONE || how == SELECT_CLOSED ? outcome(self, w->cases, which, how, AS_CASE) : failed(how);
+                  how == SELECT_DONE || how == SELECT_CLOSED ? outcome(self, w->cases, which, how, AS_CASE) : failed(self, how);
     Py_DECREF((PyObject *)w);
     return x;
 }

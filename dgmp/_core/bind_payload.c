@@ -61,11 +61,23 @@ static PyObject *Block_parts(Block *b, PyObject *none) {
     PyObject *all = PyMemoryView_FromObject((PyObject *)b), *out = all ? PyList_New(0) : NULL;
     uint64_t *head = b->off ? shared_content(&b->view->v, b->off) : NULL;
     uint64_t n = head ? head[0] : 0, at = (8 + 8 * n + 63) & ~63ull;
+    if (out && n && (b->len < 16 || n > b->len / 8 - 1)) {    /* another process has written it */
+        PyErr_Format(PyExc_ValueError, "a block of %llu bytes cannot have %llu parts", (unsigned long long)b->len,
+                     (unsigned long long)n);
+        Py_CLEAR(out);
+    }
     for (uint64_t i = 0; out && i < n; i++) {
-        PyObject *part = PySequence_GetSlice(all, (Py_ssize_t)at, (Py_ssize_t)(at + head[1 + i]));
+        uint64_t len = head[1 + i];
+        if (at > b->len || len > b->len - at) {
+            PyErr_Format(PyExc_ValueError, "part %llu of a block of %llu bytes reaches beyond it", (unsigned long long)i,
+                         (unsigned long long)b->len);
+            Py_CLEAR(out);
+            break;
+        }
+        PyObject *part = PySequence_GetSlice(all, (Py_ssize_t)at, (Py_ssize_t)(at + len));
         if (!part || PyList_Append(out, part)) Py_CLEAR(out);
         Py_XDECREF(part);
-        at += (head[1 + i] + 63) & ~63ull;
+        at += (len + 63) & ~63ull;
     }
     Py_XDECREF(all);
     return out;

@@ -26,7 +26,7 @@ static PyObject *View_sema_new(View *self, PyObject *args) {
     unsigned long long n, tell_at;
     if (!PyArg_ParseTuple(args, "KK", &n, &tell_at)) return NULL;
     struct sema *s = sema_make(&self->v, n ? n : SEMA_NO_LIMIT, tell_at);
-    if (!s) return PyErr_Format(PyExc_MemoryError, "the runtime's shared memory has no room for it");
+    if (!s) return no_object(self, "one more of them", 0);
     PyObject *h = handle_of(self, s->body.word, 1);
     if (!h) object_drop(&self->v, s->body.word);
     return h;
@@ -39,7 +39,7 @@ static void undo(View *self, struct sema *s, int how, uint32_t is, uint64_t unit
 }
 
 static PyObject *report(View *self, struct sema *s, PyObject *to, int how, uint32_t is, uint64_t units) {
-    if (how == SEMA_NO_ROOM) return PyErr_Format(PyExc_MemoryError, "the runtime has no room for one more that waits");
+    if (how == SEMA_NO_ROOM) return no_sudog(self);
     PyObject *x = PyLong_FromLong(how == SEMA_WAITS ? -1 - (long)is : how);
     if (!x || PyList_SetItem(to, 0, x)) {
         undo(self, s, how, is, units);

@@ -184,8 +184,8 @@ static PyObject *View_ask(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    int asked = is_ours(self, w) && gask(&self->v, w);
-    if (asked) tell_coordinator(&self->v, w);                 /* who sees to it that it does */
+    int asked = is_ours(self, w) ? gask(&self->v, w) : 0;
+    if (asked == 1) tell_coordinator(&self->v, w);                 /* who sees to it that it does */
     return PyBool_FromLong(asked);
 }
 
@@ -377,6 +377,12 @@ static PyObject *View_new_levels(View *self, PyObject *none) {
     return PyLong_FromUnsignedLong(self->levels_seen);
 }
 
+static int fn_full(struct view *v) {
+    for (uint32_t i = 1; i < v->seg->nfns; i++)
+        if (!load_acq(&v->fns[i].hash)) return 0;
+    return 1;
+}
+
 static PyObject *View_intern(View *self, PyObject *arg) {
     CHECK(self);
     char *data;
@@ -384,7 +390,9 @@ static PyObject *View_intern(View *self, PyObject *arg) {
     uint32_t index;
     if (PyBytes_AsStringAndSize(arg, &data, &len)) return NULL;
     if (!fn_intern(&self->v, fn_hash(data, (uint64_t)len), data, (uint64_t)len, &index))
-        return PyErr_Format(PyExc_MemoryError, "the runtime's function table is full");
+        return PyErr_Format(PyExc_MemoryError, fn_full(&self->v) ? "the runtime's function table, of %u entries, is full"
+                                                                 : "the runtime's shared memory has no room for a function",
+                            self->v.seg->nfns);
     travels(self, NULL, data, (uint64_t)len);
     return PyLong_FromUnsignedLong(index);
 }

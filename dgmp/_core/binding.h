@@ -139,6 +139,8 @@ extern PyMethodDef chan_methods[];
 extern PyType_Spec handle_spec, wait_spec;
 extern PyObject *Handle_type, *Wait_type;
 PyObject *handle_of(View *self, uint64_t word, int held);
+PyObject *no_object(View *self, const char *what, unsigned long long n);  /* NULL, with the exception */
+PyObject *no_sudog(View *self);
 void on_thread(View *self);
 uint64_t waiter_here(View *self);
 PyObject *take_readied(View *self);   /* words of Gs that Gs of this M have readied, as a list; or None */

@@ -206,6 +206,8 @@ struct terms {
 /* What the result bytes are. */
 enum { RESULT_VALUE, RESULT_ERROR, RESULT_WORKER_DIED, RESULT_NO_MEMORY, RESULT_NONE, RESULT_CANCELLED };
 
+#define DEATH_PREFIX 16               /* bytes of a RESULT_WORKER_DIED without which it says nothing: ship.death */
+
 /* A G that waits for others' results has one record for each.  There is no counter: whoever marks a record done looks
  * whether all are, so a completer that dies half-way is finished by walking the same list again.  The records stay until
  * every G they wait for has been collected, so that such a walk meets no freed block. */
@@ -460,7 +462,7 @@ int gagain(struct view *v, uint64_t w, uint64_t at);            /* G_RUNNING her
 void tell_coordinator(struct view *v, uint64_t w);              /* of that G: it waits to be run again, or has been asked to end */
 int gdue(struct view *v, uint64_t w);                           /* and on to G_RUNNABLE, by the coordinator */
 int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
-int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner */
+int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner.  2: it knows */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */

@@ -16,6 +16,13 @@
 #define GOIDS 16                      /* goids that a process takes at once, as in Go */
 #define KEEP 4096                     /* dead slots a process keeps for itself */
 
+/* Where there are few slots nobody keeps many from others. */
+static uint32_t keep(struct view *v) {
+    uint32_t n = v->seg->nslots / 64;
+    return n > KEEP ? KEEP : n ? n : 1;
+}
+static uint32_t chunk(struct view *v) { return keep(v) < CHUNK ? keep(v) : CHUNK; }
+
 static uint32_t slots_in_use(struct view *v) { return (uint32_t)load_acq(&v->seg->gfree.next); }
 
 uint32_t gfree_sweep(struct view *v) { return pool_sweep(v, &v->seg->gfree); }
@@ -31,7 +38,7 @@ static void reserve(struct view *v, uint32_t n) {
 struct g *gfget(struct view *v, uint32_t *index) {
     if (v->nfree == 0) {
         reserve(v, CHUNK);
-        v->nfree = pool_take(v, &v->seg->gfree, v->free, CHUNK);
+        v->nfree = pool_take(v, &v->seg->gfree, v->free, chunk(v));
         if (v->nfree == 0) return NULL;
     }
     *index = v->free[--v->nfree];
@@ -57,9 +64,10 @@ struct g *gfget(struct view *v, uint32_t *index) {
 
 /* The slot is G_DEAD and ours. */
 void gfput(struct view *v, uint32_t index) {
-    if (v->nfree >= KEEP) {
-        v->nfree -= CHUNK;
-        pool_put(v, &v->seg->gfree, &v->free[v->nfree], CHUNK);
+    if (v->nfree >= keep(v)) {
+        uint32_t n = chunk(v);
+        v->nfree -= n;
+        pool_put(v, &v->seg->gfree, &v->free[v->nfree], n);
     }
     reserve(v, v->nfree + 1);
     v->free[v->nfree++] = index;
@@ -120,7 +128,8 @@ void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, u
             heap_use(v, g->result);
             to = at(v, g->result);
         } else {
-            kind = RESULT_NO_MEMORY, len = 0;
+            len = kind == RESULT_WORKER_DIED ? DEATH_PREFIX : 0;    /* which is told, if not how */
+            if (!len) kind = RESULT_NO_MEMORY;
         }
     }
     memcpy(to, data, len);
@@ -259,13 +268,15 @@ int gcancel(struct view *v, uint64_t w) {
     return 1;
 }
 
-/* A started G is asked to end, by its owner, which alone lets the slot be used again: the flags are this G's.  Set before
+/* A started G is asked to end, by its owner, which alone lets the slot be used again: the flags are this G's, and what one thread
+ * of it has begun nobody need finish, as the G ends with its owner.  Set before
  * its state is read; it looks at them after it has said that it waits.  0: it has ended. */
 int gask(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     uint64_t s = atomic_load(&g->state);
     if ((GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || GGEN(s) != gword_gen(w)) return 0;
-    atomic_fetch_or(&g->flags, G_ASKED | G_TO_RAISE);
+    uint32_t was = atomic_fetch_or(&g->flags, G_ASKED | G_TO_RAISE);
+    if (was & G_TO_RAISE) return 2;                           /* it has not looked since: no inbox need fill with this */
     gready(v, w);
     return 1;
 }

@@ -14,8 +14,8 @@
 #include <time.h>
 
 #define PATIENCE_NS 100000000
-#define STUCK_LOOKS 30               /* in a row, PATIENCE_NS apart, that have found it asleep */
-#define DEAD UINT32_MAX                /* in the place of the holder */
+#define STUCK_LOOKS 30                /* in a row, PATIENCE_NS apart, that have found it asleep */
+#define DEAD UINT32_MAX               /* in the place of the holder */
 #define SPINS 100                     /* what is done under a lock takes less, and sleeping takes far more */
 
 int lock_init(struct lock *l) {

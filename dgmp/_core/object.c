@@ -185,6 +185,8 @@ uint64_t block_objects(struct view *v, uint64_t off, uint64_t len, const char **
     if (off < v->seg->heap.base || off >= end || len > end - off) return 0;
     if (!is_shared(v, off)) return payload_objects(at(v, off), len, at_words);
     const uint64_t *head = shared_content(v, off);
+    uint64_t begin = (uint64_t)((const char *)head - (const char *)v->seg);
+    if (begin >= end || len > end - begin) return 0;
     if (len < 16 || head[0] < 2 || head[0] > len / 8 - 1) return 0;
     uint64_t n = head[0], last = head[n], at = (8 + 8 * n + 63) & ~63ull;
     for (uint64_t i = 0; i + 1 < n && at < len; i++) at += (head[1 + i] + 63) & ~63ull;

@@ -14,6 +14,9 @@ static uint64_t hash_of(const char *text, uint32_t len) {
     return h ? h : 1;
 }
 
+/* It lies within the bytes of all texts. */
+static int is_sound(const struct text *t) { return t->len <= PLACE_LONGEST && t->off <= PLACE_BYTES - t->len; }
+
 /* Under the lock: i is free. */
 static int add(struct view *v, struct text *t, uint64_t hash, const char *text, uint32_t len, int rare) {
     struct places *p = &v->seg->places;
@@ -38,8 +41,9 @@ uint32_t place_intern(struct view *v, const char *text, uint32_t len, int rare) 
     for (uint32_t i = (uint32_t)(hash % PLACE_TEXTS), n = 0; n < PLACE_TEXTS; n++, i = (i + 1) % PLACE_TEXTS) {
         uint64_t was = load_acq(&texts[i].hash);
         if (i == 0) continue;
-        if (was && (was != hash || texts[i].len != len || memcmp((char *)at(v, p->bytes) + texts[i].off, text, len) != 0))
-            continue;
+        int same = was == hash && texts[i].len == len && is_sound(&texts[i]) &&
+                   memcmp((char *)at(v, p->bytes) + texts[i].off, text, len) == 0;
+        if (was && !same) continue;
         if (was || add(v, &texts[i], hash, text, len, rare)) found = i;
         break;
     }
@@ -50,7 +54,7 @@ uint32_t place_intern(struct view *v, const char *text, uint32_t len, int rare) 
 const char *place_text(struct view *v, uint32_t number, uint32_t *len) {
     struct places *p = &v->seg->places;
     struct text *t = (struct text *)at(v, p->texts) + number;
-    if (number == 0 || number >= PLACE_TEXTS || !load_acq(&t->hash)) return NULL;
+    if (number == 0 || number >= PLACE_TEXTS || !load_acq(&t->hash) || !is_sound(t)) return NULL;
     *len = t->len;
     return (char *)at(v, p->bytes) + t->off;
 }

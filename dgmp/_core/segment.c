@@ -106,12 +106,39 @@ static int try_create(const struct config *c, int fd) {
     return e;
 }
 
+static int is_possible(const struct config *c) {
+    return c->nprocs > 0 && c->nprocs <= MAX_PS && c->max_ms > 0 && (uint64_t)c->max_ms + c->nclients < NO_M && c->nslots > 0 &&
+           c->nslots <= INDEX_MASK;
+}
+
+static int same_ring(const struct lring *a, const struct lring *b) { return a->cells == b->cells && a->cap == b->cap; }
+static int same_pool(const struct pool *a, const struct pool *b) {
+    return same_ring(&a->ring, &b->ring) && a->base == b->base && a->n == b->n && a->stride == b->stride && a->owner == b->owner;
+}
+
+/* Its header is what layout makes of the sizes in it, and the file is as long as that takes: no table reaches beyond. */
+static int is_sound(struct segment *s) {
+    struct config c = {load_rlx(&s->nprocs), s->max_ms, s->nms - s->max_ms, s->nslots, s->heap.size};
+    struct segment own;
+    if (!is_possible(&c) || c.heap_size > s->size) return 0;
+    memset(&own, 0, sizeof own);
+    uint64_t inboxes = layout(&own, &c);
+    struct m *allm = (void *)((char *)s + own.allm);
+    if (s->size != own.size || s->nps != own.nps || s->nfns != own.nfns || s->allp != own.allp || s->allm != own.allm ||
+        s->allgs != own.allgs || s->fns != own.fns || s->inbox_cap != own.inbox_cap || s->said != own.said ||
+        s->places.texts != own.places.texts || s->places.bytes != own.places.bytes || s->heap.base != own.heap.base ||
+        !same_ring(&s->globrunq, &own.globrunq) || !same_ring(&s->asyncq, &own.asyncq) || !same_pool(&s->gfree, &own.gfree) ||
+        !same_pool(&s->objects, &own.objects) || !same_pool(&s->sudogs, &own.sudogs))
+        return 0;
+    for (uint32_t i = 0; i < s->nms; i++)
+        if (allm[i].inbox.cells != inboxes + i * s->inbox_cap * 8) return 0;
+    return 1;
+}
+
 /* Makes a segment; the heap, then the slots, shrink until it fits under the process's limits: half of the address space is
  * for what else a process needs. */
 int segment_create(struct config *c, int *fd_out) {
-    if (c->nprocs == 0 || c->nprocs > MAX_PS || c->max_ms == 0 || c->max_ms + c->nclients >= NO_M ||
-        c->nslots == 0 || c->nslots > INDEX_MASK)
-        return EINVAL;
+    if (!is_possible(c)) return EINVAL;
     int fd = memfd_create("dgmp", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return errno;
     int e = try_create(c, fd);
@@ -141,6 +168,7 @@ int segment_map(int fd, struct view *v, uint32_t self, const char **why) {
     if (s->magic != MAGIC) *why = "the file is no dgmp segment";
     else if (s->version != VERSION || s->header_size != sizeof *s || s->size != (uint64_t)st.st_size)
         *why = "the segment was made by another version of dgmp";
+    else if (!is_sound(s)) *why = "the segment's header is damaged";
     else if (self >= s->nms) *why = "there is no such process slot";
     if (*why) {
         munmap(s, (size_t)st.st_size);

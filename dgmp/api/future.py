@@ -308,12 +308,18 @@ class Future(Generic[T]):
 
     def cancelled(self) -> bool:
         """Whether the G was cancelled, and has ended so; never waits."""
-        if not self.done():
-            return False
-        if self._kind == RESULT_WORKER_DIED:  # of an M that was killed for it
-            self._decode()
+        return self.done() and self._was_cancelled()
+
+    def _was_cancelled(self) -> bool:
+        """Of one that has ended.  Its M may have died before it could say so, or have been killed for it."""
+        if self._kind != RESULT_WORKER_DIED:
+            return self._kind == RESULT_CANCELLED
+        data = self._data  # before the state, as in _decode
+        if self._state == DECODED:
             return isinstance(self._error, Cancelled)
-        return self._kind == RESULT_CANCELLED
+        from ..ship import death
+
+        return death.split(bytes(data[0] if isinstance(data, tuple) else data))[1] == death.CANCELLED
 
     def add_done_callback(self, callback: Callable[[Future[T]], Any]) -> None:
         """Calls `callback(future)` once the G has finished; at once if it has.

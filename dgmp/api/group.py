@@ -14,7 +14,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._core import RESULT_CANCELLED, RESULT_NONE, RESULT_VALUE
+from .._core import RESULT_NONE, RESULT_VALUE
 from ..errors import Cancelled
 from . import runtime as api
 from .future import DECODED, PENDING, Future, Listener
@@ -70,7 +70,7 @@ class Gs(Listener):
 
     def note(self, future: Future[Any]) -> None:
         """Once for each that has ended: those that have failed are kept, and the first of them stops the others."""
-        if self.live.pop(id(future), None) is None or future._kind in (RESULT_VALUE, RESULT_NONE, RESULT_CANCELLED):
+        if self.live.pop(id(future), None) is None or future._kind in (RESULT_VALUE, RESULT_NONE) or future._was_cancelled():
             return
         self.failed.append(future)
         if not self.stopped:

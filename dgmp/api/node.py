@@ -14,11 +14,12 @@ import queue
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
-from ..errors import Cancelled, CoordinatorDied, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
+from ..errors import Cancelled, CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
 from ..ship.values import SMALL_TYPES, Large
@@ -41,6 +42,8 @@ BATCH_NS = 1_000_000
 FEW = 4  # that end in so long: a wake-up for each that is awaited costs less than one for each millisecond
 NAP, NAP_NS = 16, 8_000_000  # where results need not be given out one by one, the sooner of so many and so long
 LOOK_NS = 250_000_000  # how often a waiting thread looks whether the runtime is still there
+ROOM_NS = 1_000_000_000
+STUCK_NS = 5_000_000_000  # after so long without room, and no G ending, the program is told why it waits
 FEW_BYTES = 32 << 20  # of large arguments in flight: about what stays in a cache
 MOST_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
 PATIENCE_NS = 10_000_000
@@ -96,6 +99,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.stop: Callable[[], object] = nothing  # ends the processes of the runtime, in a client
         self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
         self.pending: Collection[Any] = ()  # in an M: signals whose handlers wait until the caller is back in user code
@@ -137,7 +141,15 @@ class Node:
                 where = self.where
             label = name if key or name else values.label(fn)
             call = data if isinstance(data, bytes) else self.pack(data)
-            while not (done := self.view.spawn(future, key, call, where, deps, code, lasti, label, terms)):
+            while True:
+                try:
+                    done = self.view.spawn(future, key, call, where, deps, code, lasti, label, terms)
+                except MemoryError:
+                    if not self.wait_for_room():
+                        raise
+                    continue
+                if done:
+                    break
                 if done is None:
                     self.full()
                     where = GLOBAL_QUEUE
@@ -244,7 +256,12 @@ class Node:
         self.collect()
 
     def full(self) -> None:
+        """There is no room for one more G: waits for some, where that may be."""
         raise NotImplementedError
+
+    def wait_for_room(self) -> bool:
+        """There is no room in the shared memory: waits for some, where that may be.  False: there will be none."""
+        return False
 
     def gomaxprocs(self, n: int | None) -> int:
         """See dgmp.gomaxprocs."""
@@ -388,7 +405,10 @@ class Node:
         except ENDED:  # one like what it has ended with; or it was raised by a handler of the user's
             if self.gone is None:
                 raise
-            if future._state == PENDING:
+            if isinstance(future, Future):  # whoever has seen it first may not have come to this one yet
+                self.stop()
+                future.fail(self.gone)
+            elif future._state == PENDING:
                 raise self.ended() from None
         finally:
             self.sleepers -= 1
@@ -662,15 +682,22 @@ class Client(Node):
             output.ended_by_others = self.look
         self.asleep: tuple[int, int] | None = None  # all were, with so much done in all, when deadlock.check looked first
         self.look_again = 0  # not before, at what may come from outside
+        self.warned = False
+        # Since when there has been no room, when we looked last, and how many Gs there were.
+        self.stuck: tuple[int, int, int] | None = None
         self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
         from .levels import Levels
 
         Levels(view)
 
     def throttle(self) -> None:
+        """A quarter of the slots is for what Gs spawn; but if none ends, they may wait for what this thread has still to do."""
         self.collect()
-        while self.view.outstanding > self.quota:
-            self.full()
+        try:
+            while self.view.outstanding > self.quota and not self.warned:
+                self.full()
+        except Deadlock:
+            self.quota = self.view.nslots
 
     def full(self, more: int = MANY) -> None:
         self.sleepers += 1
@@ -679,7 +706,39 @@ class Client(Node):
         finally:
             self.sleepers -= 1
         self.collect()
-        self.look()
+        now = time.monotonic_ns()
+        since, last, outstanding = self.stuck or (now, now, 0)
+        if now - last > LOOK_NS or self.view.outstanding != outstanding:
+            since = now
+        self.stuck = since, now, self.view.outstanding
+        if now - since < LOOK_NS or now - self.looked < LOOK_NS:
+            return self.look()
+        self.looked = now
+        if now - since > STUCK_NS:
+            self.warn_of_no_room(now - since)
+        try:
+            self.look(True)
+        except Deadlock as e:
+            e.add_note(f"the program waited for room for one more G or its arguments: {self.view.outstanding} of its Gs have "
+                       f"not ended, and there are {self.view.nslots} slots")
+            raise
+
+    def warn_of_no_room(self, ns: int) -> None:
+        """Once in a runtime: nothing else tells why a program stands still that goes on spawning Gs."""
+        if not self.warned:
+            self.warned = True
+            view = self.view
+            warnings.warn(f"a call of dgmp has waited {ns / 1e9:.0f} s for room for one more G or its arguments, and no G has "
+                          f"ended meanwhile: {view.outstanding} of this program's have not (there are {view.nslots} slots, and "
+                          f"{view.heap_size} bytes of shared memory); do they wait for what it was about to do?",
+                          RuntimeWarning, stacklevel=2)
+
+    def wait_for_room(self) -> bool:
+        """Until a G of ours has ended, or a second is over, as others may have given some back."""
+        outstanding, until = self.view.outstanding, time.monotonic_ns() + ROOM_NS
+        while self.view.outstanding >= outstanding > 0 and time.monotonic_ns() < until:
+            self.full(1)
+        return outstanding > 0
 
     def pack(self, large: Large) -> Block:
         """Waits while too much is on its way already."""
@@ -741,17 +800,21 @@ class Client(Node):
         return not self.alive() if died is None else died
 
     def end(self, error: BaseException) -> None:
-        """No more work: every pending Future ends with error, and the processes of the runtime end."""
+        """No more work: the processes of the runtime end, and then every pending Future does, with error: whoever is told of it
+        can do it all anew, as nothing of it runs any more."""
         if self.output is not None:
             self.output.show()
         with self.lock:
             if self.gone is not None:
                 return
             self.gone = error
-        for future in self.view.close(error):
-            future.fail(error)  # type: ignore[attr-defined]
-        self.stop()
-        self.forget_runtime()
+        pending = self.view.close(error)
+        try:
+            self.stop()
+        finally:
+            for future in pending:
+                future.fail(error)  # type: ignore[attr-defined]
+            self.forget_runtime()
 
     def forget_runtime(self) -> None:
         """No cycle with it: the segment goes with the last that refers to it."""

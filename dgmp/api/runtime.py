@@ -359,22 +359,32 @@ class Runtime:
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""
+        deadline = time.monotonic() + seconds
+        try:
+            while not os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                if time.monotonic() > deadline:
+                    return False
+                self._wait_for_end(deadline)
+            with contextlib.suppress(OSError):  # before its pid, which names the group, is given free
+                os.killpg(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+        except ChildProcessError:  # the program waits for all its children, or ignores SIGCHLD
+            pass
+        return True
+
+    def _wait_for_end(self, deadline: float) -> None:
+        """Until the coordinator has ended, or for a moment if there is no descriptor to wait with."""
         import select
 
         try:
             fd = os.pidfd_open(self._pid)
         except OSError:
-            return True
+            time.sleep(CLOSE_PAUSE_SECONDS)
+            return
         try:
             poll = select.poll()
             poll.register(fd, select.POLLIN)
-            if not poll.poll(seconds * 1000):
-                return False
-            with contextlib.suppress(OSError):  # before its pid, which names the group, is given free
-                os.killpg(self._pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
-            return True
+            poll.poll(max(0, deadline - time.monotonic()) * 1000)
         finally:
             os.close(fd)
 
@@ -453,7 +463,7 @@ def become_member(member: Member) -> None:
 
 
 def refuse_member(what: str) -> None:
-    if _member is not None:
+    if _member is not None and os.getpid() == _member.m.pid:
         raise RuntimeError(f"cannot {what} inside a G: dgmp.go() there uses the runtime that runs it")
 
 

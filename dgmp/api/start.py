@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import marshal
 import os
 import signal
@@ -83,14 +84,24 @@ def import_path(now: world.World, here: str) -> list[str]:
     return path if here in path else [*path, here]
 
 
-def start_coordinator(executable: str, descriptors: list[int]) -> int:
-    """The process, in a group of its own, with these descriptors from FIRST_FD on.  Returns its pid."""
+def above(fd: int) -> int:
+    """A copy, of a number from ABOVE on."""
     import fcntl
 
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+    except OSError as e:
+        if e.errno == errno.EINVAL:  # so many are not allowed (ulimit -n)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+        raise
+
+
+def start_coordinator(executable: str, descriptors: list[int]) -> int:
+    """The process, in a group of its own, with these descriptors from FIRST_FD on.  Returns its pid."""
     with contextlib.ExitStack() as close:
         moves = []
         for i, fd in enumerate(descriptors):  # two steps, so that none is inheritable here even for a moment
-            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, ABOVE)
+            high = above(fd)
             close.callback(os.close, high)
             moves.append((os.POSIX_SPAWN_DUP2, high, FIRST_FD + i))
         return os.posix_spawnp(

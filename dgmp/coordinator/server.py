@@ -21,7 +21,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from .._core import KIND_CLIENT, View, become_subreaper
+from .._core import KIND_CLIENT, View, become_subreaper, when_parent_dies
 from .binding import NAME, Binder, alone, set_affinity, waited
 from .memory import Watch, own, resident
 from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
@@ -71,6 +71,7 @@ class Server:
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
+        self.unwatched: dict[int, int] = {}  # pid -> m, where there was no descriptor for a pidfd: SIGCHLD tells of them
         self.has_shower = boot["foreground"]
         self.last_words: dict[str, Any] | None = None  # to the client
         self.done = False
@@ -174,13 +175,20 @@ class Server:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if ended is None or ended.si_pid == self.zygote_pid or ended.si_pid in self.state.ms.values():
+            if ended is None:
                 return
-            os.waitpid(ended.si_pid, 0)
+            m = self.unwatched.pop(ended.si_pid, None)
+            if m is not None:
+                self.m_ended(m, ended.si_pid)
+            elif ended.si_pid == self.zygote_pid or ended.si_pid in self.state.ms.values():
+                return
+            else:
+                os.waitpid(ended.si_pid, 0)
 
     def on_zygote(self) -> None:
         """All that it has sent; this event's message may have been read with another's."""
-        assert self.zygote is not None
+        if self.zygote is None:
+            return
         while True:
             try:
                 data = self.zygote.recv(4096, socket.MSG_DONTWAIT)
@@ -197,11 +205,16 @@ class Server:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(self.zygote_pid, signal.SIGKILL)
             os.waitpid(self.zygote_pid, 0)
+        self.zygote, self.zygote_pid = None, 0
         self.act([("zygote_died",)])
 
     def on_m_died(self, m: int, pid: int, pidfd: int) -> None:
         self.unwatch(pidfd)
         os.close(pidfd)
+        self.m_ended(m, pid)
+        self.reap_orphans()  # perhaps this one hid another
+
+    def m_ended(self, m: int, pid: int) -> None:
         try:
             _, status = os.waitpid(pid, 0)
             how, exitcode = describe_status(status), os.waitstatus_to_exitcode(status)
@@ -210,13 +223,13 @@ class Server:
         crash = self.words.take(m)
         self.say(crash)
         self.act([("m_died", m, pid, how, exitcode, crash)])
-        self.reap_orphans()  # perhaps this one hid another
 
     # ------------------------------------------------------------------ actions
     def take(self, action: Action) -> None:
         kind = action[0]
         if kind == "newm":
-            assert self.zygote is not None
+            if self.zygote is None:  # and there is no other now
+                return
             with contextlib.suppress(OSError):  # it has died: its socket tells, and what it was asked for comes again
                 self.zygote.send(TO_ZYGOTE.pack(action[1]))
         elif kind == "watch":
@@ -226,12 +239,11 @@ class Server:
             except ProcessLookupError:
                 self.act([("m_died", m, pid, "ended")])
                 return
-            except OSError as e:  # no descriptor left: what we cannot watch must not run
-                kill(pid)
-                os.waitpid(pid, 0)
-                self.act([("m_died", m, pid, f"could not be watched: {e.strerror}")])
-                return
-            self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
+            except OSError:  # no descriptor left
+                self.unwatched[pid] = m
+                self.reap_orphans()  # it may have ended already
+            else:
+                self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
             if m == 0:
                 self.give_shower()
         elif kind == "zygote":
@@ -281,11 +293,11 @@ class Server:
 
     def new_zygote(self) -> None:
         """Forked from this process's main thread, which has no others: a clean parent for every M."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             pid = os.fork()
         except OSError as e:
-            self.take(("exit", f"no process can be made for the zygote: {e.strerror}"))
+            self.act([("zygote_not_made", e.errno or 1)])
             return
         if pid == 0:
             try:
@@ -392,5 +404,6 @@ def main(boot: dict[str, Any]) -> None:
     """Entry of the process (`python -c` from api.start)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     become_subreaper()
+    when_parent_dies(signal.SIGCONT)  # if we are stopped then we have to end all the same
     Server(boot).run()
     os._exit(0)  # nothing is left to be done, and nobody to be told of sockets that are not closed

@@ -9,6 +9,7 @@ Events (tuples):            Actions (tuples):
   ("m_started", m, pid)       ("watch", m, pid)       tell me when it dies; pid < 0: -errno, it could not be made
   ("m_died", m, pid, how, exitcode, what faulthandler said)
   ("zygote_ready",)           ("zygote",)             make a new zygote
+  ("zygote_not_made", errno)
   ("zygote_died",)            ("exit", text or None)  end the node; text goes to the client,
                               ("broken", death)       or how an M died, and with it this runtime
   ("client_gone",)            ("print", line)         to the client's stderr
@@ -93,6 +94,8 @@ class Coordinator:
         self.bury_pace = TICK_NS  # it doubles: a G that such an M had spawned may run for long
         self.stillborn = 0
         self.zygotes = 0  # in a row that died before they were ready
+        self.no_zygote = False  # none could be made: when an M is wanted it is tried again
+        self.made = False  # an M has been
         self.closing = False
 
     def handle(self, event: Event) -> list[Action]:
@@ -122,6 +125,11 @@ class Coordinator:
 
     def newm(self) -> list[Action]:
         actions: list[Action] = []
+        if self.no_zygote:
+            if not self.view.starting():
+                return []
+            self.no_zygote = False
+            actions.append(("zygote",))
         for m in self.view.starting():
             if m not in self.starting and m not in self.ms:
                 self.starting.add(m)
@@ -133,6 +141,7 @@ class Coordinator:
         if pid < 0:
             return self.not_made(m, -pid)
         self.no_forks = 0
+        self.made = True
         if self.view.m_started(m, pid):
             self.ms[m] = pid
         else:  # another process has the slot, made by a zygote that died since: this one finds that out and leaves
@@ -193,6 +202,16 @@ class Coordinator:
     def on_zygote_ready(self) -> list[Action]:
         self.zygotes = 0
         return []
+
+    def on_zygote_not_made(self, errno: int) -> list[Action]:
+        """What the Ms do goes on without; only at boot, or if no M is left and none can be made for long, the node ends."""
+        self.no_zygote = True
+        self.starting.clear()
+        self.no_forks += 1
+        if self.ms or (self.made and self.no_forks < NO_FORKS):
+            return []
+        self.closing = True
+        return [("exit", f"no process can be made for the zygote: {os.strerror(errno)}")]
 
     def on_zygote_died(self) -> list[Action]:
         """It is replaced without harm to the Ms; what it was asked for may or may not have been made."""

@@ -27,6 +27,7 @@ class Affinity:
 
     def __init__(self, view: View, cores: list[int], forced: bool) -> None:
         self.view, self.cores, self.forced = view, cores, forced
+        self.pid = os.getpid()
 
     def hold(self, p: int) -> None:
         """The M has P p now."""
@@ -37,7 +38,7 @@ class Affinity:
                 self.let_loose()
 
     def let_loose(self) -> None:
-        if self.view.bound >= 0:
+        if os.getpid() == self.pid and self.view.bound >= 0:  # not in a child that user code has forked: it is loose
             self.set(self.cores, -1)
 
     def set(self, cores: list[int], bound: int) -> None:

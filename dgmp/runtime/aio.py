@@ -14,6 +14,7 @@ Called by proc: start and readied; the rest goes on in the loop.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 import time
 from collections.abc import Coroutine
@@ -61,6 +62,8 @@ class Selector(selectors.EpollSelector):
         self.asyncs = asyncs
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if os.getpid() != self.asyncs.m.pid:  # what is left there to be done needs no event
+            return []
         events = super().select(0)
         wait = not events and (timeout is None or timeout > 0)
         if self.asyncs.give_way(wait, timeout):
@@ -83,6 +86,12 @@ class Asyncs:
         self.loop.set_task_factory(self.make_task)
         self.tasks: dict[int, WeakSet[asyncio.Task[Any]]] = {}  # that the Gs have made, by their words
         self.began = False  # a task, since the loop last looked
+        os.register_at_fork(after_in_child=self.leave_to_parent)
+
+    def leave_to_parent(self) -> None:
+        """In a child that an async G has forked: it runs to the end of that G, and nothing of the others."""
+        for handle in (*self.loop._ready, *self.loop._scheduled):  # type: ignore[attr-defined]
+            handle.cancel()
 
     # ------------------------------------------------------------------ on g0 or a runner
     def start(self, gp: G, coro: Coroutine[Any, Any, Any]) -> None:
@@ -170,13 +179,15 @@ class Asyncs:
     def ended(self, gp: G, task: asyncio.Task[Any]) -> None:
         """gp's task is done: its result is gp's.  The host's slot is another's to run under, before it is told."""
         m = self.m
+        if os.getpid() != m.pid:
+            m.end_child(None if task.cancelled() else task.exception())
         kind, out = self.outcome(gp, task)
         objects = travel.hold(m.view) if travel.latest else None  # in the result: kept until that does it
         del self.live[gp.word]
         self.tasks.pop(gp.word, None)
         if m.output is not None and (m.output.out_lines or m.output.err_lines):
             m.output.settle(gp)
-        if m.changes:
+        if gp in m.changers:
             m.undo(gp)
         if gp.word != self.g.word:
             m.view.finish(gp.word, kind, out, 0)
@@ -195,7 +206,8 @@ class Asyncs:
             kind, result = closure.encode_result(task.result(), gp.fn, gp.goid)
             return (kind, result) if isinstance(result, bytes) else m.pack(kind, result)
         except BaseException as e:
-            return m.failed(gp, e)
+            error = e
+        return m.failed(gp, error)  # not while it is handled, as in M.goexit
 
     def give_way(self, wait: bool, timeout: float | None) -> bool:
         """Called in each round of the loop: other Gs of the M run, if they can, and the loop parks if it is to wait.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
     """Calls act(module) now, or when user code imports it."""
+    if name in sys.builtin_module_names:  # of some builds, where its loader is everybody's
+        import_module(name)
     module = sys.modules.get(name)
     if module is not None:
         act(module)

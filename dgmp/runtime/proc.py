@@ -163,8 +163,7 @@ class M:
         self.pending: deque[Any] = deque()  # signals whose handlers are still to run (runtime.signals)
         self.run_orphans: Callable[[], None] = self.pending.clear  # runtime.signals runs them
         self.run_handlers: Callable[[], None] = self.pending.clear
-        # What Gs have changed in this process: runtime.undo fills it as they do so, and undoes it as they end.
-        self.changes: dict[Any, Any] = {}
+        self.changers: set[G] = set()  # who has changed something in this process that runtime.undo undoes when they end
         self.changed: Callable[[Any, Any, Any, Callable[[Any], object]], object] = lambda key, before, after, put: None
         self.undo: Callable[[G], object] = lambda gp: None
         self.look_around: Callable[[], object] = lambda: None
@@ -600,6 +599,7 @@ class M:
         result: bytes | Large
         out: bytes | Block | int
         objects: Any = None  # in the result: kept until that does it
+        error: BaseException | None = None
         gp.fn = None
         if self.async_keys and key in self.async_keys and not self.runs_asyncs():
             return self.hand_over(gp)
@@ -616,7 +616,10 @@ class M:
         except closure.DependencyFailed as e:
             kind, out = e.result(gp.goid)
         except BaseException as e:  # SystemExit and KeyboardInterrupt of user code are results too
-            kind, out = self.failed(gp, e)
+            error = e
+        if error is not None:  # not while it is handled: all that is raised meanwhile would go through its whole chain
+            kind, out = self.failed(gp, error)
+            error = None
         if travel.latest:
             objects = travel.hold(self.view)
         result = b""
@@ -630,7 +633,7 @@ class M:
                 changed = True
             if changed:
                 output.settle(gp)
-        if self.changes:
+        if self.changers and gp in self.changers:
             try:
                 self.undo(gp)
             except BaseException:  # of a function that traces what is called; Python has dropped that now
@@ -681,15 +684,16 @@ class M:
         return failure.encode_error(error)
 
     @staticmethod
-    def end_child(error: BaseException) -> None:
-        """In a child that user code has forked, which is no M: it ends as a program that has raised that."""
+    def end_child(error: BaseException | None) -> None:
+        """In a child that user code has forked, which is no M: it ends as a program that has raised that, or nothing."""
         from . import report, script
 
-        code = 1
+        code = 0
         if isinstance(error, SystemExit):
             code = script.exit_code(error.code)
-        else:
+        elif error is not None:
             report.uncaught(error)
+            code = 1
         os._exit(code)
 
     def start_async(self, gp: G, coro: CoroutineType[Any, Any, Any], key: int) -> None:

@@ -8,7 +8,9 @@ Called by workers.m (park_loops).
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,15 +22,15 @@ if TYPE_CHECKING:
     from .proc import M
 
 
-def park_loops(m: M) -> None:
-    """From the first import of asyncio on, new loops of Gs of m park."""
+def park_loops(m: M, park: Callable[[Wait, int | None, int], bool]) -> None:
+    """From the first import of asyncio on, new loops of Gs of m park, by Member.park."""
 
     def imported(unix_events: ModuleType) -> None:
         import selectors
 
         class Selector(selectors.EpollSelector):
             def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-                if not m.in_g():
+                if not m.in_g() or os.getpid() != m.pid:  # a child that user code has forked
                     return super().select(timeout)
                 events = super().select(0)
                 if events or (timeout is not None and timeout <= 0):
@@ -36,11 +38,9 @@ def park_loops(m: M) -> None:
                 deadline = None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
                 wait = Wait(m, self.fileno(), False)
                 try:
-                    m.gopark(wait, deadline, WHY_IO)
+                    park(wait, deadline, WHY_IO)
                 finally:
                     wait.end()
-                if m.pending:
-                    m.run_handlers()
                 return super().select(0)
 
         def new_loop() -> Any:

@@ -2,7 +2,7 @@
 directory, environment, limits, tracing, and so on; the table is in docs/reliability.md.
 
 Nothing is looked at as Gs end.  The functions of Python that make such a change are replaced in Ms by ones that note it, and
-M.goexit has an empty dict to look at when there was none.  A change belongs to the G that makes it; that of another thread,
+M.goexit has an empty set to look at when there was none.  A change belongs to the G that makes it; that of another thread,
 and what a module does as it is imported, which it does once for all Gs, stays.  Where several Gs of an M have changed the
 same, that of the one that came last holds.  What cannot be undone, as os.setuid, ends the M after its G, as Go ends the
 thread of a goroutine that has ended while it was locked (proc.taint).
@@ -58,13 +58,13 @@ class Setting:
     Args:
         before: what it was.
         put: sets it.
+        made: who has set it, and to what, in order.
     """
 
     __slots__ = ("before", "put", "made")
 
-    def __init__(self, before: Any, put: Callable[[Any], object]) -> None:
-        self.before, self.put = before, put
-        self.made: list[tuple[G, Any]] = []  # who has set it, and to what, in order
+    def __init__(self, before: Any, put: Callable[[Any], object], made: list[tuple[G, Any]]) -> None:
+        self.before, self.put, self.made = before, put, made
 
 
 class Changes:
@@ -81,7 +81,7 @@ class Changes:
         changes = self
         self.m, self.stdio = m, stdio
         self.ours = sorted({fd for fd in (*ours, *stdio) if fd is not None})
-        self.settings: dict[Any, Setting] = m.changes
+        self.settings: dict[Any, Setting] = {}
         self.undoing = False
         self.next_look = 0
         m.changed, m.undo, m.look_around = self.changed, self.undo, self.look_around
@@ -104,9 +104,12 @@ class Changes:
             if setting is not None and not self.undoing:
                 setting.before = after
             return
+        self.m.changers.add(gp)  # first: a signal handler may raise between any two of these
         if setting is None:
-            setting = self.settings[key] = Setting(before, put)
-        setting.made = [*(x for x in setting.made if x[0] is not gp), (gp, after)]
+            setting = Setting(before, put, [(gp, after)])
+        else:
+            setting.made = [*(x for x in setting.made if x[0] is not gp), (gp, after)]
+        self.settings[key] = setting
 
     def world_entered(self) -> None:
         """Directory and environment have all been set anew."""
@@ -129,6 +132,7 @@ class Changes:
             if not left:
                 del self.settings[key]
         self.undoing = False
+        self.m.changers.discard(gp)
 
     @staticmethod
     def put(setting: Setting, left: list[tuple[G, Any]]) -> bool:
@@ -253,7 +257,12 @@ def affinity(original: Any, pid: Any, mask: Any) -> Any:
     if m.affinity is not None:
         m.affinity.let_loose()
     before, mask = os.sched_getaffinity(0), list(mask)
-    return lambda _: noted(("affinity",), before, mask, lambda cores: original(0, cores))
+
+    def put(cores: Any) -> None:
+        original(0, cores)
+        m.view.set_bound(m.view.id, -1)  # the coordinator may have bound us meanwhile
+
+    return lambda _: noted(("affinity",), before, mask, put)
 
 
 def signal_mask(original: Any, how: Any, mask: Any) -> Any:
@@ -284,13 +293,16 @@ def collects(original: Any) -> Any:
     return lambda _: noted(("gc",), before, gc.isenabled(), put)
 
 
-def priority(original: Any, *args: Any) -> Any:
-    """os.nice and os.setpriority, of this process.  To go back takes a privilege; without it the M ends."""
-    if changes is None or len(args) == 3 and (args[0] != os.PRIO_PROCESS or args[1] not in (0, os.getpid())):
-        return None
-    before, put = os.getpriority(os.PRIO_PROCESS, 0), raw_setpriority
-    return lambda _: noted(
-        ("priority",), before, os.getpriority(os.PRIO_PROCESS, 0), lambda nice: put(os.PRIO_PROCESS, 0, nice))
+def priority(original: Any, *args: Any, **kwargs: Any) -> Any:
+    """os.nice and os.setpriority, of whatever.  To go back takes a privilege; without it the M ends."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+
+    def after(_: Any) -> None:
+        now = os.getpriority(os.PRIO_PROCESS, 0)
+        if now != before:
+            noted(("priority",), before, now, lambda nice: raw_setpriority(os.PRIO_PROCESS, 0, nice))
+
+    return after
 
 
 def for_ever(original: Any, *args: Any, **kwargs: Any) -> None:

@@ -270,8 +270,9 @@ def decode_result(kind: int, data: bytes | Block, of: Any) -> tuple[Any, BaseExc
 
             return None, failure.decode_error(bytes(data))
         if kind == RESULT_NO_MEMORY:
-            size = f"of {bytes(data).decode()} bytes" if data else "now"
-            return None, MemoryError(f"the runtime's shared memory has no room for the result {size}")
+            size = f" of {bytes(data).decode()} bytes" if data else ""
+            return None, MemoryError(f"the runtime's shared memory had no room for the result{size} of {of.name}; it ran, and "
+                                     "what it returned is lost")
     except BaseException as e:
         error = cannot_unpickle(f"the result of {of.name}", e)
         error.__cause__ = e

@@ -6,6 +6,7 @@
                    perhaps "history", [pid, how] of each M that it ran on as that died, this one the last,
                    and "grace", what it did so that its M was killed,
                    and "stderr", the last lines that the M had written there
+                   nothing: the shared memory had no room for that
                    or, if it did not run (by the M that found out): "name" of the G that it waited for, "of": that one's bytes
 
 Written by coordinator.deaths and, in an M, closure; read by api.future.
@@ -24,6 +25,8 @@ from ..errors import Cancelled, EncodingError, WorkerDied
 PREFIX = struct.Struct("<QQ")
 PARKED, RUNNING, DEPENDENT, CANCELLED, LATE = 0, 1, 2, 3, 4
 OF_M = {"m": int, "pid": int, "core": int | None, "how": str, "exitcode": int | None, "goid": int | None}
+UNKNOWN = {"m": -1, "pid": 0, "core": None, "exitcode": None, "goid": None,
+           "how": "died; there was no room in the runtime's shared memory to say how"}
 OF_DEPENDENT = {"name": str, "of": bytes}
 History = list[tuple[int, str]]
 
@@ -37,6 +40,8 @@ def split(data: bytes) -> tuple[int, int, dict[str, Any]]:
     """(goid, role, the map); EncodingError: it is none."""
     try:
         goid, role = PREFIX.unpack_from(data)
+        if len(data) == PREFIX.size and role <= LATE and role != DEPENDENT:
+            return goid, role, dict(UNKNOWN)
         how = msgpack.unpackb(data[PREFIX.size:], unicode_errors="surrogatepass")
         if not all(isinstance(how[key], kind) for key, kind in (OF_DEPENDENT if role == DEPENDENT else OF_M).items()):
             raise ValueError
@@ -108,7 +113,7 @@ def what(role: int, how: dict[str, Any]) -> str:
     if role == DEPENDENT:
         return f"did not run: {describe(how['of'], how['name'], ', which it waited for')}"
     core = "" if how["core"] is None else f", core {how['core']}"
-    m = f"(m{how['m']}, pid {how['pid']}{core})"
+    m = f"(m{how['m']}, pid {how['pid']}{core})" if how["m"] >= 0 else "(not known)"
     if role in (CANCELLED, LATE):
         why = "was cancelled" if role == CANCELLED else "ran longer than its timeout"
         then = f" and {how['grace']}" if "grace" in how else ""

@@ -323,7 +323,7 @@ class Reader:
         self.whole: set[int] = set()  # those that need no state, as they have come with it, or are stand-ins
 
     def read(self) -> BaseException:
-        for i in range(len(self.errors)):
+        for i in reversed(range(len(self.errors))):  # those that are in others come after them
             self.error(i)
         for i in range(len(self.errors)):
             if i not in self.whole:
@@ -346,7 +346,10 @@ class Reader:
             if i in self.begun:
                 raise EncodingError("an exception that pickles itself is in what it is pickled as")
             self.begun.add(i)
-            error = self.made[i] = self.make(i)
+            try:
+                error = self.made[i] = self.make(i)
+            finally:
+                self.begun.discard(i)
         return error
 
     def make(self, i: int) -> BaseException:

@@ -49,9 +49,11 @@ class Joiner:
         self.parts: dict[tuple[int, int], dict[int, bytes]] = {}
 
     def message(self, packet: bytes) -> bytes | None:
-        """The message that ends with this packet, if one does."""
+        """The message that ends with this packet, if one does; what is no packet of ours is none."""
         if not packet[0] & PART:
             return packet[1:]
+        if len(packet) < _PART.size:
+            return None
         _, pid, number, i, n = _PART.unpack_from(packet)
         parts = self.parts.setdefault((pid, number), {})
         parts[i] = packet[_PART.size:]

@@ -36,9 +36,10 @@ def again(data: bytes) -> None:
 
 
 def end(data: bytes) -> int:
-    """Where in a payload that carries objects their words begin."""
-    n, _ = END.unpack_from(data, len(data) - END.size)
-    return len(data) - END.size - 8 * int(n)
+    """Where in a payload that carries objects their words begin.  One that cannot have so many has none."""
+    place = len(data) - END.size
+    n, _ = END.unpack_from(data, place)
+    return place - 8 * int(n) if n <= place // 8 else place
 
 
 def words(data: bytes) -> tuple[int, ...]:
@@ -68,4 +69,4 @@ def hold(view: View) -> Any:
 
 def carries(data: object) -> bool:
     """Whether there are objects in a payload."""
-    return isinstance(data, bytes) and data.endswith(MAGIC)
+    return isinstance(data, bytes) and len(data) >= END.size and data.endswith(MAGIC)

@@ -24,6 +24,7 @@ from .history import Kind, leaks
 NODE_DIED = 4
 MOST_AT_ONCE = 5  # workloads
 SAMPLES = 0.05  # seconds from one look at the scheduler to the next
+MOST_RETRIES = 200  # of a Runtime that retries
 SETTLES = 20.0  # seconds until nothing is left of what has ended
 
 
@@ -53,9 +54,14 @@ class Sampler(threading.Thread):
 
 
 def work(seed: int, seconds: float, folder: Path, names: list[str]) -> int:
-    every = [workload for workload in workloads.ALL if workload.__name__ in names or not names]
     chance = random.Random(f"client {seed}")
-    with dgmp.Runtime(procs=chance.randrange(1, 5)) as runtime:
+    options = {"on_worker_death": chance.choice(["fail", "fail", "fail", "retry"]),
+               "max_tasks_per_child": chance.choice([None, None, 10])}
+    every = [workload for workload in workloads.ALL if workload.__name__ in names or not names]
+    if options["on_worker_death"] == "retry":
+        every = [workload for workload in every if workload not in workloads.ONCE]
+        os.environ[workloads.RETRIES] = str(MOST_RETRIES)
+    with dgmp.Runtime(procs=chance.randrange(1, 5), **options) as runtime:
         workloads.runtime = runtime
         sampler = Sampler(runtime, folder)
         sampler.start()

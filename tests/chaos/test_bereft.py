@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import random
 import signal
 import subprocess
 import threading
@@ -156,6 +157,82 @@ def test_every_wait_learns_of_it(doomed, wait):
     assert [type(e) for e in raised] == [dgmp.CoordinatorDied]
 
 
+def spawns(rt):
+    rt.go(abs, -1)
+
+
+def round_trips(rt):
+    rt.go(abs, rt.go(abs, -1)).result()
+
+
+def maps(rt):
+    list(rt.map(abs, range(1000)))
+
+
+def carries(rt):
+    rt.go(len, bytes(3_000_000)).result()
+
+
+def sends(rt):
+    chan = rt.chan()
+    rt.go(chan.recv)
+    chan.send([1])
+
+
+def awaits(rt):
+    async def all_of(futures):
+        for future in futures:
+            await future
+
+    asyncio.run(all_of([rt.go(abs, -1) for _ in range(10)]))
+
+
+def resizes(rt):
+    rt.gomaxprocs(1)
+    rt.gomaxprocs(2)
+
+
+def looks(rt):
+    rt.stats()
+    rt.snapshot()
+
+
+def polls(rt):
+    future = rt.go(dgmp.sleep, 60)
+    while not future.done():
+        time.sleep(0.001)
+    future.result()
+
+
+def groups(rt):
+    try:
+        with dgmp.Group(runtime=rt) as group:
+            group.go(abs, -1)
+    except ExceptionGroup as e:
+        raise e.exceptions[0] from None
+
+
+def ticks(rt):
+    for _ in dgmp.tick(0.001, runtime=rt):
+        pass
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_threads_are_at(doomed, seed):
+    def again_and_again(act):
+        while True:
+            act(doomed)
+
+    acts = [spawns, round_trips, maps, carries, sends, awaits, resizes, looks, polls, groups, ticks]
+    threads = [in_thread(again_and_again, act) for act in acts]
+    time.sleep(random.Random(seed).uniform(0, 0.3))
+    kill(doomed)
+    for thread, _ in threads:
+        thread.join(PATIENCE)
+    assert {act.__name__: [type(e) for e in raised] for act, (_, raised) in zip(acts, threads, strict=True)} == {
+        act.__name__: [dgmp.CoordinatorDied] for act in acts}
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGTERM])
 def test_by_any_signal(doomed, number):
     future = doomed.go(dgmp.sleep, 60)
@@ -170,6 +247,22 @@ def test_many_threads_at_once(doomed):
     for thread, _ in waits:
         thread.join(PATIENCE)
     assert [type(e) for _, raised in waits for e in raised] == [dgmp.CoordinatorDied] * len(waits)
+
+
+def test_who_is_told_finds_that_nothing_runs_any_more(doomed, monkeypatch):
+    """Found by `make chaos SEED=3015`: Gs could begin after the client had been told."""
+    told = []
+    future = doomed.go(dgmp.sleep, 60)
+
+    def stop(stop=doomed.node.stop):
+        told.append(future._state)
+        stop()
+
+    monkeypatch.setattr(doomed.node, "stop", stop)
+    kill(doomed)
+    with pytest.raises(dgmp.CoordinatorDied):
+        future.result(PATIENCE)
+    assert told[0] == 0
 
 
 def test_callbacks_are_called(doomed):

@@ -187,3 +187,24 @@ def test_gs_that_were_readied_on_a_killed_m_end_at_their_owner():
         for future in futures:
             with pytest.raises(dgmp.WorkerDied):
                 future.result(timeout=5)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_zygotes_killed_at_random_moments(seed):
+    """Each is replaced; what it was asked for, or had just made, is neither lost nor there twice."""
+    chance = random.Random(seed)
+    with dgmp.Runtime(procs=2) as rt:
+        rt.main.result(20)
+        for _ in range(12 * ROUNDS // 4):
+            futures = [rt.go(helpers.nap, 0.01) for _ in range(6)] + [rt.go(helpers.fib, 4) for _ in range(6)]
+            for _, pid in rt.node.view.pids():
+                os.kill(pid, signal.SIGKILL)  # so that others are wanted
+            time.sleep(chance.random() * 0.02)
+            ms = {pid for _, pid in rt.node.view.pids()}
+            for pid in [p for p, (parent, _) in helpers.processes().items() if parent == rt._pid and p not in ms]:
+                os.kill(pid, signal.SIGKILL)
+            assert {type(f.exception(20)) for f in futures} <= {type(None), dgmp.WorkerDied}
+        assert rt.go(helpers.fib, 5).result(20) == 5
+        assert eventually(lambda: rt.stats()["num_g"] == 0)
+        assert eventually(lambda: len(descendants(rt._pid)) == 1 + len(rt.node.view.pids()))
+        assert rt.stats()["throws"] == 0

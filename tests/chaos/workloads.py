@@ -27,6 +27,7 @@ import dgmp
 from .history import Flag, Kind, Log, Outcome
 
 FOLDER = "DGMP_CHAOS_FOLDER"  # where the history is written
+RETRIES = "DGMP_CHAOS_RETRIES"  # of Gs of which nothing else is said
 LOST = "lost"
 PATIENCE = 0.05  # seconds that a thread waits for what may never come before it looks again
 
@@ -40,6 +41,10 @@ def log(kind: Kind, id: int = 0, value: int = 0, detail: int = 0) -> None:
     if _log is None or _log.pid != os.getpid():
         _log = Log(os.environ[FOLDER])
     _log.write(kind, id, value, detail)
+
+
+def retries_by_default() -> int:
+    return int(os.environ.get(RETRIES, 0))
 
 
 def number() -> int:
@@ -147,7 +152,7 @@ def submit(fn: Callable[..., Any], *args: Any, expected: Any, flags: int = 0, wh
     owned = Owned(number(), expected)
     where = where or runtime or dgmp
     call = (owned.id, fn, *args) if body is run else (owned.id, *args)
-    log(Kind.SUBMIT, owned.id, terms.get("retries", 0), flags)
+    log(Kind.SUBMIT, owned.id, terms.get("retries", retries_by_default()), flags)
     owned.future = where.spawn(body, call, **terms) if terms else where.go(body, *call)
     log(Kind.ACCEPT, owned.id)
     return owned
@@ -462,7 +467,7 @@ def maps(work: Work) -> None:
     n = work.chance.randrange(1, 500)
     items = [Owned(number(), i * i) for i in range(n)]
     for item in items:
-        log(Kind.SUBMIT, item.id, 0, Flag.TOGETHER)
+        log(Kind.SUBMIT, item.id, retries_by_default(), Flag.TOGETHER)
     results = work.runtime.map(run, [item.id for item in items], [square] * n, range(n))
     for item in items:
         log(Kind.ACCEPT, item.id)
@@ -533,6 +538,7 @@ def deaths(work: Work) -> None:
 
 ALL = (fan_out, retries, flaky, timeouts, fork_join, channels, selects, sleepers, mutexes, semaphores, groups, arrays, maps,
        cancels, blocking, asyncs, resizes, dependents, closures, deaths)
+ONCE = (channels, selects)  # what they send would come twice if they were run again
 PEACEFUL = tuple(workload for workload in ALL if workload not in (deaths, timeouts))
 
 

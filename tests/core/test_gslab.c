@@ -103,7 +103,9 @@ int main(void) {
     /* a started one is asked to end, and its home hears of it; one that has ended is not */
     a = spawn(&owner);
     CHECK(!gask(&owner, a) && gclaim(&ms[0], a) && gask(&owner, a) && inbox_pop(&ms[0]) == a);
-    CHECK(gcas(&ms[0], a, G_RUNNING, G_WAITING) && gask(&owner, a) && inbox_pop(&ms[0]) == a);
+    CHECK(gask(&owner, a) == 2 && inbox_empty(&ms[0], 0));    /* it has not looked since */
+    CHECK(gcas(&ms[0], a, G_RUNNING, G_WAITING) && atomic_fetch_and(&owner.allgs[gword_index(a)].flags, ~(uint32_t)G_TO_RAISE));
+    CHECK(gask(&owner, a) == 1 && inbox_pop(&ms[0]) == a);
     CHECK(owner.allgs[gword_index(a)].flags == (G_ASKED | G_TO_RAISE) && gcas(&ms[0], a, G_WAITING, G_RUNNING));
     CHECK(gcomplete(&ms[0], a, RESULT_VALUE, "x", 1) && !gask(&owner, a) && inbox_empty(&ms[0], 0));
     a = spawn(&owner), b = gword(gword_index(a), gword_gen(a) - 1);

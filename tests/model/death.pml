@@ -1,7 +1,7 @@
 /* death.pml: waits at a channel when one of those who use it is killed at any step (dgmp/_core/chan.c, sudog.c).
  *
  * One step is one store to shared memory.  Three Gs, each in a process of its own, do one operation on a channel: G 0 sends,
- * G 2 receives, G 1 does either.  With ROOM the channel has a buffer of one, which is full at first.  One of them may be killed
+ * G 2 receives, G 1 does either.  With ROOM the channel has a buffer of one, which is full at first.  One may be killed
  * (`unless`); whoever gets the lock after it mends what it left (chan_fix), and the coordinator repairs (sudogs_repair).
  * select, deadlines and close are in chan.pml.
  *
@@ -184,7 +184,13 @@ active [3] proctype G() {
     };
     (sends[0]);
     { operate() }
-    unless { atomic { dying == me -> dead = me; asleep[me] = 0; if :: holder == me + 1 -> holder = 0; inconsistent = 1 :: else fi } }
+    unless {
+        atomic {
+            dying == me -> dead = me;
+            asleep[me] = 0;
+            if :: holder == me + 1 -> holder = 0; inconsistent = 1 :: else fi
+        }
+    }
 }
 
 active proctype killer() {
@@ -209,7 +215,11 @@ end:
         fi
     }
     object_lock();                                            /* unqueue */
-    if :: queued[dead] && sends[dead] -> waitq_remove(sendq, dead) :: queued[dead] && !sends[dead] -> waitq_remove(recvq, dead) :: else fi;
+    if
+    :: queued[dead] && sends[dead] -> waitq_remove(sendq, dead)
+    :: queued[dead] && !sends[dead] -> waitq_remove(recvq, dead)
+    :: else
+    fi;
     holder = 0;
     fired[dead] = 0
 }

@@ -8,9 +8,9 @@
  * gone on; a fence, or a read-modify-write of that process, empties it.  Loads that a weaker machine might take before a
  * read-modify-write that stands before them are the mutants that look first.
  *
- * The first G to run awaits the end of others in one of three ways.  FORK: it spawns one, and keeps its P until all have ended,
- * so that another M must run them.  PARK: it spawns one and parks, so that its home M must be told.  BLOCK: in a system call,
- * its P given away.
+ * The first G to run awaits the end of others in one of three ways.  FORK: it spawns one, and keeps its P until all have
+ * ended, so that another M must run them.  PARK: it spawns one and parks, so that its home M must be told.  BLOCK: in a system
+ * call, its P given away.
  *
  * Checked: when nothing can move any more every G has ended, every P is idle and nobody spins.  sysmon's `rescue`, which would
  * find lost work after some milliseconds, is not here: nothing may depend on it.  Nor are: retaking, a stopped world,

@@ -114,7 +114,8 @@ def parts(rt, kills):
     yield from ((rt.go(time.sleep, 0.03), None) for _ in range(6))
     yield rt.go(resizes), None
     for i, backoff in enumerate([0, 0, 0, 0.01]):
-        yield rt.spawn(fails_at_times, (i,), retries=100, retry_on=(LookupError, dgmp.WorkerDied), backoff=[backoff], name=RETRIED), i
+        yield rt.spawn(fails_at_times, (i,), name=RETRIED, retries=100, retry_on=(LookupError, dgmp.WorkerDied),
+                       backoff=[backoff]), i
     yield rt.go(add_all, *[rt.go(identity, i) for i in range(5)]), 10
     if kills:
         yield rt.go(os.kill, rt.go(os.getpid).result(PATIENCE), signal.SIGKILL), None
@@ -137,6 +138,10 @@ def work(rt, kills):
     return right, lost
 
 
+def is_settled(stats):
+    return stats["num_g"] == 0 and stats["idleprocs"] == stats["gomaxprocs"] and stats["spinningthreads"] == 0
+
+
 def main():
     with dgmp.Runtime(procs=2) as rt:
         try:
@@ -144,9 +149,7 @@ def main():
         except dgmp.WorkerDied as e:  # of the map
             right, lost = 0, [str(e)]
         assert dgmp.gather(*[rt.go(identity, i) for i in range(50)]) == list(range(50))
-        settled = eventually(lambda: (s := rt.stats())["num_g"] == 0 and s["idleprocs"] == s["gomaxprocs"] and s["spinningthreads"] == 0)
-        stats = rt.stats()
-        assert settled and not stats["throws"], stats
+        assert eventually(lambda: is_settled(rt.stats())) and not rt.stats()["throws"], rt.stats()
     print(right, len(lost), *lost, sep="\n")
 
 

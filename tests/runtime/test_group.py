@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 
 import pytest
 
@@ -352,3 +353,20 @@ def test_a_group_that_failed_keeps_no_channel():
         runtime.go(gc.disable).result(timeout=10)  # a cycle would keep the channels
         assert runtime.go(run_one).result(timeout=10) is False
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
+
+
+def deaf(begun):
+    begun.send(None)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+    time.sleep(60)
+
+
+def test_one_whose_m_is_killed_as_it_does_not_end_was_cancelled():
+    """Found by `make chaos SEED=10013`: it counted as one more error."""
+    with dgmp.Runtime(procs=2, grace=0.1) as rt:
+        begun = rt.chan()
+        with pytest.raises(ExceptionGroup) as caught, dgmp.Group(rt) as g:
+            f = g.go(deaf, begun)
+            begun.recv(timeout=20)
+            g.go(int, "x")
+        assert [type(e) for e in caught.value.exceptions] == [ValueError] and f.cancelled()

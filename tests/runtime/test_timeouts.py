@@ -63,6 +63,10 @@ def wait_for_a_child():
         child.cancel()
 
 
+def run_a_loop():
+    asyncio.run(asyncio.sleep(3600))
+
+
 def compute():
     spin()
 
@@ -109,8 +113,8 @@ def path(tmp_path):
     return str(tmp_path / "g")
 
 
-@pytest.mark.parametrize("how", [sleep, wait_for_a_process, wait_for_a_lock, wait_in_dgmp, wait_for_a_child, compute, recurse,
-                                 in_a_sort])
+@pytest.mark.parametrize("how", [sleep, wait_for_a_process, wait_for_a_lock, wait_in_dgmp, wait_for_a_child, run_a_loop,
+                                 compute, recurse, in_a_sort])
 def test_cancel_of_a_running_g(path, how):
     with dgmp.Runtime(procs=2) as rt:
         f = rt.go(tidy, path, how)
@@ -121,7 +125,7 @@ def test_cancel_of_a_running_g(path, how):
         assert rt.stats()["ms_made"] <= 4 and rt.go(abs, -1).result(30) == 1
 
 
-@pytest.mark.parametrize("how", [sleep, wait_for_a_lock, wait_in_dgmp, wait_for_a_child, compute])
+@pytest.mark.parametrize("how", [sleep, wait_for_a_lock, wait_in_dgmp, wait_for_a_child, run_a_loop, compute])
 def test_timeout_of_a_running_g(path, how):
     with dgmp.Runtime(procs=2) as rt:
         f = rt.spawn(tidy, (path, how), timeout=SHORT)

@@ -12,6 +12,7 @@ import pytest
 
 import dgmp
 from dgmp import _core
+from dgmp.api.future import Future
 from tests import helpers
 
 
@@ -236,3 +237,27 @@ def test_the_core_counts_what_is_outstanding(rt):
     dgmp.gather(*futures)
     rt.main.result(10)
     assert rt.node.view.outstanding == 0 and _core.KIND_CLIENT == 2
+
+
+def test_who_is_told_of_the_end_of_the_runtime_finds_the_future_done(rt, monkeypatch):
+    """Found by `make chaos SEED=4042`: another thread had seen the end first, and was still at telling."""
+    f = rt.go(helpers.nap, 60)
+    closed, go_on, fail = threading.Event(), threading.Event(), Future.fail
+
+    def fail_late(future, error):
+        if threading.current_thread() is ender:
+            closed.set()
+            go_on.wait(10)
+        fail(future, error)
+
+    monkeypatch.setattr(Future, "fail", fail_late)
+    ender = threading.Thread(target=rt.node.end, args=(dgmp.CoordinatorDied("gone"),))
+    ender.start()
+    try:
+        assert closed.wait(10)
+        with pytest.raises(dgmp.CoordinatorDied, match="gone"):
+            f.result(10)
+        assert f.done()
+    finally:
+        go_on.set()
+        ender.join()

@@ -1,5 +1,6 @@
 """The coordinator's state machine: events in, actions out, no process."""
 
+import errno
 import os
 from types import SimpleNamespace
 
@@ -129,6 +130,26 @@ def test_zygote_death_asks_again(node):
     _, _, c = node
     assert c.handle(("wake",)) == [("newm", 0)]
     assert c.handle(("zygote_died",)) == [("zygote",), ("newm", 0)]
+
+
+def test_a_zygote_that_cannot_be_made_is_tried_again_when_an_m_is_wanted(node):
+    fd, client, c = node
+    c.handle(("wake",))
+    start(fd, c, 0, 100)
+    assert c.handle(("zygote_died",)) == [("zygote",)]
+    assert c.handle(("zygote_not_made", errno.EAGAIN)) == []
+    assert ("zygote",) not in c.handle(("tick", 1))  # nobody is wanted
+    client.spawn(Spawned(), 0, b"x", 0, None)
+    assert c.handle(("wake",)) == [("zygote",), ("newm", 1)]
+    assert c.handle(("zygote_not_made", errno.EAGAIN)) == []
+    assert c.next_tick(2) is not None
+    assert c.handle(("tick", 3))[-2:] == [("zygote",), ("newm", 1)]
+
+
+def test_no_zygote_at_boot_ends_the_node(node):
+    c = node[2]
+    assert c.handle(("zygote_not_made", errno.EAGAIN)) == [
+        ("exit", "no process can be made for the zygote: Resource temporarily unavailable")]
 
 
 def test_m_made_but_its_answer_lost_with_the_zygote(node):

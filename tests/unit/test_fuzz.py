@@ -5,6 +5,7 @@ The messages are pickles of plain data, and ours; while they are mutated, an unp
 
 import gc
 import io
+import mmap
 import os
 import pickle
 import pickletools
@@ -13,12 +14,23 @@ import re
 import resource
 import struct
 
+import hypothesis
+import hypothesis.strategies as st
 import msgpack
 import pytest
 
 import dgmp
-from dgmp._core import RESULT_ERROR, RESULT_NO_MEMORY, RESULT_NONE, RESULT_VALUE, RESULT_WORKER_DIED
-from dgmp.ship import closure, death, failure, values
+from dgmp._core import (
+    OBJECTS_MAGIC,
+    RESULT_ERROR,
+    RESULT_NO_MEMORY,
+    RESULT_NONE,
+    RESULT_VALUE,
+    RESULT_WORKER_DIED,
+    View,
+    create,
+)
+from dgmp.ship import closure, death, failure, packets, terms, travel, values
 from tests import helpers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of pickletools
@@ -269,3 +281,61 @@ def test_deep_and_long_envelopes():
 
 def test_values():
     check([pickle.dumps(x, 5) for x in PLAIN], values.loads, Exception)
+
+
+def test_a_block_that_says_more_than_it_is():
+    """Its head is another process's: lengths in it are not believed."""
+    fd = create(nprocs=1, max_ms=2, nclients=1, nslots=64, heap_size=1 << 20)
+    view = View(fd, 2)
+    marker = os.urandom(40)
+    block = view.pack([marker], [b"x" * 100])
+    with mmap.mmap(fd, 0) as memory:
+        head = memory.find(marker) - 64
+        good = memory[head:head + 24]
+        assert struct.unpack("<QQQ", good) == (2, len(marker), 100)
+        for bad in [(1 << 61, 40, 100), (4, 40, 100), (2, 41 << 20, 100), (2, 40, (1 << 64) - 1), (2, (1 << 64) - 64, 100)]:
+            memory[head:head + 24] = struct.pack("<QQQ", *bad)
+            try:
+                parts = block.parts()
+            except ValueError as e:
+                assert "block of" in str(e)
+            else:
+                assert bad[0] == 4 and sum(map(len, parts)) <= len(block)
+        memory[head:head + 24] = good
+    assert [bytes(part) for part in block.parts()] == [marker, b"x" * 100]
+    del parts, block
+    view.unmap()
+    os.close(fd)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.lists(st.binary(min_size=1, max_size=40) | st.builds(
+    lambda head, numbers, rest: bytes([head | packets.PART]) + struct.pack("<IIII", *numbers) + rest,
+    st.integers(0, 15), st.lists(st.integers(0, 5), min_size=4, max_size=4), st.binary(max_size=9)), max_size=12))
+def test_packets(all_packets):
+    """A part that is no part is a message of its own, or nothing; nothing is kept for more of them than came."""
+    joiner = packets.Joiner()
+    for packet in all_packets:
+        message = joiner.message(packet)
+        assert message is None or sum(map(len, all_packets)) >= len(message)
+    assert sum(map(len, joiner.parts.values())) <= len(all_packets)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.binary(max_size=60), st.integers(0, 9) | st.integers(0, (1 << 64) - 1))
+def test_the_ends_of_payloads(data, n):
+    """What a payload says it carries."""
+    hostile = data + struct.pack("=QQ", n, OBJECTS_MAGIC)
+    assert travel.carries(hostile) and not travel.carries(hostile[-15:])
+    carried = n if n <= len(data) // 8 else 0
+    assert len(travel.words(hostile)) == carried and travel.end(hostile) == len(data) - 8 * carried
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(st.binary(max_size=120))
+def test_terms(data):
+    try:
+        said = terms.Terms.unpack(data)
+    except struct.error:
+        return
+    assert len(said.pauses) <= len(data) // 8 and isinstance(said.pause(200), int)
