@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dgmp
+from dgmp.runtime import undo
 
 
 def identity(x):
@@ -46,6 +47,11 @@ def busy(seconds):
     while time.thread_time() < end:
         pass
     return seconds
+
+
+def disable_gc():
+    """For this process, though the G ends that says so."""
+    undo.raw_gc[1]()
 
 
 def processes() -> dict[int, tuple[int, str]]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
+END_SECONDS = 2.0  # longer than what was pending takes to end with its runtime
 TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
@@ -99,6 +100,7 @@ class Node:
         self.untold: list[Any] = []  # Futures that have ended, and whose callbacks and waiters have not been told
         self.collector: threading.Thread | None = None
         self.gone: BaseException | None = None
+        self.all_ended = threading.Event()  # then all that was pending has ended with that
         self.stop: Callable[[], object] = nothing  # ends the processes of the runtime, in a client
         self.codec: Codec | None = None  # of messages in channels
         self.look_for_changes = view.look_for_changes  # what the program has changed around itself, the next Gs see
@@ -408,8 +410,10 @@ class Node:
             if isinstance(future, Future):  # whoever has seen it first may not have come to this one yet
                 self.stop()
                 future.fail(self.gone)
-            elif future._state == PENDING:
-                raise self.ended() from None
+            elif future._state == PENDING:  # what it waits for ends in this moment
+                self.all_ended.wait(END_SECONDS)
+                if future._state == PENDING:
+                    raise self.ended() from None
         finally:
             self.sleepers -= 1
             if self.sleepers and self.gone is None:
@@ -814,6 +818,7 @@ class Client(Node):
         finally:
             for future in pending:
                 future.fail(error)  # type: ignore[attr-defined]
+            self.all_ended.set()
             self.forget_runtime()
 
     def forget_runtime(self) -> None:

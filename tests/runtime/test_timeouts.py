@@ -95,9 +95,9 @@ def stubborn():
             pass
 
 
-def masked():
+def masked(path):
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
-    spin()
+    spin(path)
 
 
 async def await_for_ever():
@@ -154,7 +154,7 @@ def test_of_coroutines(path):
             rt.spawn(await_for_ever, timeout=SHORT).result(30)
 
 
-@pytest.mark.parametrize("how", [deaf, stubborn, masked])
+@pytest.mark.parametrize("how", [deaf, stubborn])
 def test_after_its_grace_the_m_is_killed(path, how):
     with dgmp.Runtime(procs=2, grace=SHORT) as rt:
         other = rt.go(helpers.nap, 1)
@@ -166,10 +166,18 @@ def test_after_its_grace_the_m_is_killed(path, how):
         assert other.result(30) == 1 and rt.go(abs, -1).result(30) == 1
 
 
+def test_one_that_masks_the_signal(path):
+    with dgmp.Runtime(procs=1, grace=SHORT) as rt:
+        f = rt.go(masked, path)
+        assert begun(path) and f.cancel()
+        with pytest.raises(dgmp.Cancelled, match="did not end within 0.3 s"):
+            f.result(30)
+
+
 @pytest.mark.parametrize("how", [deaf, stubborn])
 def test_after_its_timeout_and_grace_too(path, how):
     with dgmp.Runtime(procs=1) as rt:
-        f = rt.spawn(tidy, (path, how), timeout=SHORT, grace=SHORT)
+        f = rt.spawn(tidy, (path, how), timeout=2, grace=SHORT)
         with pytest.raises(TimeoutError, match="ran longer than its timeout and did not end within 0.3 s") as e:
             f.result(30)
         assert "tidy" in str(e.value) and not f.cancelled() and rt.go(abs, -1).result(30) == 1
