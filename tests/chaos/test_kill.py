@@ -109,7 +109,8 @@ def test_killed_zygote_is_replaced():
     with dgmp.Runtime(procs=2) as rt:
         rt.main.result(10)
         coordinator = rt._pid
-        ms = {rt.go(helpers.who).result()["pid"]}
+        rt.go(helpers.who).result()
+        ms = {pid for _, pid in rt.node.view.pids()}
         zygote = next(p for p, (parent, _) in helpers.processes().items() if parent == coordinator and p not in ms)
         os.kill(zygote, signal.SIGKILL)
         assert eventually(lambda: not alive(zygote))
