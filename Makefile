@@ -29,27 +29,26 @@ test: $(VENV)/.ready-test ctest
 	@$(BIN)/python -m pytest
 
 # The C core without Python, each concept a program of its own.
-build/ctest/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.h)
+build/tsan/%: VARIANT := -fsanitize=thread
+build/asan/%: VARIANT = $(SANITIZE)
+build/%/core.a: $(CORE) $(wildcard dgmp/_core/*.h)
 	@mkdir -p $(@D)
-	@$(CC) $(CFLAGS_TEST) $< $(CORE) -o $@
+	@cd $(@D) && $(CC) $(CFLAGS_TEST) $(VARIANT) -c $(addprefix ../../,$(CORE)) && rm -f core.a && ar rcs core.a *.o
+
+.PRECIOUS: build/%/core.a
+
+define tests_with
+build/$(1)/test_%: tests/core/test_%.c $(wildcard tests/core/*.h) build/$(1)/core.a
+	@$$(CC) $$(CFLAGS_TEST) $$(VARIANT) $$< build/$(1)/core.a -o $$@
+endef
+$(foreach variant,ctest tsan asan,$(eval $(call tests_with,$(variant))))
 
 ctest: $(addprefix build/ctest/,$(CTESTS))
 	@for t in $^; do $$t || exit 1; done
 
-build/tsan/%: tests/core/%.c tests/core/check.h $(CORE) $(wildcard dgmp/_core/*.h)
-	@mkdir -p $(@D)
-	@$(CC) $(CFLAGS_TEST) -fsanitize=thread $< $(CORE) -o $@
-
 # test_kill steps one process through each operation: there is nothing for it in here.
 tsan: $(addprefix build/tsan/,$(filter-out test_kill,$(CTESTS)))
 	@for t in $^; do TSAN_OPTIONS=halt_on_error=1 $$t || exit 1; done
-
-build/asan/core.a: $(CORE) $(wildcard dgmp/_core/*.h)
-	@mkdir -p $(@D)
-	@cd $(@D) && $(CC) $(CFLAGS_TEST) $(SANITIZE) -c $(addprefix ../../,$(CORE)) && rm -f core.a && ar rcs core.a *.o
-
-build/asan/test_%: tests/core/test_%.c tests/core/check.h build/asan/core.a
-	@$(CC) $(CFLAGS_TEST) $(SANITIZE) $< build/asan/core.a -o $@
 
 # Out-of-bounds, use after free, leaks; overflows, misaligned and out-of-range values.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer

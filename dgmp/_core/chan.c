@@ -195,6 +195,11 @@ static void chan_fix(struct view *v, struct body *b) {
         if (head(c)) clean(v, slot(c, head(c) - 1));
     }
     if (load_rlx(&c->closed)) close_locked(v, c);
+    if (tail(c) - head(c) < c->cap) {                         /* the dead one may have made the room, and told nobody */
+        struct wake w = {0, 0, 0};
+        refill(v, c, &w);
+        if (w.any) wait_wake(v, w.leader, w.waiter);
+    }
 }
 
 /* Each message that has gone is behind head, so that who goes on after a death does not meet it again. */

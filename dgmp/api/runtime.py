@@ -199,10 +199,11 @@ class Runtime:
         channel = self._socket
         if channel is None:
             return False
+        died = self.node.view.coordinator_died()  # first: if it has, its last words have been said
         try:
             data = channel.recv(1 << 16)
         except BlockingIOError:
-            return not self.node.view.coordinator_died()
+            return not died
         except OSError:
             return False
         if data:

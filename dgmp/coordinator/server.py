@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -30,6 +31,7 @@ from .words import Words
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
 STOP_SECONDS = 0.2  # longer takes only a process in the middle of a system call that nothing interrupts
+SPARE_FDS = 8  # that sysmon and a new zygote can count on
 TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; and pid or -errno
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
                   "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -71,7 +73,8 @@ class Server:
         self.handlers: dict[int, Any] = {}
         self.zygote: socket.socket | None = None
         self.zygote_pid = 0
-        self.unwatched: dict[int, int] = {}  # pid -> m, where there was no descriptor for a pidfd: SIGCHLD tells of them
+        self.most_watched = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS  # numbers of pidfds are below it
+        self.unwatched: dict[int, int] = {}  # pid -> m, of whom SIGCHLD alone tells
         self.has_shower = boot["foreground"]
         self.last_words: dict[str, Any] | None = None  # to the client
         self.done = False
@@ -239,11 +242,12 @@ class Server:
             except ProcessLookupError:
                 self.act([("m_died", m, pid, "ended")])
                 return
-            except OSError:  # no descriptor left
+            if pidfd < self.most_watched:
+                self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
+            else:
+                os.close(pidfd)
                 self.unwatched[pid] = m
                 self.reap_orphans()  # it may have ended already
-            else:
-                self.watch(pidfd, lambda: self.on_m_died(m, pid, pidfd))
             if m == 0:
                 self.give_shower()
         elif kind == "zygote":

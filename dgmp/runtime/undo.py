@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import faulthandler
-import gc
 import operator
 import os
 import signal
@@ -43,7 +42,7 @@ TRACERS = [(sys, "settrace", "gettrace"), (sys, "setprofile", "getprofile")]
 SETTINGS = [
     (sys, "setrecursionlimit", "getrecursionlimit"), (sys, "setswitchinterval", "getswitchinterval"),
     (sys, "set_int_max_str_digits", "get_int_max_str_digits"), (sys, "setdlopenflags", "getdlopenflags"),
-    (gc, "set_debug", "get_debug"), (socket, "setdefaulttimeout", "getdefaulttimeout"),
+    (socket, "setdefaulttimeout", "getdefaulttimeout"),
 ]
 FOR_EVER = ["chroot", "setuid", "seteuid", "setreuid", "setresuid", "setgid", "setegid", "setregid", "setresgid", "setgroups",
             "initgroups", "setsid", "setpgid", "setpgrp", "unshare", "setns", "sched_setscheduler", "sched_setparam"]
@@ -205,23 +204,21 @@ def replace(module: ModuleType, name: str, make: Callable[[Any], Any]) -> None:
             setattr(sys.modules[place], name, stand_in)
 
 
-def setter(name: str, get: Callable[[], Any], before_it: bool = False, spread: bool = False) -> Callable[[Any], Any]:
-    """For a function that sets what get() tells.  before_it: noted before; spread: the value is its arguments."""
+def setter(name: str, get: Callable[[], Any], before_it: bool) -> Callable[[Any], Any]:
+    """For a function that sets what get() tells.  before_it: it is noted before."""
 
     def make(original: Any) -> Any:
-        put = (lambda value: original(*value)) if spread else original
-
         def stand_in(*args: Any, **kwargs: Any) -> Any:
             if changes is None:
                 return original(*args, **kwargs)
             before = get()
             if before_it and args:
-                changes.changed((name,), before, args[0], put)
+                changes.changed((name,), before, args[0], original)
                 return original(*args, **kwargs)
             try:
                 return original(*args, **kwargs)
             finally:
-                changes.changed((name,), before, get(), put)
+                changes.changed((name,), before, get(), original)
 
         return stand_in
 
@@ -285,12 +282,6 @@ def wakeup_fd(original: Any, fd: Any, **kwargs: Any) -> Any:
 def later(original: Any, *args: Any, **kwargs: Any) -> Any:
     cancel = faulthandler.cancel_dump_traceback_later
     return lambda _: noted(("dump_traceback_later",), None, None, lambda _: cancel())
-
-
-def collects(original: Any) -> Any:
-    before = gc.isenabled()
-    put = lambda on: raw_gc[0]() if on else raw_gc[1]()  # noqa: E731
-    return lambda _: noted(("gc",), before, gc.isenabled(), put)
 
 
 def priority(original: Any, *args: Any, **kwargs: Any) -> Any:
@@ -389,7 +380,6 @@ def dup2(original: Any) -> Any:
     return stand_in
 
 
-raw_gc = gc.enable, gc.disable
 raw_setpriority, raw_chdir = os.setpriority, os.chdir
 
 
@@ -397,13 +387,11 @@ def install() -> None:
     """In the zygote, before anything of the user's is imported: its Ms have them."""
     for module, name, get in TRACERS + SETTINGS:
         replace(module, name, setter(name, getattr(module, get), (module, name, get) in TRACERS))
-    replace(gc, "set_threshold", setter("set_threshold", gc.get_threshold, spread=True))
     notes: list[tuple[ModuleType, str, Callable[..., Callable[[Any], object] | None]]] = [
-        (os, "umask", umask), (os, "sched_setaffinity", affinity), (signal, "pthread_sigmask", signal_mask),
-        (signal, "setitimer", timer), (signal, "alarm", alarm), (signal, "set_wakeup_fd", wakeup_fd),
-        (faulthandler, "dump_traceback_later", later), (gc, "enable", collects), (gc, "disable", collects),
-        (os, "nice", priority), (os, "setpriority", priority), (sys, "addaudithook", for_ever), (os, "chdir", directory),
-        (os, "fchdir", directory), (os, "putenv", variable), (os, "unsetenv", variable),
+        (os, "umask", umask), (os, "sched_setaffinity", affinity), (os, "nice", priority), (os, "setpriority", priority),
+        (signal, "pthread_sigmask", signal_mask), (signal, "set_wakeup_fd", wakeup_fd), (signal, "setitimer", timer),
+        (signal, "alarm", alarm), (faulthandler, "dump_traceback_later", later), (sys, "addaudithook", for_ever),
+        (os, "chdir", directory), (os, "fchdir", directory), (os, "putenv", variable), (os, "unsetenv", variable),
         *((os, name, for_ever) for name in FOR_EVER),
     ]
     for module, name, note in notes:

@@ -74,23 +74,28 @@ def test_a_client_without_descriptors_works_and_closes():
 
 
 MANY_MS = """
-import resource, time, dgmp
+import os, resource, signal, sys, time, dgmp
+from tests.helpers import eventually
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (36, hard))
+def block(name):
+    while not os.path.exists(name):
+        time.sleep(0.1)
 def die():
-    import os, signal
     os.kill(os.getpid(), signal.SIGKILL)
 with dgmp.Runtime(procs=2) as rt:
-    assert dgmp.gather(*[rt.go(time.sleep, 1) for _ in range(30)]) == [None] * 30
-    assert rt.stats()["ms_made"] > 20
+    blocked = [rt.go(block, sys.argv[1]) for _ in range(30)]
+    assert eventually(lambda: rt.stats()["ms_made"] > 25, 40)
+    open(sys.argv[1], "x").close()
+    assert dgmp.gather(*blocked) == [None] * 30
     dying = [rt.go(die) for _ in range(10)]
     assert {type(f.exception()) for f in dying} == {dgmp.WorkerDied}
     assert rt.go(abs, -1).result() == 1
 """
 
 
-def test_a_coordinator_without_descriptors_sees_to_its_ms_all_the_same():
-    done = python(MANY_MS)
+def test_a_coordinator_without_descriptors_sees_to_its_ms_all_the_same(tmp_path):
+    done = python(MANY_MS, str(tmp_path / "go_on"))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -23,9 +23,8 @@ BY_MS = [name for name in NAMES if not name.startswith(("retake_", "handoffp_", 
 SELDOM = {"runqsteal_next_before", "runqsteal_next_after", "mreserve_before", "mreserve_after", "startm_reserved",
           "heap_give_locked", "heap_split_locked", "heap_relink_locked", "sema_grant_locked", "wait_cancel_after"}
 BY_COORDINATOR = [name for name in NAMES if name.startswith("repair_")] + [
-    "adopt_collected", "gclear_before", "gcollect_before", "globrunqput_locked", "hand_over_after", "heap_locked",
-    "inbox_push_after", "mwant_after", "notewakeup_after", "pool_put_locked", "retake_before", "retake_after", "startm_before",
-    "thaw_after"]
+    "adopt_collected", "globrunqput_locked", "hand_over_after", "heap_locked", "inbox_push_after", "mwant_after",
+    "notewakeup_after", "pool_put_locked", "retake_before", "retake_after", "startm_before"]
 BY_CLIENT = ["chan_locked", "chan_send_locked", "fn_fill_locked", "gclear_after", "gcollect_after", "gfget_after",
              "globrunqput_locked", "gwait_for_linked", "hand_over_after", "heap_locked", "inbox_drop_before", "mreserve_after",
              "mwant_after", "notewakeup_after", "pidletake_before", "place_locked", "pool_take_locked", "startm_reserved",

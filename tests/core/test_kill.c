@@ -420,12 +420,14 @@ static uint64_t opened(struct view *v, struct elem *e) {
     return x;
 }
 
-/* M 1's wait ends, or can be given up; each message is in one place, but for the one that the dead had in its hands. */
+/* M 1's wait ends, or can be given up, and goes on only beside no message and no room; each message is in one place, but for
+ * the one that the dead had in its hands. */
 static void check_chans(void) {
     uint32_t got[8] = {0}, all = 0, which;
     if (m1_waits) {
         struct scase k = m1_case;
         k.c = chan_in(&to_m1, 0);
+        if (load_acq(&sudog_at(&to_m1, m1_is)->done) == WAIT_PENDING) CHECK(chan_len(k.c) == (k.send ? k.c->cap : 0));
         int how = chan_wait_end(&to_m1, &k, 1, &m1_is, 1, &which);
         CHECK(how != SELECT_WAITS);
         if (k.send ? how != SELECT_DONE : how == SELECT_DONE) got[opened(&to_m1, &k.elem)]++;

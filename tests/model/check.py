@@ -5,7 +5,7 @@ model with one fence, look or claim taken out, by a macro: SPIN must find how th
 Prints a line for each: which, how many states there are, the time, the result.  A model that fails leaves its folder in
 build/model, and the way there is printed.
 
-    python tests/model/check.py [--quick] [park | ring | chan ...]
+    python tests/model/check.py [--quick] [park | ring | chan | death ...]
 """
 
 import argparse
@@ -56,6 +56,10 @@ CASES = [
     Case("park", "PARK SPAWNS=1 INBOX_FIRST", "the barrier between parking and looking into the inbox"),
     Case("park", "PARK SPAWNS=1 NO_TOKEN_WAKE", "a wake-up for a token"),
     Case("park", "BLOCK NP=1 NO_HANDOFF_LOOK", "looking once more when a P was handed off", True),
+    Case("park", "DEATH SPAWNS=1"),
+    Case("park", "DEATH SPAWNS=1 NO_FINISH", "finishing a dead one's wake-up"),
+    Case("park", "DEATH SPAWNS=1 NO_BIT", "making a dead one's idle P known", True),
+    Case("park", "DEATH SPAWNS=1 NO_LAST_LOOK", "looking for work after a repair"),
     Case("ring", "OVERFLOW"),
     Case("ring", "STEAL", quick=True),
     Case("ring", "INGLOBAL", quick=True),
@@ -79,6 +83,12 @@ CASES = [
     Case("chan", "CROSS WAKE_FIRST", "the order of done and wake-up", True),
     Case("chan", "CROSS NO_DEQUEUE", "taking sudogs out of the queues after a wait", True),
     Case("chan", "CROSS QUEUE_LATE", "queueing before the locks go", True),
+    Case("death", "HANDOFF"),
+    Case("death", "ROOM"),
+    Case("death", "HANDOFF UNQUEUE_FIRST", "the order of firing and unqueueing"),
+    Case("death", "HANDOFF NO_RETRY", "telling a waiter to try again", True),
+    Case("death", "ROOM NO_MOVING", "the record of a message that moves"),
+    Case("death", "ROOM NO_REFILL", "filling the room that a dead receiver made", True),
 ]
 
 
@@ -151,7 +161,7 @@ def verify(case: Case) -> Result:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", nargs="*", help="park, ring, chan; all unless given")
+    parser.add_argument("models", nargs="*", help="park, ring, chan, death; all unless given")
     parser.add_argument("--quick", action="store_true", help="only what takes a second or two")
     args = parser.parse_args()
     if missing():

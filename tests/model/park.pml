@@ -8,9 +8,11 @@
  * gone on; a fence, or a read-modify-write of that process, empties it.  Loads that a weaker machine might take before a
  * read-modify-write that stands before them are the mutants that look first.
  *
- * The first G to run awaits the end of others in one of three ways.  FORK: it spawns one, and keeps its P until all have ended,
- * so that another M must run them.  PARK: it spawns one and parks, so that its home M must be told.  BLOCK: in a system call,
- * its P given away.
+ * The first G to run awaits the end of others in one of three ways.  FORK: it spawns one, and keeps its P until all have
+ * ended, so that another M must run them.  PARK: it spawns one and parks, so that its home M must be told.  BLOCK: in a system
+ * call, its P given away.
+ *
+ * With DEATH the client may be killed at any step of its wake-ups, and is repaired (repair.c: finish_wakeup, release_ps).
  *
  * Checked: when nothing can move any more every G has ended, every P is idle and nobody spins.  sysmon's `rescue`, which would
  * find lost work after some milliseconds, is not here: nothing may depend on it.  Nor are: retaking, a stopped world,
@@ -27,6 +29,8 @@
 #endif
 #ifdef BLOCK
 #define TOTAL SPAWNS
+#elif defined(DEATH)
+#define TOTAL (spawned + (claims > 0))
 #else
 #define TOTAL (SPAWNS + 1)
 #endif
@@ -46,7 +50,15 @@ byte ring[RINGS], lag[RINGS];         /* words that all see; and those in their 
 byte tokens;                          /* the global queue: only tokens go there; a mask of Ms */
 bit token_queued[NM];
 bit inbox[NM];                        /* the parent is readied */
-byte claims, ended;
+byte claims, ended, spawned;
+byte waker[NM];                       /* with DEATH: MARG of a note that is WANTED or STARTING */
+bit dying, dead;                      /* the client */
+#define REPAIR (NM + 1)
+#ifdef DEATH
+#define BY(x) waker[m] = x
+#else
+#define BY(x) skip
+#endif
 bit child_done;
 byte home;                            /* M of the parent */
 
@@ -115,13 +127,13 @@ inline hand_over() {
     fi;
     atomic { DRAIN; assert(own[q] == me); own[q] = m; GIVEN(q) };  /* own_set */
     atomic { assert(note[m] == WANTED || note[m] == STARTING); /* notewakeup */
-             note[m] = HANDED; arg[m] = q + 1; q = NONE; m = 0; with_spinning = 0 }
+             note[m] = HANDED; BY(0); arg[m] = q + 1; q = NONE; m = 0; with_spinning = 0 }
 }
 
 /* found = 1: m is wanted by us */
 inline mwant() {
     if
-    :: atomic { note[m] == IDLE -> DRAIN; note[m] = WANTED; found = 1 };
+    :: atomic { note[m] == IDLE -> DRAIN; note[m] = WANTED; BY(me); found = 1 };
        atomic { midle[m] = 0 }                                /* clear_bit */
     :: else
     fi
@@ -140,7 +152,7 @@ inline mget() {
 inline mreserve() {
     m = 0;
     do
-    :: atomic { m < NM && !found && note[m] == FREE -> DRAIN; note[m] = STARTING; found = 1 }
+    :: atomic { m < NM && !found && note[m] == FREE -> DRAIN; note[m] = STARTING; BY(me); found = 1 }
     :: atomic { m < NM && !found && note[m] != FREE -> m++ }
     :: else -> break
     od
@@ -236,16 +248,20 @@ inline want_p(who) {
     fi
 }
 
-inline runqput(r) { atomic { lag[r] = lag[r] + 1 } }          /* store_rel of tail */
+inline runqput(r) {                                           /* store_rel of tail */
+    atomic { lag[r] = lag[r] + 1; if :: r == CLIENT -> spawned++ :: else fi }
+}
 
 active proctype client() {
     byte me = NM, n;
     LOCALS;
     mine = CLIENT;
-    do
-    :: n < SPAWNS -> n++; runqput(CLIENT); wakep()            /* View_spawn */
-    :: else -> break
-    od
+    {
+        do
+        :: n < SPAWNS -> n++; runqput(CLIENT); wakep()        /* View_spawn */
+        :: else -> break
+        od
+    } unless { atomic { dying -> DRAIN; dead = 1 } }
 }
 
 inline set_spinning() {
@@ -267,12 +283,20 @@ inline collect() {
     atomic { if :: inbox[me] -> inbox[me] = 0; ready = ready || parked; parked = 0 :: else fi }
 }
 
+/* Handed over no P, as its waker died first: it parks again. */
+inline mtake() {
+    atomic {
+        note[me] == HANDED -> note[me] = RUNNING;
+        if :: arg[me] -> p = arg[me] - 1; mine = p; arg[me] = 0 :: else -> goto stopm fi
+    }
+}
+
 active [NM] proctype M() {
     byte me = _pid - 2, g, n;
     bit parked, ready;                /* the parent, in M.parked or M.ready */
     LOCALS;
 end_unborn:
-    atomic { note[me] == HANDED -> note[me] = RUNNING; p = arg[me] - 1; mine = p; arg[me] = 0 };  /* mtake */
+    mtake();
 schedule:
     collect();
     if
@@ -384,7 +408,8 @@ stopm:
     :: else
     fi;
 end_asleep:
-    atomic { note[me] == HANDED -> note[me] = RUNNING; p = arg[me] - 1; mine = p; arg[me] = 0; goto schedule };
+    mtake();
+    goto schedule;
 execute:
     atomic { g = claims; claims++; if :: g == 0 -> home = me :: else fi };  /* gclaim */
     if :: spinning[p] -> another_looks() :: else fi;          /* begin */
@@ -394,7 +419,10 @@ execute:
        runqput(p);
        wakep();
 #endif
-#ifdef FORK
+#ifdef DEATH
+       (ended > 0);
+       ended++
+#elif defined(FORK)
        (ended == TOTAL - 1);
        ended++
 #endif
@@ -427,3 +455,54 @@ execute:
 active proctype monitor() {
     timeout -> assert(ended == TOTAL && npidle == NP && nmspinning == 0)
 }
+
+#ifdef DEATH
+active proctype killer() {
+    if :: dying = 1 :: skip fi
+}
+
+inline finish_wakeup() {
+    if
+    :: atomic { (note[g] == WANTED || note[g] == STARTING) && waker[g] == NM ->
+                waker[g] = 0;                                 /* p_of; nobody else changes it now */
+                if
+                :: own[0] == g -> arg[g] = 1; note[g] = HANDED
+                :: own[0] != g && own[NP - 1] == g -> arg[g] = NP; note[g] = HANDED
+                :: else -> note[g] = (note[g] == WANTED -> HANDED : FREE)
+                fi }
+    :: else
+    fi
+}
+
+active proctype repair() {
+    byte me = REPAIR, g;
+    LOCALS;
+end_alive:
+    dead;
+#ifndef NO_FINISH
+    for (g : 0 .. NM - 1) { finish_wakeup() }
+#endif
+    for (g : 0 .. NP - 1) {                                   /* release_ps */
+        if
+        :: atomic { own[g] == NM -> own[g] = me; q = g };
+           spinning[q] = 0;
+           work_anywhere();
+           if
+           :: work -> work = 0; startm(0)
+           :: else -> pidleput(q); q = NONE
+           fi
+        :: own[g] == NONE ->
+#ifndef NO_BIT
+           pidle[g] = 1
+#else
+           skip
+#endif
+        :: else
+        fi
+    }
+#ifndef NO_LAST_LOOK
+    work_anywhere();
+    if :: work -> work = 0; wakep() :: else fi
+#endif
+}
+#endif

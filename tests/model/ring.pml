@@ -242,7 +242,8 @@ inline globrunqget() {
     fi
 }
 
-#define visible (gtail > ghead || allp[0].head != allp[0].tail || allp[1].head != allp[1].tail || allp[0].runnext || allp[1].runnext)
+#define runqempty(i) (allp[i].head == allp[i].tail && !allp[i].runnext)
+#define visible (gtail > ghead || !runqempty(0) || !runqempty(1))
 
 /* Finds and runs until all is done; who finds nothing sleeps until there is something (park.pml). */
 inline schedule() {

@@ -37,7 +37,7 @@ def test_a_mutant_without_a_fault_fails_loudly():
 
 
 def test_each_model_has_mutants_and_without_spin_it_says_what_to_install():
-    for model in ("park", "ring", "chan"):
+    for model in ("park", "ring", "chan", "death"):
         assert sum(case.model == model and bool(case.without) for case in check.CASES) >= 4
     done = subprocess.run([sys.executable, os.path.join(check.HERE, "check.py")], env={"PATH": ""}, capture_output=True,
                           text=True, timeout=60)

@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import decimal
 import faulthandler
-import gc
 import locale
 import os
 import resource
@@ -79,15 +78,6 @@ def replace_stdin(by):
     sys.stdin = by
 
 
-def no_collections():
-    gc.disable()
-    gc.set_threshold(1, 2, 3)
-
-
-def collections():
-    return gc.isenabled(), gc.get_threshold()
-
-
 def set_timers():
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):
         signal.setitimer(timer, 100)
@@ -139,8 +129,6 @@ CHANGES = [
     (sys.set_int_max_str_digits, (0,), sys.get_int_max_str_digits),
     (sys.settrace, (trace,), sys.gettrace),
     (sys.setprofile, (trace,), sys.getprofile),
-    (no_collections, (), collections),
-    (gc.set_debug, (gc.DEBUG_UNCOLLECTABLE,), gc.get_debug),
     (socket.setdefaulttimeout, (0.001,), socket.getdefaulttimeout),
     (locale.setlocale, (locale.LC_ALL, "C"), lambda: locale.setlocale(locale.LC_ALL)),
     (decimal.setcontext, (decimal.Context(prec=3),), lambda: decimal.getcontext().prec),
