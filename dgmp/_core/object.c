@@ -216,6 +216,7 @@ struct trace {
     struct edge *edge;
     uint32_t nedges, room, from;      /* from: whose contents are being looked at; NONE_OF: everybody's */
     int failed;
+    uint32_t top;                     /* objects made meanwhile, beyond it, are not looked at */
 };
 #define NONE_OF 0xffffffffu
 
@@ -261,7 +262,7 @@ void object_seen(void *to, const char *at_words, uint64_t n) {
     struct trace *t = to;
     for (uint64_t i = 0; i < n; i++) {
         uint64_t w = word_of(at_words, i);
-        if (gword_index(w) >= in_use(t->v) || !is_live(load_acq(&entry(t->v, gword_index(w))->state), w)) continue;
+        if (gword_index(w) >= t->top || !is_live(load_acq(&entry(t->v, gword_index(w))->state), w)) continue;
         if (t->from == NONE_OF) t->found[gword_index(w)] = 1;
         else add_edge(t, gword_index(w));
     }
@@ -354,7 +355,7 @@ static int end_orphan(struct view *v, uint32_t i, uint64_t trace) {
 
 uint32_t object_trace(struct view *v) {
     uint32_t top = in_use(v), ended = 0;
-    struct trace t = {v, calloc(top + 1, 1), calloc(top + 1, 4), NULL, 0, 0, NONE_OF, 0};
+    struct trace t = {v, calloc(top + 1, 1), calloc(top + 1, 4), NULL, 0, 0, NONE_OF, 0, top};
     uint64_t number = atomic_fetch_add(&v->seg->trace, 1) + 1;
     atomic_store(&v->seg->orphans, 0);
     if (t.found && t.edges) {

@@ -230,6 +230,23 @@ static void test_objects_pass_through_a_channel(void) {
     done();
 }
 
+/* In functions, which a trace that began when there were fewer objects looks at last. */
+static void test_objects_made_during_a_trace(void) {
+    fresh();
+    pid_t child = fork_child();
+    if (child == 0) {
+        for (uint32_t i = 0, fn; i < 4000; i++) {
+            struct elem e = carrier(&m0, word(make(&m0, 0)), 0);
+            CHECK(fn_intern(&m0, 60000 + i, e.bytes, e.len, &fn));
+        }
+        _exit(0);
+    }
+    int status;
+    while (waitpid(child, &status, WNOHANG) == 0) CHECK(object_trace(&coordinator) == 0);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0 && objects_live(&m0) == 4000);
+    done();
+}
+
 int main(void) {
     test_an_object_that_did_not_travel_ends_at_once();
     test_holders_keep_what_has_travelled();
@@ -240,5 +257,6 @@ int main(void) {
     test_a_dead_holder();
     test_payload_objects_believes_nothing();
     test_objects_pass_through_a_channel();
+    test_objects_made_during_a_trace();
     DONE("object");
 }
