@@ -19,10 +19,11 @@ def leaves_nothing(request):
         return
     before = descriptors()
     yield
-    from dgmp.api import runtime
+    from dgmp.api import quit, runtime
 
     for left in list(runtime._runtimes):
         left.close(cancel=True)
+    assert not quit._views
     assert eventually(lambda: not descendants(os.getpid()), 5), f"processes left: {descendants(os.getpid())}"
     assert eventually(lambda: descriptors() <= before, 2), "descriptors left open"
     assert not [name for name in os.listdir("/dev/shm") if "dgmp" in name]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import dgmp
-from dgmp.runtime import undo
 
 
 def identity(x):
@@ -47,11 +46,6 @@ def busy(seconds):
     while time.thread_time() < end:
         pass
     return seconds
-
-
-def disable_gc():
-    """For this process, though the G ends that says so."""
-    undo.raw_gc[1]()
 
 
 def processes() -> dict[int, tuple[int, str]]:

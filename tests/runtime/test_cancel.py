@@ -331,7 +331,7 @@ def test_after_the_end_of_its_runtime():
 
 
 def holds_a_channel_and_waits(started):
-    helpers.disable_gc()  # a cycle would keep the channel
+    gc.disable()  # a cycle would keep the channel
     mine = dgmp.Chan()
     started.send(None)
     mine.recv()

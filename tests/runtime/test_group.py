@@ -350,7 +350,7 @@ def test_a_group_that_failed_keeps_no_channel():
         return gc.isenabled()
 
     with dgmp.Runtime(procs=1) as runtime:
-        runtime.go(helpers.disable_gc).result(timeout=10)  # a cycle would keep the channels
+        runtime.go(gc.disable).result(timeout=10)  # a cycle would keep the channels
         assert runtime.go(run_one).result(timeout=10) is False
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
 

@@ -823,8 +823,9 @@ def test_another_thread_sees_that_the_runtime_is_gone_as_a_map_goes_on(step, mon
             rt.node.end(dgmp.CoordinatorDied("gone"))
             return go_on(*args)
 
-        monkeypatch.setattr(rt.node, "view", Proxy(rt.node.view, name, end_and_go_on))
-        out = outcomes(results)
+        with monkeypatch.context() as patch:
+            patch.setattr(rt.node, "view", Proxy(rt.node.view, name, end_and_go_on))
+            out = outcomes(results)
         came = [x for x in out if isinstance(x, int)]
         assert out[:len(came)] == came == [x * x for x in range(len(came))] and len(came) >= 10
         assert {type(x) for x in out[len(came):]} == {dgmp.CoordinatorDied}
