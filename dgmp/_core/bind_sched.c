@@ -196,6 +196,7 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
     if (g->world != self->world.entered) flags |= 4;
+    if (load_acq(&g->flags) & G_ASKED) flags |= 16;
     struct terms *terms = gterms(v, g);
     if (terms) {
         flags |= 8;
@@ -214,7 +215,8 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
 }
 
 /* claim(word, inherit_time) -> (fn, goid, args, flags, word), or None: somebody else ran it.  flags: 1 it has waited for
- * others, 2 there are new logging levels, 4 its world is not the one we are in, 8 it has terms. */
+ * others, 2 there are new logging levels, 4 its world is not the one we are in, 8 it has terms,
+ * 16 it was asked to end, as it ran before. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");

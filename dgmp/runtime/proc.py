@@ -73,7 +73,7 @@ MOST_RUNNERS = 1024
 READY_BOUND = 16
 
 _TOKEN = 1 << 62
-NEW_LEVELS, OTHER_WORLD, HAS_TERMS = 2, 4, 8  # flags of View.claim
+NEW_LEVELS, OTHER_WORLD, HAS_TERMS, WAS_ASKED = 2, 4, 8, 16  # flags of View.claim
 TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
 ASKED, ASKED_TO_RAISE, LATE = 1, 2, 32  # of View.asked
 
@@ -735,6 +735,8 @@ class M:
 
     def before(self, gp: G, flags: int) -> list[tuple[int, bytes | Block]]:
         """What is out of the common before gp can run; returns the results that it has waited for."""
+        if flags & WAS_ASKED:
+            raise self.cancellation(gp)
         if flags & HAS_TERMS:
             gp.ends = self.view.terms(gp.word)[0]
         if flags & NEW_LEVELS:

@@ -53,8 +53,7 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
     ("the word being popped", "test_kill", "runq.c",
      {"        store_rel(&m->popping, g);\n        if (atomic_compare": "        if (atomic_compare"}),
     ("the word that is to be run again", "test_kill", "gslab.c",
-     {"    store_rel(&m->popping, w);\n    atomic_fetch_and(&g->flags, G_CARRIES);":
-      "    atomic_fetch_and(&g->flags, G_CARRIES);"}),
+     {"    store_rel(&m->popping, w);\n    atomic_fetch_and(&g->flags,": "    atomic_fetch_and(&g->flags,"}),
     ("finishing a dead one's wake-up", "test_kill", "repair.c", {"finish_wakeup(v, dead, i);": "(void)finish_wakeup;"}),
     ("keeping what a slot refers to", "test_kill", "repair.c",
      {"if (ran || owned) keep_blocks(v, g, dead);": "(void)keep_blocks;"}),

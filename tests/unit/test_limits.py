@@ -233,3 +233,14 @@ def test_who_was_asked_to_end_is_not_run_again(node):
     assert n.run() and n.client.ask(f.word)
     n.die()
     assert n.ended(f) and death.split(f._data)[1] == death.CANCELLED
+
+
+def test_asked_in_the_moment_in_which_it_is_to_be_run_again(node):
+    n = node()
+    f, late = n.spawn(said(retries=9)), n.spawn(said(retries=9))
+    assert n.run() and n.client.ask(f.word)
+    n.m.complete(f.word, 0, 0)  # its M had looked just before
+    assert n.run() and n.m.be_late(late.word) is None
+    n.m.complete(late.word, 0, 0)
+    claimed = {x[4]: x[3] for x in (n.run(), n.run())}
+    assert claimed == {f.word: 8 | 16, late.word: 8} and n.m.asked(f.word) & 1 and not n.m.asked(late.word)
