@@ -231,6 +231,10 @@ PyObject *terms_of(struct view *v, struct g *g) {
     return PyBytes_FromStringAndSize((char *)terms, size < 4096 ? (Py_ssize_t)size : 0);
 }
 
+static int lives(struct view *v, uint32_t m) {
+    return m >= v->seg->max_ms || MSTATE(load_acq(&v->allm[m].note)) != M_DEAD;
+}
+
 /* victims(m) -> [(word, goid, whether it ran, attempt, flags, terms or None, whether its owner lives)] of the Gs that were
  * started on the dead M m, after its repair */
 static PyObject *View_victims(View *self, PyObject *arg) {
@@ -246,7 +250,7 @@ static PyObject *View_victims(View *self, PyObject *arg) {
         uint32_t owner = load_acq(&g->owner);
         PyObject *x = Py_BuildValue("(KKOIINO)", (unsigned long long)gword(i, GGEN(s)), (unsigned long long)g->goid,
                                     GSTATUS(s) == G_WAITING ? Py_False : Py_True, GATTEMPT(s), load_acq(&g->flags),
-                                    terms_of(v, g), owner && owner != m + 1 ? Py_True : Py_False);
+                                    terms_of(v, g), owner && owner != m + 1 && lives(v, owner - 1) ? Py_True : Py_False);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
         Py_XDECREF(x);
     }
@@ -286,7 +290,8 @@ static PyObject *View_told_of(View *self, PyObject *none) {
     for (uint64_t w; out && (w = inbox_peek(v, v->self)) != 0; inbox_drop(v, v->self)) {
         struct g *g = &v->allgs[gword_index(w)];
         struct terms *terms = gterms(v, g);
-        int waits = terms && GSTATUS(load_acq(&g->state)) == G_DEPS;
+        uint64_t s = load_acq(&g->state);
+        int waits = terms && GSTATUS(s) == G_DEPS && GGEN(s) == gword_gen(w);
         PyObject *x = Py_BuildValue("(KK)", (unsigned long long)w, (unsigned long long)(waits ? load_acq(&terms->again) : 0));
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
         Py_XDECREF(x);
@@ -337,7 +342,7 @@ static PyObject *View_late(View *self, PyObject *arg) {
         struct g *g = &v->allgs[gword_index(w)];
         uint64_t s = w ? atomic_load(&g->state) : 0;
         struct terms *terms = w ? gterms(v, g) : NULL;
-        uint64_t ends = terms ? load_acq(&terms->ends) : 0;
+        uint64_t ends = terms ? atomic_load(&terms->ends) : 0;
         if (!ends || GSTATUS(s) != G_RUNNING || GGEN(s) != gword_gen(w) || atomic_load(&g->state) != s) continue;
         if (ends > now) {
             if (!next || ends < next) next = ends;

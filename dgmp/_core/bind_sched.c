@@ -176,6 +176,7 @@ static PyObject *View_retire_wait(View *self, PyObject *none) {
 /* Our running G has only so much time: who looks after that may have to look sooner. */
 static void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
+    if (ends) fence_sc(&v->seg->sched.limits_at);             /* View.late looks at curg after it has set that */
     if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);
 }
 
@@ -196,7 +197,9 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
     if (g->world != self->world.entered) flags |= 4;
-    if (load_acq(&g->flags) & G_ASKED) flags |= 16;
+    uint32_t asked = load_acq(&g->flags) & (G_ASKED | G_TO_RAISE);
+    if (asked & G_ASKED) flags |= 16;
+    else if (asked) atomic_fetch_and(&g->flags, ~(uint32_t)G_TO_RAISE);  /* as its time was up, the time before */
     struct terms *terms = gterms(v, g);
     if (terms) {
         flags |= 8;
@@ -428,7 +431,8 @@ static PyObject *View_be_late(View *self, PyObject *arg) {
     if (PyErr_Occurred()) return NULL;
     struct g *g = &self->v.allgs[gword_index(w)];
     if (gterms(&self->v, g)) atomic_store(&gterms(&self->v, g)->ends, 0);
-    atomic_fetch_or(&g->flags, G_ASKED | G_TO_RAISE | G_LATE);
+    atomic_fetch_or(&g->flags, G_TO_RAISE | G_LATE);
+    tell_coordinator(&self->v, w);                            /* who sees to it that it ends */
     Py_RETURN_NONE;
 }
 

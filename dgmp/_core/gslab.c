@@ -148,7 +148,7 @@ static void gready_target(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
     struct m *m = self_m(v);
     uint64_t s = atomic_load(&g->state);
-    if (GSTATUS(s) != G_DEPS || GGEN(s) != gword_gen(w)) return;
+    if (GSTATUS(s) != G_DEPS || GATTEMPT(s) || GGEN(s) != gword_gen(w)) return;  /* or it waits to be run again */
     if (!deps_ready(at(v, load_acq(&g->deps)))) return;
     store_rlx(&m->intent_n, 0);
     store_rlx(&m->intent_extra, w);
@@ -222,7 +222,7 @@ void tell_coordinator(struct view *v, uint64_t w) {
 }
 
 /* Our running G is to be run again: it is as if nobody had begun it, but for its attempts; and
- * that it has been asked to end, if somebody has just done so, but not as its time was up.  at: not before then; it waits, as
+ * that it has been asked to end, if somebody has just done so.  at: not before then; it waits, as
  * for another G, and the coordinator makes it runnable.  `popping` names it until it is in somebody's hands. */
 int gagain(struct view *v, uint64_t w, uint64_t at) {
     struct g *g = &v->allgs[gword_index(w)];
@@ -230,8 +230,8 @@ int gagain(struct view *v, uint64_t w, uint64_t at) {
     uint64_t s = load_acq(&g->state), to = at ? G_DEPS : G_RUNNABLE;
     if (GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
     store_rel(&m->popping, w);
-    atomic_fetch_and(&g->flags, atomic_load(&g->flags) & G_LATE ? G_CARRIES : G_CARRIES | G_ASKED | G_TO_RAISE);
-    if (gterms(v, g)) store_rel(&gterms(v, g)->again, at);
+    atomic_fetch_and(&g->flags, G_CARRIES | G_ASKED | G_TO_RAISE);
+    if (gterms(v, g)) store_rel(&gterms(v, g)->ends, 0), store_rel(&gterms(v, g)->again, at);
     if (load_rlx(&m->curg) == w) store_rel(&m->curg, 0);
     KILLPOINT(gagain_before);
     atomic_store(&g->state, GSTATE(to, NO_M, GATTEMPT(s), GGEN(s)));

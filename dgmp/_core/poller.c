@@ -72,8 +72,8 @@ int ghand_over(struct view *v, uint64_t w) {
     struct m *m = self_m(v);
     uint64_t s = atomic_load(&g->state);
     if (GSTATUS(s) != G_RUNNING || GM(s) != v->self || GGEN(s) != gword_gen(w)) return 0;
-    announce(m, w);
-    if (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, GATTEMPT(s), GGEN(s)))) {
+    announce(m, w);                                           /* this was no attempt: it begins there */
+    if (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_RUNNABLE, NO_M, GATTEMPT(s) - 1, GGEN(s)))) {
         store_rel(&m->intent, INTENT_NONE);
         return 0;
     }

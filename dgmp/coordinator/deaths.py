@@ -35,11 +35,12 @@ class Deaths:
         self.strikes: dict[int, list[list[Any]]] = {}  # of a G, by its word: [pid, how it died] of each M
         self.killed: dict[int, tuple[bool, str]] = {}  # Gs for which limits has had their M killed: late, and what they did
 
-    def settle(self, m: int, how: dict[str, Any]) -> None:
-        """M m has died so, and is repaired."""
+    def settle(self, m: int, how: dict[str, Any]) -> bool:
+        """M m has died so, and is repaired.  Whether that has struck any G."""
         from ..ship import death  # with msgpack, which nobody shall wait for at boot
 
-        for word, goid, ran, attempt, flags, said, owned in self.view.victims(m):
+        victims = self.view.victims(m)
+        for word, goid, ran, attempt, flags, said, owned in victims:
             terms = Terms.unpack(said) if said else None
             strikes = self.strikes.get(word, [])
             if ran:
@@ -54,15 +55,18 @@ class Deaths:
             more = {"history": strikes} if len(strikes) > 1 else {}
             if grace:
                 more["grace"] = grace
-            role = death.LATE if late else death.CANCELLED if flags & ASKED else death.RUNNING if ran else death.PARKED
+            role = death.CANCELLED if flags & ASKED else death.LATE if late else death.RUNNING if ran else death.PARKED
             self.view.end_victim(m, word, RESULT_WORKER_DIED, death.encode(goid, role, how | more))
         if len(self.strikes) > MANY:
             self.strikes = {word: strikes for word, strikes in self.strikes.items() if self.view.alive(word)}
+        return bool(victims)
 
     def may_again(self, terms: Terms | None, attempt: int, flags: int, late: bool, strikes: int) -> bool:
+        if flags & ASKED:
+            return False
         if late:
             return terms is not None and attempt <= terms.retries and bool(terms.after & AFTER_TIMEOUT)
-        if flags & ASKED or strikes >= (terms.crash_limit if terms is not None and terms.crash_limit else self.crash_limit):
+        if strikes >= (terms.crash_limit if terms is not None and terms.crash_limit else self.crash_limit):
             return False
         left = terms is not None and attempt <= terms.retries and bool(terms.after & AFTER_DEATH)
         return left or self.policy == RETRY

@@ -8,15 +8,16 @@ Called by state.
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from .._core import View
 from ..ship.terms import NO_GRACE, Terms
-from .deaths import LATE, Deaths
+from .deaths import ASKED, LATE, MANY, Deaths
 
 TO_RAISE = 2  # flag of a G
 AGAIN_NS = 10_000_000  # a G that was told, and has not raised, is in C code, or in the runtime's
+OFTEN_NS = 80_000_000  # it is told less and less often, too
 RARELY_NS = 1_000_000_000  # while those that are to end wait: it is looked less and less often
 NEVER_NS = 1 << 62
 Action = tuple[Any, ...]
@@ -44,6 +45,7 @@ class Limits:
         self.view, self.deaths, self.grace_ns = view, deaths, grace_ns
         self.again: list[tuple[int, int]] = []  # heap: when, and the word of the G that is to be run again
         self.ending: dict[int, Ending] = {}  # those that are to end, by their words
+        self.many = MANY  # of these, as it was last looked which of them are still there
         self.pace = AGAIN_NS
         self.next = 0  # when the next running G's time is up, 0 none
 
@@ -54,6 +56,10 @@ class Limits:
                 heappush(self.again, (at, word))
             else:
                 self.end(word, now, False)
+        if len(self.again) > 2 * self.many:  # some may have been cancelled since
+            self.again = [x for x in self.again if self.view.alive(x[1])]
+            heapify(self.again)
+            self.many = max(MANY, len(self.again))
 
     def next_look(self, now: int) -> int | None:
         """In how many ns there is something to do."""
@@ -70,28 +76,34 @@ class Limits:
         for _, word in late:
             self.end(word, now, True)
         actions = [action for word in list(self.ending) for action in self.press(word, now)]
-        self.pace = AGAIN_NS if actions else min(2 * self.pace, RARELY_NS)
+        self.pace = min(2 * self.pace, OFTEN_NS if actions else RARELY_NS)
         return actions
 
     def end(self, word: int, now: int, late: bool) -> None:
         """That G is to end, from now on if it was not before."""
-        self.pace = AGAIN_NS
-        seen = None if word in self.ending else self.view.started(word)
-        if seen is not None:
+        seen = self.view.started(word)
+        if seen is None or not (late or seen[3] & (ASKED | LATE)):  # it was, and has been run again since
+            return
+        ending = self.ending.get(word)
+        if ending is None or ending.attempt != seen[4]:
             terms = Terms.unpack(seen[5]) if seen[5] else None
             grace = terms.grace_ns if terms is not None and terms.grace_ns else self.grace_ns
-            self.ending[word] = Ending(seen[4], late, NEVER_NS if grace == NO_GRACE else now + grace, grace)
+            until = NEVER_NS if grace == NO_GRACE else now + grace
+            self.ending[word] = Ending(seen[4], late or not seen[3] & ASKED, until, grace)
+            self.pace = AGAIN_NS
 
     def press(self, word: int, now: int) -> list[Action]:
         """A G that is to end: it is told, or its M killed."""
         seen, ending = self.view.started(word), self.ending[word]
         if seen is None or seen[4] != ending.attempt:
             del self.ending[word]
+            self.deaths.killed.pop(word, None)
             return []
         m, pid, runs, flags, _, _ = seen
         if not runs:  # it waits, and has raised there, or will
             return []
         if now >= ending.until:
             self.deaths.killed[word] = ending.late, f"did not end within {ending.grace / 1e9:g} s"
+            self.ending[word] = ending._replace(until=now + RARELY_NS)  # if it cannot be killed now
             return [("end", m, pid, word)]
         return [("preempt", pid)] if flags & TO_RAISE or (ending.late and not flags & LATE) else []

@@ -177,8 +177,8 @@ class Coordinator:
         if stderr := words.last(self.view.last_said(m), crash):
             death["stderr"] = stderr
         self.view.repair(m)
-        self.deaths.settle(m, death)
-        if self.deaths.policy == BREAK:
+        self.limits.told(time.monotonic_ns())
+        if (self.deaths.settle(m, death) or exitcode) and self.deaths.policy == BREAK:  # else it has ended of itself
             self.closing = True
             return [("broken", death)]
         self.dead.add(m)

@@ -28,6 +28,7 @@ from greenlet import getcurrent
 from .._core import WHY_PREEMPTED, send_self, stack_address
 from ..ship import chunk
 from . import boot, script
+from .preempt import is_ours
 from .proc import Runner
 from .signals import call
 
@@ -119,7 +120,7 @@ class AsyncPreempt:
             return
         m = self.m
         gp = m.curg
-        if self.off or gp is None or not m.in_g() or frame.f_globals.get("__name__", "").startswith("dgmp."):
+        if self.off or gp is None or not m.in_g() or is_ours(frame):
             return
         if type(gp.greenlet) is not Runner:  # the loop of the async Gs: always in C code
             return

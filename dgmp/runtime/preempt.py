@@ -18,10 +18,26 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from .proc import ASKED_TO_RAISE
-from .signals import in_policy
+from .signals import call, in_policy
 
 if TYPE_CHECKING:
     from .proc import M
+
+IMPORTING = "<frozen importlib._bootstrap>"
+
+
+def is_ours(frame: Any) -> bool:
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and name.startswith("dgmp.")
+
+
+def importing(frame: Any) -> bool:
+    """Whether the G is in the midst of an import: an exception might leave half of a module, which cannot be loaded again."""
+    while frame is not None and frame.f_code is not call.__code__:
+        if frame.f_code.co_filename == IMPORTING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 class Preemption:
@@ -63,7 +79,7 @@ class Preemption:
         m, gp = self.m, self.m.curg
         if gp is None or not m.in_g() or (m.asyncs is not None and gp is m.asyncs.g) or gp.word in m.nopreempt:
             return
-        if frame.f_globals.get("__name__", "").startswith("dgmp."):  # it raises when it waits, or soon after
+        if is_ours(frame) or importing(frame):  # it raises when it waits, or soon after
             return
         if m.is_late(gp) or m.view.asked(gp.word) & ASKED_TO_RAISE:
             gp.asked = False

@@ -652,7 +652,8 @@ class M:
 
     def cancellation(self, gp: G) -> Cancelled:
         """What gp is to raise, which was asked to end."""
-        why = "had run for its timeout" if self.view.asked(gp.word) & LATE else "was cancelled"
+        late = self.view.asked(gp.word) & (ASKED | LATE) == LATE
+        why = "had run for its timeout" if late else "was cancelled"
         return Cancelled(f"G {gp.goid} ({gp.name}) {why}")
 
     def is_late(self, gp: G) -> bool:
@@ -670,12 +671,12 @@ class M:
         from ..ship import failure  # with what it needs, 3 ms
 
         asked = self.view.asked(gp.word)
+        if isinstance(error, Cancelled) and asked & ASKED:
+            return RESULT_CANCELLED, failure.encode_error(error)[1]
         if isinstance(error, Cancelled) and asked & LATE:
             late = TimeoutError(f"G {gp.goid} ({gp.name}) ran longer than its timeout")
             late.__cause__ = error
             error = late
-        elif isinstance(error, Cancelled) and asked & ASKED:
-            return RESULT_CANCELLED, failure.encode_error(error)[1]
         if gp.ends is not None:
             _, attempt, said = self.view.terms(gp.word)
             terms = Terms.unpack(said)

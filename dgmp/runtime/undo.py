@@ -30,12 +30,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .imports import when_imported
-from .signals import call
+from .preempt import importing
 
 if TYPE_CHECKING:
     from .proc import G, M
 
-IMPORTING = "<frozen importlib._bootstrap>"
 LOOK_NS = 100_000_000  # how often an M that has nothing to do looks whether code in C has closed its stdio
 # (module, what sets it, what tells it); the first ones are noted before they are set, as Python calls back from then on.
 TRACERS = [(sys, "settrace", "gettrace"), (sys, "setprofile", "getprofile")]
@@ -93,7 +92,7 @@ class Changes:
         if self.undoing or m.curg is None or os.getpid() != m.pid:
             return None
         gp = m.running_g()
-        return None if gp is None or importing() else gp
+        return None if gp is None or importing(sys._getframe()) else gp
 
     def changed(self, key: Any, before: Any, after: Any, put: Callable[[Any], object]) -> None:
         """What `key` names was `before` and is `after`; put sets it."""
@@ -180,16 +179,6 @@ raw_putenv, raw_unsetenv = os.putenv, os.unsetenv
 def noted(*what: Any) -> None:
     if changes is not None:
         changes.changed(*what)
-
-
-def importing() -> bool:
-    """Whether a module is being imported; in a G the frames that have called it are looked at, no others."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and frame.f_code is not call.__code__:
-        if frame.f_code.co_filename == IMPORTING:
-            return True
-        frame = frame.f_back
-    return False
 
 
 # ---------------------------------------------------------------------- what stands in for functions of Python

@@ -272,3 +272,32 @@ def test_what_makes_no_sense(rt, said, error):
 def test_runtimes_that_make_no_sense(said, error):
     with pytest.raises(error):
         dgmp.Runtime(**said)
+
+
+def test_coroutines_that_go_to_another_m(tmp_path):
+    """To be handed over is no attempt."""
+    with dgmp.Runtime(procs=2) as rt:
+        first = rt.go(asyncio.sleep, 0.5)
+        futures = [rt.spawn(fails_in_a_loop, (str(tmp_path / str(i)), 1), retries=1, retry_on=OSError) for i in range(20)]
+        assert [f.result(30) for f in futures] == ["done"] * 20 and first.result(30) is None
+
+
+def test_an_m_that_ends_by_itself_breaks_nothing():
+    with dgmp.Runtime(procs=1, on_worker_death="break", max_tasks_per_child=2) as rt:
+        assert [rt.go(helpers.identity, i).result(30) for i in range(9)] == list(range(9))
+
+
+def test_who_waits_to_be_run_again_is_not_run_for_the_death_of_what_it_had_waited_for(runs):
+    """Repair tells the dependents of what was done on a dead M once more."""
+    def fails_with(argument, path):
+        assert argument == 7
+        return fails(path, 1)
+
+    with dgmp.Runtime(procs=1) as rt:
+        a = rt.go(helpers.identity, 7)
+        f = rt.spawn(fails_with, (a, runs), retries=1, retry_on=OSError, backoff=3600)
+        assert helpers.eventually(lambda: any(g.wait_reason == "wait to be run again" for g in rt.snapshot().gs))
+        for _, pid in rt.node.view.pids():
+            os.kill(pid, signal.SIGKILL)
+        rt.go(helpers.identity, 1).exception(30)
+        assert rt.go(helpers.identity, 1).result(30) == 1 and count(runs) == 1 and f.cancel()

@@ -304,3 +304,38 @@ def test_idle_beside_one_that_waits_in_its_cleanup(path):
         assert not f.done() and f.cancel()
         with pytest.raises(dgmp.Cancelled):
             f.result(30)
+
+
+def test_whose_time_is_up_as_it_waits_has_its_grace_too(path):
+    def goes_on():
+        try:
+            dgmp.sleep(3600)
+        except dgmp.Cancelled:
+            spin()
+
+    with dgmp.Runtime(procs=1) as rt:
+        with pytest.raises(TimeoutError, match="did not end within 0.3 s"):
+            rt.spawn(goes_on, timeout=SHORT, grace=SHORT).result(30)
+
+
+def test_an_import_is_not_torn(tmp_path, monkeypatch):
+    """It ends before its G does."""
+    (tmp_path / "slow_to_import.py").write_text("import time\nbegun = time.monotonic()\n"
+                                                "while time.monotonic() < begun + 0.3:\n    pass\nwhole = True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def imports():
+        import slow_to_import
+
+        spin()
+        return slow_to_import
+
+    def imported():
+        import slow_to_import
+
+        return slow_to_import.whole
+
+    with dgmp.Runtime(procs=1) as rt:
+        with pytest.raises(TimeoutError):
+            rt.spawn(imports, timeout=0.1).result(30)
+        assert rt.go(imported).result(30)

@@ -160,7 +160,7 @@ def test_one_that_runs_is_told_until_it_knows_then_its_m_is_killed(node):
     f = n.spawn()
     assert n.run() and n.client.ask(f.word)
     n.limits.told(0)
-    assert n.limits.look(0) == [("preempt", 100)] and n.limits.next_look(0) == AGAIN_NS
+    assert n.limits.look(0) == [("preempt", 100)] and n.limits.next_look(0) == 2 * AGAIN_NS
     assert n.limits.look(AGAIN_NS) == [("preempt", 100)]
     assert n.m.told(f.word) and n.limits.look(2 * AGAIN_NS) == []
     assert n.limits.look(2 * S) == [("end", 0, 100, f.word)]
