@@ -445,6 +445,8 @@ def say(at: Node, said: Terms) -> bytes | None:
     """These, for the core."""
     if not said:
         return None
+    for name in said.keys() - Terms.__annotations__.keys():
+        raise TypeError(f"spawn() got an unexpected keyword argument {name!r}")
     from .terms import terms
 
     return terms(at, **said)

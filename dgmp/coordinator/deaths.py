@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core import RESULT_WORKER_DIED, View
-from ..ship.terms import AFTER_DEATH, AFTER_TIMEOUT, Terms
+from ..ship.terms import AFTER_DEATH, AFTER_TIMEOUT, CORE, Terms
 
 ASKED, LATE = 1, 32  # flags of a G
 MANY = 1000  # strikes on record: it is looked who has ended since
@@ -45,7 +45,8 @@ class Deaths:
             strikes = self.strikes.get(word, [])
             if ran:
                 strikes = [*strikes, [how["pid"], how["how"]]]
-            late, grace = self.killed.pop(word, (bool(flags & LATE), ""))
+            ends = CORE.unpack_from(said)[2] if said else 0
+            late, grace = self.killed.pop(word, (bool(flags & LATE or 0 < ends <= self.clock()), ""))
             if owned and self.may_again(terms, attempt, flags, late, len(strikes) if ran else 0):
                 if ran and not late:
                     self.strikes[word] = strikes

@@ -79,7 +79,8 @@ class Preemption:
         m, gp = self.m, self.m.curg
         if gp is None or not m.in_g() or (m.asyncs is not None and gp is m.asyncs.g) or gp.word in m.nopreempt:
             return
-        if is_ours(frame) or importing(frame):  # it raises when it waits, or soon after
+        # Of ours only what calls a G's function, which may be a builtin; else it raises when it waits, or soon after.
+        if (is_ours(frame) and frame.f_code is not call.__code__) or importing(frame):
             return
         if m.is_late(gp) or m.view.asked(gp.word) & ASKED_TO_RAISE:
             gp.asked = False

@@ -339,3 +339,24 @@ def test_an_import_is_not_torn(tmp_path, monkeypatch):
         with pytest.raises(TimeoutError):
             rt.spawn(imports, timeout=0.1).result(30)
         assert rt.go(imported).result(30)
+
+
+def test_a_builtin_as_the_gs_own_function():
+    with dgmp.Runtime(procs=2) as rt:
+        with pytest.raises(TimeoutError, match="ran longer than its timeout$"):
+            rt.spawn(time.sleep, (3600,), timeout=SHORT).result(30)
+        f = rt.go(time.sleep, 3600)
+        assert helpers.eventually(lambda: any(g.state == "running" for g in rt.snapshot().gs)) and f.cancel()
+        with pytest.raises(dgmp.Cancelled):
+            f.result(30)
+
+
+def test_one_whose_time_was_up_as_its_m_was_killed_for_another(path):
+    with dgmp.Runtime(procs=1, grace=SHORT) as rt:
+        late = rt.spawn(dgmp.sleep, (3600,), timeout=0.5)
+        assert helpers.eventually(lambda: any(g.wait_reason == "sleep" for g in rt.snapshot().gs))
+        stubborn = rt.spawn(deaf, (path,), timeout=1)
+        with pytest.raises(TimeoutError, match="did not end within"):
+            stubborn.result(30)
+        with pytest.raises(TimeoutError, match="ran longer than its timeout"):
+            late.result(30)
