@@ -58,8 +58,8 @@ def test_the_coordinator_ends_quietly_if_its_message_is_not_whole(monkeypatch, c
 
     whole = api.boot_message
     monkeypatch.setattr(api, "boot_message", halved)
-    with dgmp.Runtime(procs=1) as rt:
-        with pytest.raises(dgmp.CoordinatorDied):
+    with pytest.raises(dgmp.CoordinatorDied):  # perhaps as it boots
+        with dgmp.Runtime(procs=1) as rt:
             rt.main.result(20)
     assert capfd.readouterr() == ("", "")
 

@@ -223,7 +223,11 @@ def test_a_call_that_need_not_wait_is_served(rt, tmp_path):
 def test_what_has_come_in_this_moment_is_kept(rt):
     """give_up says that it has come: the wait ends with it, and the next one raises."""
 
-    def waits():
+    def waits():  # only where it waits
+        with dgmp.nopreempt():
+            return waits_twice()
+
+    def waits_twice():
         from dgmp.api import runtime
 
         got = Never()
