@@ -48,6 +48,11 @@ def busy(seconds):
     return seconds
 
 
+def still_fine(rt):
+    """Whether that runtime works."""
+    return dgmp.gather(*[rt.go(identity, i) for i in range(20)]) == list(range(20))
+
+
 def processes() -> dict[int, tuple[int, str]]:
     """pid -> (parent, command line) of everything that runs (zombies too)."""
     found = {}

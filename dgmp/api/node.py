@@ -22,6 +22,7 @@ from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
 from ..runtime import nodes
 from ..ship import closure, functions, values
+from ..ship.terms import ASKED_TO_RAISE
 from ..ship.values import SMALL_TYPES, Large
 from .future import PENDING, AnyOf, Future, Listener, Quick, deadline_of
 from .world import Teller
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 GLOBAL_QUEUE, LOCAL_TAIL, RUNNEXT, MAIN_G = 0, 1, 2, 3
 ENDED = RuntimeClosed, CoordinatorDied, WorkerDied  # what all calls of a runtime raise that has ended
 END_SECONDS = 2.0  # longer than what was pending takes to end with its runtime
-TO_RAISE = 2  # of View.asked
 NEVER = 1 << 62
 MANY = 64  # outstanding Gs from which on completions are waited for in batches
 BATCH_NS = 1_000_000
@@ -556,7 +556,7 @@ class Member(Node):
         assert gp is not None
         if gp.ends and (deadline is None or gp.ends < deadline):
             deadline = gp.ends
-        gp.asked = m.is_late(gp) or self.view.asked(gp.word) & TO_RAISE != 0
+        gp.asked = m.is_late(gp) or self.view.asked(gp.word) & ASKED_TO_RAISE != 0
         if (gp.asked or gp.stop) and not waits._state and give_up():
             self.raise_cancelled()
         while not waits._state:

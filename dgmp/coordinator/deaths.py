@@ -12,9 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .._core import RESULT_WORKER_DIED, View
-from ..ship.terms import AFTER_DEATH, AFTER_TIMEOUT, CORE, Terms
+from ..ship.terms import AFTER_DEATH, AFTER_TIMEOUT, ASKED, CORE, LATE, Terms
 
-ASKED, LATE = 1, 32  # flags of a G
 MANY = 1000  # strikes on record: it is looked who has ended since
 FAIL, RETRY, BREAK = "fail", "retry", "break"
 

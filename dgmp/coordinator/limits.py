@@ -12,10 +12,9 @@ from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from .._core import View
-from ..ship.terms import NO_GRACE, Terms
-from .deaths import ASKED, LATE, MANY, Deaths
+from ..ship.terms import ASKED, ASKED_TO_RAISE, LATE, NO_GRACE, Terms
+from .deaths import MANY, Deaths
 
-TO_RAISE = 2  # flag of a G
 AGAIN_NS = 10_000_000  # a G that was told, and has not raised, is in C code, or in the runtime's
 OFTEN_NS = 80_000_000  # it is told less and less often, too
 RARELY_NS = 1_000_000_000  # while those that are to end wait: it is looked less and less often
@@ -106,4 +105,4 @@ class Limits:
             self.deaths.killed[word] = ending.late, f"did not end within {ending.grace / 1e9:g} s"
             self.ending[word] = ending._replace(until=now + RARELY_NS)  # if it cannot be killed now
             return [("end", m, pid, word)]
-        return [("preempt", pid)] if flags & TO_RAISE or (ending.late and not flags & LATE) else []
+        return [("preempt", pid)] if flags & ASKED_TO_RAISE or (ending.late and not flags & LATE) else []

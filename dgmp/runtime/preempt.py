@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from .proc import ASKED_TO_RAISE
+from ..ship.terms import ASKED_TO_RAISE
 from .signals import call, in_policy
 
 if TYPE_CHECKING:

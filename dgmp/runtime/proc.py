@@ -43,7 +43,7 @@ from .._core import (
 )
 from ..errors import Cancelled, Deadlock
 from ..ship import closure, functions, travel, values
-from ..ship.terms import Terms
+from ..ship.terms import ASKED, LATE, Terms
 from ..ship.values import Large
 from .affinity import Affinity
 from .signals import call
@@ -75,7 +75,6 @@ READY_BOUND = 16
 _TOKEN = 1 << 62
 NEW_LEVELS, OTHER_WORLD, HAS_TERMS, WAS_ASKED = 2, 4, 8, 16  # flags of View.claim
 TO_RAISE, P_TAKEN, READIED = 1, 2, 4  # flags of View.gpark
-ASKED, ASKED_TO_RAISE, LATE = 1, 2, 32  # of View.asked
 
 
 NO_CALL = 0, 0, b"", 0, 0

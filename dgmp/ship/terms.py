@@ -16,6 +16,7 @@ CORE, POLICY = struct.Struct("<QQQQ"), struct.Struct("<IIIIq")
 AFTER_DEATH, AFTER_TIMEOUT = 1, 2  # it may be run again after these, which its M may not live to see
 MOST_RETRIES = 200  # the core counts attempts in 8 bits
 NO_GRACE = -1
+ASKED, ASKED_TO_RAISE, LATE = 1, 2, 32  # flags of a G (_core/core.h), as View.asked and the coordinator see them
 
 
 class Terms(NamedTuple):

@@ -36,10 +36,6 @@ def rt(node):
     return node
 
 
-def still_fine(rt):
-    return dgmp.gather(*[rt.go(helpers.identity, i) for i in range(20)]) == list(range(20))
-
-
 # ---------------------------------------------------------------------- a pickle that blocks
 class Blocks:
     """Its pickling waits until it may go on."""
@@ -66,7 +62,7 @@ def test_a_pickle_that_blocks_holds_up_its_caller_only(rt, submit):
     thread = threading.Thread(target=lambda: got.append(submit(rt, x)))
     thread.start()
     assert x.begun.wait(20)
-    assert still_fine(rt) and rt.go(lambda: "by value").result(20) == "by value"
+    assert helpers.still_fine(rt) and rt.go(lambda: "by value").result(20) == "by value"
     assert list(rt.map(abs, range(-10, 0))) == list(range(10, 0, -1))
     c = dgmp.Chan(1, runtime=rt)
     c.send("free")
@@ -102,7 +98,7 @@ class Holds:
 def test_an_unpickling_that_waits_for_another_g_parks(rt):
     c = dgmp.Chan(runtime=rt)
     futures = [rt.go(helpers.identity, Holds(c)) for _ in range(8)]  # more than there are Ps
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
     for i in range(8):
         c.send(i, timeout=20)
     assert sorted(dgmp.gather(*futures)) == list(range(8))
@@ -143,7 +139,7 @@ def test_a_result_of_a_kind_that_does_not_travel_is_named(rt, fn, what, instead)
     assert type(error) is dgmp.EncodingError, error
     assert re.match(r"the result \(.*\) of G \d+ \(.*\) cannot be pickled: ", str(error))
     assert what.lower() in str(error).lower() and instead in str(error)
-    assert error.__notes__[0].startswith("the G was spawned at ") and still_fine(rt)
+    assert error.__notes__[0].startswith("the G was spawned at ") and helpers.still_fine(rt)
 
 
 # ---------------------------------------------------------------------- exceptions
@@ -252,7 +248,7 @@ def test_an_exception_that_fails_in_all_it_is_asked(rt, name):
     except Exception as e:
         raised = e is error
     error = f = None  # pytest must not look at it
-    assert raised and still_fine(rt)
+    assert raised and helpers.still_fine(rt)
 
 
 def test_an_exception_whose_init_needs_arguments(rt):
@@ -262,7 +258,7 @@ def test_an_exception_whose_init_needs_arguments(rt):
 
 
 def test_an_exception_that_becomes_another_as_it_is_pickled(rt):
-    assert type(rt.go(raise_grows).exception(20)) is Grows and still_fine(rt)
+    assert type(rt.go(raise_grows).exception(20)) is Grows and helpers.still_fine(rt)
 
 
 @pytest.mark.parametrize("how", ["__cause__", "__context__"])
@@ -274,7 +270,7 @@ def test_long_chains_of_causes(rt, n, how):
     while at is not None and type(at) is ValueError:
         length, at = length + 1, getattr(at, how)
     assert length >= min(n, 10_000)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @pytest.mark.parametrize("fn", [cyclic_causes, own_cause])
@@ -286,7 +282,7 @@ def test_cyclic_causes(rt, fn):
         assert error.__cause__.__context__ is error
     else:
         assert error.me is error and error.args[1] is error
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @pytest.mark.parametrize("depth,width", [(1, 10_000), (40, 3), (300, 1)])
@@ -296,7 +292,7 @@ def test_exception_groups_large_and_deep(rt, depth, width):
     while isinstance(error, ExceptionGroup):
         levels, members, error = levels + 1, error.exceptions, error.exceptions[0]
     assert levels == depth and len(members) >= min(width, 9_000) and type(error) is ValueError
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_a_message_of_30_mb(rt):
@@ -376,7 +372,7 @@ def runtime_of_its_own():
 def test_a_child_that_a_g_has_forked_ends_as_a_program_would(rt, capfd, child, args, code):
     pids = set(rt.node.view.pids())
     assert rt.go(fork, child, *args).result(20) == code
-    assert still_fine(rt) and pids <= set(rt.node.view.pids())
+    assert helpers.still_fine(rt) and pids <= set(rt.node.view.pids())
     if child is helpers.fail:
         assert "ValueError: in the child" in capfd.readouterr().err
     if child is print:
@@ -389,12 +385,12 @@ def test_a_child_that_a_g_has_forked_ends_as_a_program_would(rt, capfd, child, a
 ])
 def test_a_child_that_a_g_has_forked_is_no_member(rt, name, args):
     assert rt.go(fork_and_use, name, *args).result(20) == 0
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_a_child_that_a_g_has_forked_may_have_a_runtime_of_its_own(rt):
     assert rt.go(runtime_of_its_own).result(30) == 7
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 async def fork_in_a_coroutine(child, *args):
@@ -451,7 +447,7 @@ def test_limits_that_a_g_has_set_strike_it_alone(rt):
     assert type(rt.go(limit_memory).exception(20)) is MemoryError
     assert rt.go(lambda: len(bytearray(1 << 28))).result(20) == 1 << 28
     assert rt.go(limit_files).exception(20).errno == errno.EMFILE
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def run_things():
@@ -463,7 +459,7 @@ def run_things():
 
 def test_a_child_that_a_g_has_forked_may_start_processes(rt):
     assert rt.go(fork, run_things).result(20) == 6
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def fork_while_others_wait(c):
@@ -501,7 +497,7 @@ def run_pool(method):
 def test_multiprocessing_in_a_g(rt, method):
     assert rt.go(run_process, method, 5).result(30) == 5
     assert rt.go(run_pool, method).result(30) == [1, 2, 3]
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_subprocesses_in_a_g(rt):
@@ -536,12 +532,12 @@ def wait_for(path):
 def test_a_thread_that_a_g_has_left_goes_on(rt, tmp_path, capfd, daemon):
     path = tmp_path / "go"
     rt.go(leave_a_thread, daemon, str(path)).result(20)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
     path.touch()
     done = tmp_path / "go.done"
     assert helpers.eventually(lambda: done.exists() and done.read_text() == "5 None")
     assert helpers.eventually(lambda: "the thread prints" in capfd.readouterr().out)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def leave_threads_that_raise_and_exit():
@@ -554,7 +550,7 @@ def leave_threads_that_raise_and_exit():
 
 def test_threads_that_raise_or_exit_end_alone(rt):
     pid = rt.go(leave_threads_that_raise_and_exit).result(20)
-    assert helpers.alive(pid) and still_fine(rt)
+    assert helpers.alive(pid) and helpers.still_fine(rt)
 
 
 def leave_a_killer(how):
@@ -568,7 +564,7 @@ def test_a_thread_that_kills_its_m_ends_what_is_started_there(node):
         for how in (helpers.kill_self, lambda: os._exit(9)):
             error = rt.go(leave_a_killer, how).exception(20)
             assert type(error) is dgmp.WorkerDied and error.exitcode in (-signal.SIGKILL, 9)
-            assert still_fine(rt)
+            assert helpers.still_fine(rt)
 
 
 def test_the_end_does_not_wait_for_threads_that_gs_have_left(node):
@@ -593,7 +589,7 @@ def test_results_of_4_gb(node, size):
         view = memoryview(got)
         assert len(view) == size and view[0] == view[size // 2] == view[-1] == 7
         del got, view
-        assert still_fine(rt)
+        assert helpers.still_fine(rt)
 
 
 def large(size):

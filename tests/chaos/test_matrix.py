@@ -38,10 +38,6 @@ def rt(node):
     return node
 
 
-def still_fine(rt):
-    return dgmp.gather(*[rt.go(helpers.identity, i) for i in range(20)]) == list(range(20))
-
-
 # ---------------------------------------------------------------------- how the call is made
 def directly(rt, stage, act):
     fn, make = IN_M[stage]
@@ -90,7 +86,7 @@ def test_what_is_raised_ends_its_g_alone(rt, stage, act, submit):
     (kind, text, _, _), _ = submit(rt, stage, act)
     expected, pattern = raised(stage, act)
     assert kind == expected and re.match(pattern, text), text
-    assert still_fine(rt) and pids <= set(rt.node.view.pids())  # and no M
+    assert helpers.still_fine(rt) and pids <= set(rt.node.view.pids())  # and no M
 
 
 @by_name("submit", SUBMIT, **names)
@@ -102,7 +98,7 @@ def test_a_death_ends_its_g_alone_and_says_which_and_how(rt, stage, act, submit)
     assert (kind, exitcode) == ("WorkerDied", code)
     assert re.match(rf"G \d+ \({IN_M[stage][0].__name__}\), spawned at {re.escape(place)}, ", text)
     assert re.search(rf"m\d+, pid {pid}\b.*{how}", text) and not helpers.alive(pid)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @by_name("act", DIES, **names)
@@ -115,7 +111,7 @@ def test_a_parent_that_is_parked_on_the_dead_m_is_told_so(node, act):
         assert type(error) is dgmp.WorkerDied and error.exitcode == code and not helpers.alive(error.pid)
         assert re.match(rf"G \d+ \(try_on_this_m\), spawned at {re.escape(f.spawned_at)}, was parked on", str(error))
         assert re.search(rf"pid {error.pid}\b.* {how} while it ran G \d+", str(error))
-        assert still_fine(rt)
+        assert helpers.still_fine(rt)
 
 
 # ---------------------------------------------------------------------- stages in whoever calls go
@@ -155,7 +151,7 @@ def test_what_is_raised_in_the_caller_is_told_to_it(node, monkeypatch, stage, ac
         error = made.get(timeout=20)
     expected, pattern = seen_by_the_caller(stage, act)
     assert type(error) is expected and re.match(pattern, str(error)), repr(error)
-    assert still_fine(node)
+    assert helpers.still_fine(node)
 
 
 @by_name("act", DIES, **names)
@@ -167,7 +163,7 @@ def test_a_parent_that_dies_at_a_stage_of_its_child(rt, stage, act):
     assert type(error) is dgmp.WorkerDied and error.exitcode == code
     assert f"({stage.__name__}), spawned at {f.spawned_at}, " in str(error)
     assert re.search(rf"pid {error.pid}\b.*{how}", str(error))
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 PROGRAM = """
@@ -210,7 +206,7 @@ def test_ms_that_kill_each_other(node, n):
             dead = {error.pid for error in errors if error is not None}
             assert dead and dead <= set(found)
             assert all(error is None or (type(error), error.exitcode) == (dgmp.WorkerDied, -signal.SIGKILL) for error in errors)
-            assert still_fine(rt)
+            assert helpers.still_fine(rt)
 
 
 def kill_at_random(rt, rng, ended, rounds=30):
@@ -249,7 +245,7 @@ def test_ms_are_killed_while_the_number_of_ps_changes(node, seed):
         killer.join()
         results(inside)
         rt.gomaxprocs(3)
-        assert rt.gomaxprocs(2) == 3 and still_fine(rt)
+        assert rt.gomaxprocs(2) == 3 and helpers.still_fine(rt)
 
 
 @by_name("seed", range(3))
@@ -276,7 +272,7 @@ def test_many_threads_submit_while_ms_are_killed(node, seed):
         ended.set()
         killer.join()
         assert len(found) == 8 and all(set(x) <= {0, None} and x.count(0) > 50 for x in found.values())
-        assert still_fine(rt)
+        assert helpers.still_fine(rt)
 
 
 # ---------------------------------------------------------------------- maps and closing
@@ -293,7 +289,7 @@ def test_a_map_whose_input_raises_gives_what_came_before(rt, chunksize):
             for x in rt.map(helpers.identity, items(n), chunksize=chunksize):
                 got.append(x)
         assert got == list(range(n))
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_a_map_whose_items_kill_their_ms_goes_on(rt):
@@ -308,7 +304,7 @@ def test_a_map_whose_items_kill_their_ms_goes_on(rt):
         except LookupError:
             break
     assert died == 4 * 5 and got == [x for x in range(200) if x % 50 >= 5]
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @by_name("cancel", [True, False])
@@ -405,7 +401,7 @@ async def await_in_the_client(rt):
 def test_coroutines_learn_of_it(rt):
     assert asyncio.run(await_in_the_client(rt)) == (-signal.SIGKILL, 5)
     assert rt.go(dying.await_a_death).result(20) == ("WorkerDied", -signal.SIGKILL)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_async_gs_die_with_the_m_that_runs_them_and_others_take_their_place(rt):
@@ -417,4 +413,4 @@ def test_async_gs_die_with_the_m_that_runs_them_and_others_take_their_place(rt):
         error = f.exception(20)
         assert type(error) is dgmp.WorkerDied and (error.pid, error.exitcode) == (pid, -signal.SIGKILL)
     assert rt.go(dying.await_a_death).result(20) == ("WorkerDied", -signal.SIGKILL)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)

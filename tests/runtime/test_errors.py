@@ -37,10 +37,6 @@ def raise_in_the_m(name, *args):
     raise __builtins__[name](*args)
 
 
-def still_fine(rt):
-    return dgmp.gather(*[rt.go(helpers.identity, i) for i in range(20)]) == list(range(20))
-
-
 # ---------------------------------------------------------------------- what ends programs ends a G
 ENDINGS = [SystemExit(), SystemExit(0), SystemExit(3), SystemExit("text"), KeyboardInterrupt(), GeneratorExit("x"),
            StopIteration(5), StopAsyncIteration(), asyncio.CancelledError("x"), BaseException("bare")]
@@ -91,7 +87,7 @@ def test_nested_gs_see_it(rt, name, args):
     assert rt.go(catch_a_childs, name, *args).result(20) == (name, args)
     error = rt.go(pass_on_a_childs, name, *args).exception(20)
     assert type(error).__name__ == name and error.args == args
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_sys_exit_leaves_the_m_alone(node):
@@ -167,25 +163,25 @@ def test_arguments_that_fail_to_load(rt, act, args, cause):
         assert re.match(f"{what} cannot be unpickled: {cause}", str(e.value))
         assert type(e.value.__cause__).__name__ == cause.partition(":")[0]
         assert re.fullmatch(r"the G was spawned at .*test_errors.py:\d+", e.value.__notes__[0])
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_arguments_that_take_all_memory(rt):
     assert type(rt.go(helpers.identity, OnLoad(too_much)).exception(20)) is MemoryError
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @pytest.mark.parametrize("act,args", [(os._exit, (7,)), (helpers.kill_self, ())])
 def test_arguments_that_kill_their_m(rt, act, args):
     with pytest.raises(dgmp.WorkerDied):
         rt.go(helpers.identity, OnLoad(act, *args)).result(20)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_arguments_that_spawn_and_wait(rt):
     assert rt.go(type, OnLoad(go_and_wait, 1, 2)).result(20) is OnLoad
     assert rt.go(helpers.identity, OnDump(go_and_wait, "a", "b")).result(20) == "ab"
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def wait_for_byte(path):
@@ -210,10 +206,10 @@ def test_one_that_hangs_holds_up_nobody_else(rt, pipe, spawn):
     f = spawn(rt, path)
     with pytest.raises(TimeoutError):
         f.result(0.05)
-    assert still_fine(rt) and not f.done()
+    assert helpers.still_fine(rt) and not f.done()
     os.write(w, b"x")
     f.result(20)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 # ---------------------------------------------------------------------- on the way out
@@ -228,7 +224,7 @@ def test_results_that_cannot_be_pickled(rt, act, args, cause):
     assert re.match(r"the result \(list\) of G \d+ \(identity\) cannot be pickled: ", text)
     assert cause in text and "where part is in what pickling makes of result[0]" in text or f"result[0] is a {__name__}" in text
     assert re.fullmatch(r"the G was spawned at .*test_errors.py:\d+", e.value.__notes__[0])
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 class Garbage:
@@ -266,7 +262,7 @@ def test_results_that_kill_their_m(rt):
     for act in (os._exit, helpers.kill_self):
         with pytest.raises(dgmp.WorkerDied):
             rt.go(helpers.identity, OnDump(act, 9)).result(20)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 @pytest.mark.parametrize("act,args,cause", [
@@ -283,7 +279,7 @@ def test_results_that_fail_to_load_here(rt, act, args, cause):
     dependent = rt.go(helpers.identity, rt.go(after, 0.02, fails_here, act, *args))  # pending when go() looks
     with pytest.raises(dgmp.EncodingError, match=re.escape("the result of after, an argument of identity(), cannot be unp")):
         dependent.result(20)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def after(seconds, fn, *args):
@@ -294,7 +290,7 @@ def after(seconds, fn, *args):
 def test_a_result_that_spawns_and_waits_while_it_loads(rt):
     f = rt.go(fails_here, here_or_there, rt.go(os.getpid).result(20))
     assert type(f.result(20)) is OnLoad
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def here_or_there(pid):
@@ -344,7 +340,7 @@ def raise_odd(act, *args):
 def test_exceptions_that_will_not_be_pickled(rt, act, args):
     error = rt.go(raise_odd, act, *args).exception(20)
     assert type(error) is Odd and error.args[0] == "odd" and "in raise_odd" in str(error.__cause__)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def raise_with_attribute(x):
@@ -358,7 +354,7 @@ def test_exceptions_whose_attributes_do_not_load_here(rt):
         f = rt.go(raise_with_loader, os.getpid(), act, *args)
         error = f.exception(20)
         assert type(error) is ValueError and error.args == ("it",) and "cannot be unpickled here" in error.__notes__[0]
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def raise_with_loader(pid, act, *args):
@@ -521,7 +517,7 @@ def test_callbacks_that_ask_for_what_fails_to_load_are_logged(rt, caplog):
         f.add_done_callback(callback)
         assert came.wait(20)
         assert helpers.eventually(lambda: "a callback of" in caplog.text)
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
 
 
 def test_a_callback_may_ask_for_what_ends_programs(rt, caplog):
@@ -544,4 +540,4 @@ def test_spawning_what_exits_when_pickled_does_not_end_the_program(rt):
     for call in (lambda: rt.go(helpers.identity, Exits()), lambda: rt.go(helpers.add, 1, b=[Exits()])):
         with pytest.raises(dgmp.EncodingError, match=r"SystemExit: 3"):
             call()
-    assert still_fine(rt)
+    assert helpers.still_fine(rt)
