@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 
 VERBS = {
     "run": "run a Python script as the main G",
+    "submit": "give the daemon a job",
+    "jobs": "list jobs",
+    "show": "show all about a job",
+    "logs": "print what a job has written",
+    "wait": "wait until jobs have ended",
+    "attach": "show the progress of jobs",
+    "cancel": "cancel jobs",
+    "retry": "run failed tasks again",
+    "completion": "print a completion script for a shell",
     "version": "print the version",
 }
 USAGE = "usage: dgmp [-h] [--version] VERB ..."
