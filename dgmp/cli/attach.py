@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 BAR = 24
 REDRAW_SECONDS, REPORT_SECONDS = 0.5, 5.0
 DETACHED = 130
+DESCRIPTION = """
+Shows the progress of jobs until they have ended, on stderr.  Ctrl-C detaches: the jobs go on.  Each job that ends is a line
+on stdout."""
 EXAMPLES = """
 dgmp attach                         # the job submitted last
 dgmp attach 5-7
@@ -32,8 +35,7 @@ dgmp attach all && echo all of them finished
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(verbs, "attach", "Shows the progress of jobs until they have ended, on stderr.  Ctrl-C detaches: the jobs go on.  "
-                                               "Each job that ends is a line on stdout.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "attach", DESCRIPTION, EXAMPLES)
     parser.add_argument("selector", nargs="?", default="last", type=talk.argument(selection), metavar="JOBS",
                         help="such as 5, 1-3, all (default: last)")
     parser.set_defaults(act=act)

@@ -10,6 +10,9 @@ from . import talk
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
+DESCRIPTION = """
+Cancels jobs, or tasks of them.  Those that run get SIGTERM, with all that they have started, and SIGKILL if they go on;
+`dgmp wait` tells when they have ended."""
 EXAMPLES = """
 dgmp cancel 5                       # the whole job
 dgmp cancel 5.500-1000              # these tasks of it
@@ -18,8 +21,7 @@ dgmp cancel all && dgmp wait all    # everything, and until it has ended
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(verbs, "cancel", "Cancels jobs, or tasks of them.  Those that run get SIGTERM, with all that they have started, "
-                                               "and SIGKILL if they go on; `dgmp wait` tells when they have ended.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "cancel", DESCRIPTION, EXAMPLES)
     talk.add_json(parser)
     parser.add_argument("selector", type=talk.argument(selection), metavar="JOBS", help="such as 5, 1-3,last, all, 5.1-10")
     parser.set_defaults(act=act)

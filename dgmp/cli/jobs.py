@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.protocol import STATES
-from ..jobs.selectors import selection, written
+from ..jobs.selectors import selection
 from . import talk
 from .tables import elapsed, moment, print_table
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 HEADS = ("ID", "STATE", "DONE", "FAILED", "SUBMITTED", "TIME", "NAME", "COMMAND")
 NUMBERS = ("ID", "DONE", "FAILED", "TIME")
+DESCRIPTION = """
+Lists jobs, newest first.  A job is running once a task has started and not all have ended; when all have, it is finished, or
+failed, cancelled or aborted as one of them is."""
 EXAMPLES = """
 dgmp jobs                                  # the last hundred
 dgmp jobs --state running,waiting          # those still to do
@@ -25,13 +28,12 @@ dgmp jobs --json | jq '.jobs[] | select(.counts.failed > 0) | .id'
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(
-        verbs, "jobs", "Lists jobs, newest first.  A job is running once a task has started and not all have ended; when all have, "
-                       "it is finished, or failed, cancelled or aborted as one of them is.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "jobs", DESCRIPTION, EXAMPLES)
     parser.add_argument("--state", metavar="STATES", type=talk.argument(states), action="append", default=[],
                         help=f"only these: {', '.join(STATES)}")
     parser.add_argument("--name", metavar="PATTERN", help="only those of this name; *, ? and [abc] as in file names")
-    parser.add_argument("-n", "--limit", metavar="N", type=talk.argument(limit), default=100, help="at most so many (default 100)")
+    parser.add_argument("-n", "--limit", metavar="N", type=talk.argument(limit), default=100,
+                        help="at most so many (default 100)")
     parser.add_argument("--all", action="store_true", help="without a limit")
     talk.add_json(parser)
     parser.add_argument("selector", nargs="?", type=talk.argument(selection), metavar="JOBS", help="only these: 1-3,last")
@@ -87,4 +89,5 @@ def row(job: dict[str, Any]) -> tuple[Any, ...]:
 
 def held(job: dict[str, Any]) -> str:
     """What a job still waits for."""
-    return f" (after {written([[n, n] for n in job['held'][:3]])}{',…' if len(job['held']) > 3 else ''})" if job.get("held") else ""
+    first = ",".join(map(str, job.get("held", [])[:3]))
+    return f" (after {first}{',…' if len(job['held']) > 3 else ''})" if first else ""

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20
 LOOK_SECONDS = 0.1
+DESCRIPTION = """
+Prints the output of a job's tasks, one after the other: what they wrote to stdout on stdout, what they wrote to stderr on
+stderr.  Of a task that was run again it is the last attempt's."""
 EXAMPLES = """
 dgmp logs last                      # what it has printed
 dgmp logs -f 5                      # and what it prints until it ends
@@ -29,13 +32,13 @@ dgmp logs 5.1-10 --tag | sort       # of ten, each line with job and task before
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(
-        verbs, "logs", "Prints the output of a job's tasks, one after the other: what they wrote to stdout on stdout, what they wrote to "
-                       "stderr on stderr.  Of a task that was run again it is the last attempt's.", EXAMPLES)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until the tasks have ended; the lines of several come as they are written")
+    parser = talk.verb_parser(verbs, "logs", DESCRIPTION, EXAMPLES)
+    parser.add_argument("-f", "--follow", action="store_true",
+                        help="go on until the tasks have ended; the lines of several come as they are written")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--stdout", dest="only", action="store_const", const="stdout", help="only what they wrote to stdout")
-    only.add_argument("--stderr", dest="only", action="store_const", const="stderr", help="only what they wrote to stderr, on stdout")
+    only.add_argument("--stderr", dest="only", action="store_const", const="stderr",
+                      help="only what they wrote to stderr, on stdout")
     parser.add_argument("--tag", action="store_true", help="put ID.TASK and a tab before each line")
     parser.add_argument("selector", type=talk.argument(one_job), metavar="ID[.TASK]", help="such as 5, last, 5.17, 5.1-10")
     parser.set_defaults(act=act)
@@ -89,7 +92,7 @@ class Printer:
         return bool(left["tasks"] or left["waiting"])
 
     def started(self) -> Iterator[int]:
-        """The ids of the tasks that may have written something, and the one that is named alone: it is said if it is not there."""
+        """The ids of the tasks that may have written something; one that is named alone is looked for in any case."""
         if self.chosen is not None and len(self.chosen) == 1:
             yield from self.chosen
             return

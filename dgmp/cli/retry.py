@@ -10,6 +10,9 @@ from . import talk
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
+DESCRIPTION = """
+Lets tasks that have failed (or were cancelled, or aborted) wait again, with all their retries; what has finished stays
+finished."""
 EXAMPLES = """
 dgmp retry --failed                 # the failed tasks of all jobs
 dgmp retry 5                        # the failed tasks of job 5
@@ -19,8 +22,7 @@ dgmp retry 5.17                     # one of them
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(verbs, "retry", "Lets tasks that have failed (or were cancelled, or aborted) wait again, with all their retries; "
-                                              "what has finished stays finished.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "retry", DESCRIPTION, EXAMPLES)
     for state in ("failed", "cancelled", "aborted"):
         parser.add_argument(f"--{state}", dest="states", action="append_const", const=state,
                             help=f"those that {'have failed (the default)' if state == 'failed' else f'were {state}'}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..jobs.protocol import CANCELLED, Select
+from ..jobs.protocol import CANCELLED, RUNNING, Select
 from ..jobs.ranges import Ranges
 from ..jobs.selectors import selection, written
 from . import talk
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 HEADS = ("TASK", "STATE", "ATTEMPT", "EXIT", "STARTED", "TIME", "CPU", "MEMORY", "PID", "NOTE")
 NUMBERS = ("TASK", "ATTEMPT", "EXIT", "TIME", "CPU", "MEMORY", "PID")
 NOT_STARTED = ("waiting", "cancelled", "aborted")
+DESCRIPTION = """
+Shows all that is known of jobs, or of tasks of them."""
 EXAMPLES = """
 dgmp show last                      # the job, and the first tasks of it that failed
 dgmp show 5.1-10                    # these tasks
@@ -27,7 +29,7 @@ dgmp show 5 --json
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(verbs, "show", "Shows all that is known of jobs, or of tasks of them.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "show", DESCRIPTION, EXAMPLES)
     parser.add_argument("--tasks", action="store_true", help="list the tasks, too")
     parser.add_argument("--state", metavar="STATES", type=talk.argument(states), action="append", default=[],
                         help="list the tasks in these states")
@@ -55,7 +57,8 @@ def act(client: Client, options: Any) -> int:
     return talk.OK
 
 
-def tasks(client: Client, job: int, chosen: Ranges | None, wanted: list[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def tasks(client: Client, job: int, chosen: Ranges | None,
+          wanted: list[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The tasks that have started, and by state the ranges of those that have not."""
     started: list[dict[str, Any]] = []
     while True:
@@ -106,9 +109,9 @@ def fields(job: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def row(task: dict[str, Any]) -> tuple[Any, ...]:
     """A task in the table."""
     cpu = task.get("cpu")
-    return (task["task"], task["state"], task["attempt"], task["exit"], moment(task["started"]), elapsed(task["started"], task["ended"]),
-            f"{cpu:.2f}s" if cpu is not None else None, amount(task.get("maxrss") or None), task["pid"] if task["state"] == "running" else None,
-            note(task))
+    return (task["task"], task["state"], task["attempt"], task["exit"], moment(task["started"]),
+            elapsed(task["started"], task["ended"]), None if cpu is None else f"{cpu:.2f}s", amount(task.get("maxrss") or None),
+            task["pid"] if task["state"] == RUNNING else None, note(task))
 
 
 def note(task: dict[str, Any]) -> str | None:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from ..jobs.client import Client
 
 SHELL_SYNTAX = re.compile(r"""[\s$`"'\\|&;<>()*?\[\]#~=%!{}]""")
+DESCRIPTION = """
+Gives the daemon a job and prints its id.  The command runs in this folder with this environment, without a shell; a command
+that is one word with shell syntax in it (quotes, spaces, $, |, *) is a line for sh.  Each task has DGMP_JOB_ID, DGMP_TASK_ID,
+DGMP_ATTEMPT, DGMP_SLOT and DGMP_CPUS in its environment."""
 EXAMPLES = """
 dgmp submit -- make -C /src test                               # prints the job's id
 dgmp submit 'sort big.txt | uniq -c > counts.txt'              # a line of shell, in quotes
@@ -29,10 +33,7 @@ dgmp submit --wait -- ./check.sh && echo good                  # waits for its e
 
 def add_parser(verbs: Any) -> None:
     """The options, for the help, docs/cli.md and completion; main() reads the command line."""
-    parser = talk.verb_parser(
-        verbs, "submit", "Gives the daemon a job and prints its id.  The command runs in this folder with this environment, without a "
-                         "shell; a command that is one word with shell syntax in it (quotes, spaces, $, |, *) is a line for sh.  Each task has "
-                         "DGMP_JOB_ID, DGMP_TASK_ID, DGMP_ATTEMPT, DGMP_SLOT and DGMP_CPUS in its environment.", EXAMPLES)
+    parser = talk.verb_parser(verbs, "submit", DESCRIPTION, EXAMPLES)
     parser.usage = "dgmp submit [options] [--] cmd …\n       dgmp submit [options] --py module:function [args …]"
     add = parser.add_argument
     add("--name", help="the job's name in lists (default: the command's)")
@@ -42,21 +43,23 @@ def add_parser(verbs: Any) -> None:
     add("--after-ok", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
         help="start once these jobs have finished; if one does not, this one is aborted")
     add("--retries", metavar="N", type=int, help="run a task that failed again, up to N times")
-    add("--timeout", metavar="TIME", type=talk.argument(duration), help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
+    add("--timeout", metavar="TIME", type=talk.argument(duration),
+        help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
     add("--cpus", metavar="N", type=int, help="cores that a task holds, and is bound to (default 1)")
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
         help="a named resource that a task holds, such as gpu=1")
     add("--priority", metavar="N", type=int, help="higher ones start first (default 0); of equal ones the earlier job")
-    add("--on-lost", choices=("rerun", "fail"), help="a task whose end nobody saw, as after a power failure, is run again (default), or fails")
+    add("--on-lost", choices=("rerun", "fail"),
+        help="a task whose end nobody saw, as after a power failure, is run again (default), or fails")
     add("--env", metavar="NAME=VALUE", type=talk.argument(variable), action="append", default=[],
         help="a variable for the command, besides those of this shell")
     add("--cwd", metavar="DIR", help="the folder to run in (default: this one)")
-    add("--stdout", metavar="FILE", help="append the output to this file instead of where `dgmp logs` finds it; {job}, {task} and "
-                                         "{attempt} are replaced")
+    add("--stdout", metavar="FILE",
+        help="append the output to this file; {job}, {task} and {attempt} in its name are replaced")
     add("--stderr", metavar="FILE", help="the same for the error output")
-    add("--py", action="store_true", help="run a Python function with these arguments: numbers, lists and so on as Python writes them, "
-                                          "anything else is a string")
+    add("--py", action="store_true",
+        help="run a Python function; arguments are numbers, lists and so on as Python writes them, anything else is a string")
     add("--wait", action="store_true", help="wait until it has ended; the exit code is that of `dgmp wait`")
     talk.add_json(parser)
     parser.add_argument("command", nargs="*", metavar="cmd", help="the command and its arguments")
@@ -126,10 +129,10 @@ def spec(client: Client, options: Any) -> dict[str, Any]:
     cwd = os.path.abspath(options.cwd or os.getcwd())
     if not os.path.isdir(cwd):
         raise NotADirectoryError(f"there is no folder {cwd}")
-    after, after_ok = (talk.job_ids(client, [s for chosen in given for s in chosen]) for given in (options.after, options.after_ok))
     fields = {
         "name": options.name or (first_word(options.command[0]) if not options.py else None),
-        "array": None if options.array is None else options.array.pack(), "after": after, "after_ok": after_ok,
+        "array": None if options.array is None else options.array.pack(), "after": talk.job_ids(client, options.after),
+        "after_ok": talk.job_ids(client, options.after_ok),
         "retries": options.retries, "timeout": options.timeout, "cpus": options.cpus, "mem": options.mem,
         "resources": dict(options.resource), "priority": options.priority, "on_lost": options.on_lost,
         "cwd": cwd, "env": {**os.environ, **dict(options.env)}, "umask": umask(),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import signal
@@ -15,13 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DgmpError
-from ..jobs.protocol import BAD_SPEC, FINISHED, NO_SUCH_JOB, NO_SUCH_TASK, NoDaemon, ProtocolError
+from ..jobs.protocol import BAD_SPEC, FINISHED, NO_SUCH_JOB, NO_SUCH_TASK, NoDaemon, ProtocolError, Select
 
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
 T = TypeVar("T")
 
+EXAMPLES = "examples:"
 OK, UNSUCCESSFUL, MISUSED, NO_DAEMON, NOT_FOUND, REFUSED, TIME_UP = 0, 1, 2, 3, 4, 5, 124
 EXITS = {
     OK: "done; of jobs that were waited for: all of them finished",
@@ -37,20 +39,22 @@ EXITS = {
 REFUSALS = {BAD_SPEC: MISUSED, NO_SUCH_JOB: NOT_FOUND, NO_SUCH_TASK: NOT_FOUND}
 
 
+class VerbFormatter(argparse.HelpFormatter):
+    """Fills paragraphs, but leaves the examples as they stand."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLES) else super()._fill_text(text, width, indent)
+
+
 def verb_parser(verbs: Any, name: str, description: str, examples: str) -> argparse.ArgumentParser:
-    """The parser of a verb, whose help ends with these examples (one a line, a comment behind `#`)."""
+    """The parser of a verb, whose help ends with these examples."""
     from . import VERBS
 
+    shown = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=VERBS[name], description=description, epilog="examples:\n" + shown_examples(examples),
-        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        name, help=VERBS[name], description=description, epilog=f"{EXAMPLES}\n{shown}", formatter_class=VerbFormatter,
+        allow_abbrev=False)
     return parser
-
-
-def shown_examples(examples: str) -> str:
-    lines = [line.strip().split("  # ", 1) for line in examples.strip().splitlines()]
-    width = max(len(line[0]) for line in lines if len(line) > 1) if any(len(line) > 1 for line in lines) else 0
-    return "\n".join(f"  {line[0]:<{width}}  # {line[1].strip()}" if len(line) > 1 else f"  {line[0]}" for line in lines)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -131,18 +135,17 @@ def verdict(jobs: Iterable[dict[str, Any]], quiet: bool = False) -> int:
         if job["state"] != FINISHED:
             code = UNSUCCESSFUL
             if not quiet:
-                print(f"dgmp: {job_outcome(job)}", file=sys.stderr)
+                print(f"dgmp: {job_outcome(job)}; `dgmp show {job['id']}` says more", file=sys.stderr)
     return code
 
 
 def job_outcome(job: dict[str, Any]) -> str:
-    """Such as: job 5 (align) has failed: 3 of 100 tasks failed, 2 cancelled; `dgmp show 5` says more."""
+    """Such as: job 5 (align) has failed: of 100 tasks 3 failed, 97 finished."""
     from .tables import visible
 
-    number, total, counts = job["id"], job["total"], job["counts"]
-    parts = [f"{n} {state}" for state, n in counts.items() if n and state != FINISHED]
-    tasks = f": of {total} tasks {', '.join(parts)}" if total > 1 and parts else ""
-    return f"job {number} ({visible(job['name'])}) {PAST.get(job['state'], 'is ' + job['state'])}{tasks}; `dgmp show {number}` says more"
+    outcome = PAST.get(job["state"], f"is {job['state']}")
+    tasks = f": of {job['total']} tasks {in_words(job['counts'])}" if job["total"] > 1 and job["state"] != FINISHED else ""
+    return f"job {job['id']} ({visible(job['name'])}) {outcome}{tasks}"
 
 
 PAST = {"finished": "has finished", "failed": "has failed", "cancelled": "was cancelled", "aborted": "was aborted"}
@@ -158,10 +161,10 @@ def in_words(counts: dict[str, int], none: str = "none") -> str:
     return ", ".join(f"{n} {state}" for state, n in counts.items() if n) or none
 
 
-def job_ids(client: Client, selects: Sequence[Any]) -> list[int]:
-    """The ids of the jobs that these name, which may be `last` or `all`."""
+def job_ids(client: Client, given: Iterable[Sequence[Select]]) -> list[int]:
+    """The ids of the jobs that selectors name, which may be `last` or `all`."""
     ids: list[int] = []
-    for select in selects:
+    for select in itertools.chain(*given):
         if isinstance(select.jobs, str):
             ids += [job["id"] for job in all_jobs(client, [select])]
         else:
@@ -170,7 +173,7 @@ def job_ids(client: Client, selects: Sequence[Any]) -> list[int]:
     return ids
 
 
-def all_jobs(client: Client, select: Sequence[Any] | None = None, **filters: Any) -> Iterable[dict[str, Any]]:
+def all_jobs(client: Client, select: Sequence[Select] | None = None, **filters: Any) -> Iterable[dict[str, Any]]:
     """Every job that is chosen, newest first, a page at a time."""
     before = None
     while True:

@@ -11,6 +11,8 @@ from . import talk
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
+DESCRIPTION = """
+Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not finish."""
 EXAMPLES = """
 dgmp wait last                                  # the job submitted last
 dgmp wait 3-7 && echo all of them finished
@@ -20,9 +22,9 @@ id=$(dgmp submit -- make) && dgmp wait $id
 
 
 def add_parser(verbs: Any) -> None:
-    parser = talk.verb_parser(verbs, "wait", "Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not "
-                                             "finish.", EXAMPLES)
-    parser.add_argument("--timeout", metavar="TIME", type=talk.argument(duration), help="wait no longer: 90, 10m, 1h30m (exit code 124)")
+    parser = talk.verb_parser(verbs, "wait", DESCRIPTION, EXAMPLES)
+    parser.add_argument("--timeout", metavar="TIME", type=talk.argument(duration),
+                        help="wait no longer: 90, 10m, 1h30m (exit code 124)")
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing of those that did not finish")
     talk.add_json(parser)
     parser.add_argument("selector", type=talk.argument(selection), metavar="JOBS", help="such as 5, 1-3,last, all, 5.1-10")

@@ -26,10 +26,12 @@ def test_selectors(text, expected):
 
 
 @pytest.mark.parametrize("text,said", [
-    ("", "nothing is there"), ("1,", "nothing is there"), ("x", "'x' is no number"), ("3-1", "3-1 is empty"), ("0", "begin at 1"),
-    ("1-5:0", "no step"), ("-3", "'-3' is no number"), ("5.", "nothing is there"), ("5.x", "'x' is no number"), ("first", "'first'"),
-    ("last-3", "'last-3'"), ("٣", "no number"), ("9" * 30, "too large"), ("1-99999999:2", "more than 10000 jobs"), ("1.2.3", "'2.3'"),
-    ("All", "'All'"),
+    ("", "nothing is there"), ("1,", "nothing is there"), ("x", "'x' is no number"), ("3-1", "3-1 is empty"),
+    ("0", "begin at 1"),
+    ("1-5:0", "no step"), ("-3", "'-3' is no number"), ("5.", "nothing is there"), ("5.x", "'x' is no number"),
+    ("first", "'first'"),
+    ("last-3", "'last-3'"), ("٣", "no number"), ("9" * 30, "too large"), ("1-99999999:2", "more than 10000 jobs"),
+    ("1.2.3", "'2.3'"), ("All", "'All'"),
 ])
 def test_what_is_no_selector_is_said(text, said):
     with pytest.raises(ValueError, match=said):
