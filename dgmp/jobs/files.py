@@ -25,16 +25,12 @@ class Spool:
     Args:
         folder: the spool folder.
         name: of its files there.
-
-    Attributes:
-        kept: somebody reads them.
     """
 
-    __slots__ = ("folder", "kept", "names", "stderr", "stdout")
+    __slots__ = ("folder", "names", "stderr", "stdout")
 
     def __init__(self, folder: Path, name: str, spec: JobSpec, job: int, task: int, attempt: int) -> None:
         self.folder = folder
-        self.kept = False
         self.stdout = self.stderr = -1
         self.names: list[str | None] = [None, None]
         said = [told and told.replace("{job}", str(job)).replace("{task}", str(task)).replace("{attempt}", str(attempt))
@@ -48,7 +44,11 @@ class Spool:
 
     def open(self, which: int, said: str | None, name: str, umask: int) -> int:
         if said is not None:
-            return os.open(said, APPEND, 0o666 & ~umask)
+            ours = os.umask(umask)
+            try:
+                return os.open(said, APPEND, 0o666)
+            finally:
+                os.umask(ours)
         self.names[which] = name
         return os.open(self.folder / name, NEW, 0o600)
 
@@ -56,7 +56,7 @@ class Spool:
     def found(cls, folder: Path, stdout: Any, stderr: Any) -> Spool:
         """Of a task whose keeper is dead."""
         spool = cls.__new__(cls)
-        spool.folder, spool.kept = folder, False
+        spool.folder = folder
         spool.stdout = spool.stderr = -1
         spool.names = [piece and os.path.basename(piece[0]) for piece in (stdout, stderr)]
         return spool

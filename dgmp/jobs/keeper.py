@@ -13,11 +13,10 @@ On the socket go msgpack lists.  From the daemon:
     ["adopt", id, task, attempt, pid, born, stdout, stderr]   of a keeper that is dead: to be awaited
     ["cancel", id, [task…]]                   what has not started is dropped, what runs is ended
     ["over", id]                              no more of this job
-    ["keep", reference, id, task]             somebody reads its output: its files stay as they are until it ends
     ["stop", how]                             "end": ends what runs, drops the rest; "drain": drops what has not started
     ["exit"]                                  once nothing runs
 
-and back: ["hello", name, pid, segment, [[job, task, attempt]… it has]], ["news"], ["kept", reference].
+and back: ["hello", name, pid, segment, [[job, task, attempt]… it has]], ["news"].
 """
 
 from __future__ import annotations
@@ -43,16 +42,14 @@ import msgpack
 from . import folders
 from .files import Logs, Spool
 from .journal import Writer
-from .process import Failed, reap, start
+from .programs import Failed, end_of, start
 from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
 
-LISTEN_FD = 3
 NEWS_SECONDS = 0.02  # the daemon is told so late at most, as long as there is more to do
 RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, disk) is tried again
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
 SHORT_OF = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
-LEAST_SLOTS = 256  # tasks that need no core, at once
 
 
 class KeptJob:
@@ -61,9 +58,10 @@ class KeptJob:
     def __init__(self, id: int, order: list[int], spec: dict[str, Any], env: dict[str, str]) -> None:
         self.id, self.order = id, (order[0], order[1])
         self.spec = JobSpec(**spec)
-        self.env = [f"{k}={v}" for k, v in env.items()]
+        self.env = [os.fsencode(f"{k}={v}") for k, v in env.items()]
         self.path = env.get("PATH", os.defpath)
-        self.need = Need(self.spec.cpus, self.spec.mem, self.spec.resources)
+        self.bound = self.spec.cpus is not None
+        self.need = Need(1 if self.spec.cpus is None else self.spec.cpus, self.spec.mem, self.spec.resources)
         self.queue: deque[tuple[int, int]] = deque()  # (task, attempt)
         self.over = False
 
@@ -118,7 +116,8 @@ class Keeper:
 
     # ------------------------------------------------------------------ the loop
     def run(self) -> None:
-        while self.daemon is not None or self.runs or self.ready or self.journal.left or self.waiting_for_daemon():
+        self.accept()  # the daemon that has started us
+        while self.daemon is not None or self.runs or self.ready or self.journal.left:
             if self.exiting and not self.runs and not self.journal.left:
                 return
             for fd, _ in self.poll.poll(self.wait_seconds()):
@@ -127,19 +126,10 @@ class Keeper:
             self.schedule()
             self.write()
 
-    def waiting_for_daemon(self) -> bool:
-        """The daemon that has started us has not spoken yet, and it lives."""
-        return self.first and os.getppid() == self.parent
-
-    first = True
-    parent = os.getppid()
-
     def wait_seconds(self) -> float:
         until = [self.timers[0][0]] if self.timers else []
         if self.news_at is not None:
             until.append(self.news_at)
-        if self.first:
-            until.append(time.monotonic() + 1)
         return max(0.0, min(until) - time.monotonic()) if until else -1
 
     def on(self, fd: int) -> None:
@@ -179,7 +169,6 @@ class Keeper:
         self.disconnect()
         connection.setblocking(False)
         self.daemon, self.unpacker, self.output = connection, msgpack.Unpacker(strict_map_key=False), b""
-        self.first = False
         self.poll.register(connection, select.EPOLLIN)
 
     def disconnect(self) -> None:
@@ -252,8 +241,9 @@ class Keeper:
             self.at(run.job.spec.timeout, lambda: self.timed_out(run))
 
     def do_cancel(self, id: int, tasks: list[int]) -> None:
-        wanted, job = set(tasks), self.jobs[id]
-        self.drop(job, lambda task: task in wanted)
+        wanted = set(tasks)
+        if id in self.jobs:
+            self.drop(self.jobs[id], lambda task: task in wanted)
         for task in tasks:
             if (id, task) in self.runs:
                 self.end(self.runs[id, task], "cancelled")
@@ -263,13 +253,6 @@ class Keeper:
         if job is not None and not job.queue:
             job.over = True
             self.forget(job)
-
-    def do_keep(self, reference: int, id: int, task: int) -> None:
-        run = self.runs.get((id, task))
-        if run is not None and run.spool is not None:
-            run.spool.kept = True
-        self.write()
-        self.tell(["kept", reference])
 
     def do_stop(self, how: str) -> None:
         for job in list(self.jobs.values()):
@@ -309,7 +292,7 @@ class Keeper:
         runs = []
         for entry in list(self.ready):
             job = self.jobs[entry[1]]
-            while job.queue and len(self.runs) + len(runs) < LEAST_SLOTS + len(self.by_fd):
+            while job.queue and (self.resources.cores or not job.need.cpus):
                 held = self.resources.acquire(job.need)
                 if held is None:
                     break
@@ -319,8 +302,6 @@ class Keeper:
                 runs.append(run)
             if not job.queue:
                 self.ready.remove(entry)
-            if not self.resources.cores:
-                break
         if runs:
             self.start_all(runs)
 
@@ -339,7 +320,7 @@ class Keeper:
             except OSError as e:
                 if run.spool is not None:
                     run.spool.remove()
-                if isinstance(e, Failed) or e.errno not in SHORT_OF:
+                if isinstance(e, Failed) or e.errno not in SHORT_OF:  # a stdout= that cannot be opened, say
                     self.failed(run, e)
                     continue
                 print(f"dgmp keeper: cannot start tasks now, trying again: {e}", file=sys.stderr, flush=True)
@@ -360,14 +341,15 @@ class Keeper:
     def start(self, run: Run) -> None:
         job, spec = run.job, run.job.spec
         run.spool = Spool(self.spools, f"{self.name}-{run.slot}-{run.task}-{run.attempt}", spec, job.id, run.task, run.attempt)
-        told = run.held.variables()
-        told.setdefault("DGMP_CPUS", "")
-        more = [f"DGMP_JOB_ID={job.id}", f"DGMP_TASK_ID={run.task}", f"DGMP_ATTEMPT={run.attempt}", f"DGMP_SLOT={run.slot}",
-                *(f"{k}={v}" for k, v in told.items())]
+        held = run.held if job.bound else run.held._replace(cores=())
+        told = {"DGMP_CPUS": "", **held.variables()}
+        told.update(DGMP_JOB_ID=str(job.id), DGMP_TASK_ID=str(run.task), DGMP_ATTEMPT=str(run.attempt), DGMP_SLOT=str(run.slot),
+                    DGMP_KEEPER=self.name)
+        more = [os.fsencode(f"{k}={v}") for k, v in told.items()]
         os.umask(spec.umask)
         try:
             run.pid, run.pidfd = start(spec.argv, job.path, job.env, more, spec.cwd, run.spool.stdout, run.spool.stderr,
-                                       run.held.cores or None)
+                                       held.cores)
         finally:
             os.umask(0o077)
         run.spool.close()
@@ -392,12 +374,12 @@ class Keeper:
     # ------------------------------------------------------------------ ending
     def over(self, run: Run) -> None:
         """Its process has ended."""
-        if run.pidfd >= 0:
+        if run.pidfd in self.by_fd:
             self.poll.unregister(run.pidfd)
             del self.by_fd[run.pidfd]
         end: dict[str, Any] = {"ended": time.time(), "exit": None, "reason": "lost"}
         if run.child:
-            end["exit"], end["cpu"], end["maxrss"] = reap(run.pid, run.pidfd)
+            end["exit"], end["cpu"], end["maxrss"] = end_of(run.pidfd)
             end["reason"] = run.reason or ("exit" if end["exit"] >= 0 else "signal")
         else:
             end["reason"] = run.reason or "lost"
@@ -451,14 +433,14 @@ def birth(pid: int) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    state, name, cpus, mem, *named = arguments
+    listening, state, name, cpus, mem, *named = arguments
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its tasks, or when it is told to
     os.umask(0o077)
-    os.set_inheritable(LISTEN_FD, False)
+    os.set_inheritable(int(listening), False)
     resources = Resources([int(c) for c in cpus.split(",")], int(mem), declared(named, {}))
-    Keeper(Path(state), name, socket.socket(fileno=LISTEN_FD), resources).run()
+    Keeper(Path(state), name, socket.socket(fileno=int(listening)), resources).run()
 
 
 if __name__ == "__main__":

@@ -223,11 +223,11 @@ class Queue:
         if task not in job.spec.tasks():
             raise ProtocolError(NO_SUCH_TASK, f"job {job.id} has no task {task}")
 
-    def at_rest(self, job: Job, tasks: Ranges | None) -> bool:
-        """These tasks of it, or all, have ended."""
-        job = self.open.get(job.id) or job
-        if job.id not in self.open:
+    def at_rest(self, id: int, tasks: Ranges | None) -> bool:
+        """These tasks of the job, or all, have ended."""
+        if id not in self.open:
             return True
+        job = self.open[id]
         return tasks is not None and not any(n in tasks for n in job.open) and not overlap(job.never[WAITING], tasks)
 
     # ------------------------------------------------------------------ cancel and retry
@@ -424,7 +424,8 @@ class Queue:
 
 def needs(spec: JobSpec) -> dict[str, int]:
     """What a task of it holds while it runs."""
-    return {name: amount for name, amount in (("cpus", spec.cpus), ("mem", spec.mem), *spec.resources.items()) if amount}
+    cpus = 1 if spec.cpus is None else spec.cpus
+    return {name: amount for name, amount in (("cpus", cpus), ("mem", spec.mem), *spec.resources.items()) if amount}
 
 
 def overlap(a: Ranges, b: Ranges) -> bool:
