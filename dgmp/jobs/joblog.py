@@ -25,7 +25,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from ..errors import DgmpError
@@ -80,6 +80,13 @@ class JobLog:
         self.keys: int | None = None
         self.origin = origin.digest() if origin is not None else ""
         self.fd = os.dup(1) if path == "-" else self.open(path)
+        try:
+            self.begin(path, append, origin, alone)
+        except JobLogError:
+            self.close()
+            raise
+
+    def begin(self, path: str, append: bool, origin: Origin | None, alone: bool) -> None:
         regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-"
         if regular:
             self.prepare(self.fd, append, alone)
@@ -223,17 +230,7 @@ class Keys:
     def __init__(self, path: str) -> None:
         self.origins: dict[str, Origin] = {}
         self.ahead: dict[tuple[int, str], tuple[str, str]] = {}
-        self.entries = self.read(path)
-
-    def read(self, path: str) -> Iterator[tuple[tuple[int, str], tuple[str, str]]]:
-        with contextlib.suppress(FileNotFoundError), open(path + ".keys", encoding="utf-8", errors="replace") as file:
-            for text in file:
-                fields = text.rstrip("\n").split("\t")
-                with contextlib.suppress(ValueError):
-                    if len(fields) == 4 and fields[0] == MAGIC:
-                        self.origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
-                    elif len(fields) == 4 and text.endswith("\n"):
-                        yield (int(fields[0]), fields[1]), (fields[2], fields[3])
+        self.entries = read_keys(path, self.origins)
 
     def of(self, entry: Line) -> tuple[str, str]:
         """A line's key and origin; empty: it has none."""
@@ -246,6 +243,18 @@ class Keys:
                 return told
             self.ahead[line_] = told
         return "", ""
+
+
+def read_keys(path: str, origins: dict[str, Origin]) -> Generator[tuple[tuple[int, str], tuple[str, str]], None, None]:
+    """(Seq, Starttime) and (key, origin) of each line; the origins are put where they are wanted."""
+    with contextlib.suppress(FileNotFoundError), open(path + ".keys", encoding="utf-8", errors="replace") as file:
+        for text in file:
+            fields = text.rstrip("\n").split("\t")
+            with contextlib.suppress(ValueError):
+                if len(fields) == 4 and fields[0] == MAGIC:
+                    origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
+                elif len(fields) == 4 and text.endswith("\n"):
+                    yield (int(fields[0]), fields[1]), (fields[2], fields[3])
 
 
 class Done:
@@ -276,6 +285,7 @@ class Done:
                     self.by_number[bytes.fromhex(key), entry.seq] = done
                 else:
                     others = whose
+        known.entries.close()
         if others and not self.by_number and not self.without_key:
             self.refuse(known.origins.get(others), origin)
 
