@@ -25,7 +25,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DgmpError
@@ -68,15 +68,18 @@ class JobLog:
     Args:
         path: the file; - is standard output.
         append: goes on with the file that is there, if any.
-        origin: whose jobs these are; None: no keys are kept.
+        origin: whose jobs these are; None: several command lines', and origins says whose.
+        origins: key -> the hash of the job's origin, of those that are run again (failed()).
         alone: nobody else may append to it meanwhile.
 
     Raises:
         JobLogError: it cannot be opened, or somebody is at it.
     """
 
-    def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True) -> None:
+    def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True,
+                 origins: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self.origins = origins or {}
         self.keys: int | None = None
         self.origin = origin.digest() if origin is not None else ""
         self.fd = os.dup(1) if path == "-" else self.open(path)
@@ -92,9 +95,11 @@ class JobLog:
             self.prepare(self.fd, append, alone)
         if not regular or os.fstat(self.fd).st_size == 0:
             self.write(self.fd, HEADER)
-        if origin is not None and regular:
-            self.keys = self.open(path + ".keys")
-            self.prepare(self.keys, append, alone)
+        if not regular or origin is None and not self.origins:
+            return
+        self.keys = self.open(path + ".keys")
+        self.prepare(self.keys, append, alone)
+        if origin is not None:
             text = f"{MAGIC}\t{self.origin}\t{json.dumps(origin.folder)}\t{json.dumps(origin.command)}\n"
             self.write(self.keys, text.encode())
 
@@ -128,8 +133,9 @@ class JobLog:
         """
         command = process.command
         started = f"{process.started:.3f}"
-        if self.keys is not None:
-            self.write(self.keys, f"{command.seq}\t{started}\t{command.key}\t{self.origin}\n".encode())
+        origin = self.origin or self.origins.get(command.key, "")
+        if self.keys is not None and origin:
+            self.write(self.keys, f"{command.seq}\t{started}\t{command.key}\t{origin}\n".encode())
         self.write(self.fd, line(command.seq, started, process.seconds, process.sent, process.received, process.exitval,
                                  process.signal, command.text))
 
@@ -345,7 +351,8 @@ class Failed(NamedTuple):
     seq: int
     command: str
     key: str  # empty: the log has none
-    origin: str
+    origin: str  # its hash
+    folder: str  # where it ran; empty: nobody knows
 
 
 def failed(path: str) -> list[Failed]:
@@ -359,7 +366,10 @@ def failed(path: str) -> list[Failed]:
     try:
         for entry in lines(path):
             key, origin = known.of(entry)
-            latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin), bool(entry.exitval or entry.signal)
+            folder = known.origins[origin].folder if origin in known.origins else ""
+            latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin, folder), bool(entry.exitval or entry.signal)
     except FileNotFoundError:
         raise JobLogError(f"there is no joblog {path} to retry the failed jobs of") from None
+    finally:
+        known.entries.close()
     return sorted((job for job, again in latest.values() if again), key=lambda job: job.seq)
