@@ -18,13 +18,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Those of control, the environment, and resources."""
     add = parser.add_argument_group("control").add_argument
     add("--retries", type=whole, metavar="N", help="run a job that fails again, N attempts in all (0: until it succeeds)")
-    add("--timeout", metavar="TIME", help="end a job that takes longer: seconds, 30s, 5m, 1h, or a percentage of the median run "
-                                          "time of those that have succeeded, such as 300%%")
-    add("--halt", "--halt-on-error", metavar="WHEN,WHY", help="when to stop before all have run: never, or now or soon and "
-        "fail=N, success=N or done=N (N or N%%); now ends the running jobs, soon waits for them")
-    add("--delay", metavar="TIME", help="wait so long between two starts; 1sauto: longer after failures, shorter after successes")
-    add("--memfree", metavar="SIZE", help="start nothing while less memory is free; below half of it the youngest job is ended, "
-                                          "and run again later")
+    add("--timeout", metavar="TIME",
+        help="end a job that takes longer: seconds, 30s, 5m, 1h, or a percentage of the median run time of those that have "
+             "succeeded, such as 300%%")
+    add("--halt", "--halt-on-error", metavar="WHEN,WHY",
+        help="when to stop before all have run: never, or now or soon and fail=N, success=N or done=N (N or N%%); now ends the "
+             "running jobs, soon waits for them")
+    add("--delay", metavar="TIME",
+        help="wait so long between two starts; 1sauto: longer after failures, shorter after successes")
+    add("--memfree", metavar="SIZE",
+        help="start nothing while less memory is free; below half of it the youngest job is ended, and run again later")
     add("--load", metavar="MAX", help="start nothing while so many processes run on the machine: N, or N%% of the CPUs")
     add("--nice", type=int, metavar="N", help="run jobs at this niceness")
     add("--joblog", metavar="FILE", help="log each job that has ended, in GNU parallel's columns; +FILE appends")
@@ -35,9 +38,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--eta", action="store_true", help="show on stderr how long it may take yet")
     add("--progress", action="store_true", help="show on stderr how many jobs run and are done")
     add = parser.add_argument_group("environment and resources").add_argument
-    add("--env", action="append", default=[], metavar="NAME=VALUE", help="set a variable for jobs (they have all of ours anyway)")
-    add("--wd", "--workdir", metavar="DIR", help="run jobs there: made if it is not there, may have replacement strings; ... is a "
-                                                 "new one for each job")
+    add("--env", action="append", default=[], metavar="NAME=VALUE",
+        help="set a variable for jobs (they have all of ours anyway)")
+    add("--wd", "--workdir", metavar="DIR",
+        help="run jobs there: made if it is not there, may have replacement strings; ... is a new one for each job")
     add("--cpus", type=whole, metavar="N", help="each job holds N cores, and is bound to them")
     add("--mem", metavar="SIZE", help="each job takes so much memory: start no more than fit")
     add("--resource", action="append", default=[], metavar="NAME=N", help="each job holds N units of it, such as gpu=1")
