@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERBS = {
+    "each": "run a command for each input",
     "run": "run a Python script as the main G",
     "version": "print the version",
 }
