@@ -68,8 +68,8 @@ PyObject *execute(PyObject *mod, PyObject *args) {
     PyObject *path, *argv, *env, *more, *cwd, *cores, *out = NULL;
     unsigned long long nofile;
     cpu_set_t set;
-    if (!PyArg_ParseTuple(args, "OOOOOiiiOiipK", &path, &argv, &env, &more, &cwd, &s.fds[0], &s.fds[1], &s.fds[2], &cores, &s.nice,
-                          &s.death_signal, &s.ignore_terminal, &nofile) ||
+    if (!PyArg_ParseTuple(args, "OOOOOiiiOiipK", &path, &argv, &env, &more, &cwd, &s.fds[0], &s.fds[1], &s.fds[2], &cores,
+                          &s.nice, &s.death_signal, &s.ignore_terminal, &nofile) ||
         !cores_of(cores, &set, &s))
         return NULL;
     s.nofile = (rlim_t)nofile;
@@ -97,8 +97,8 @@ PyObject *execute(PyObject *mod, PyObject *args) {
 
 static double seconds(struct timeval t) { return (double)t.tv_sec + (double)t.tv_usec / 1e6; }
 
-/* reap(pidfd) -> None while it runs; then (exit code, signal, seconds in user mode, in the kernel, most resident KiB, at least ours), and pidfd
- * is closed.  ChildProcessError: it is no child of ours, or has been reaped. */
+/* reap(pidfd) -> None while it runs; then (exit code, signal, seconds in user mode, in the kernel, most resident KiB, which is at
+ * least ours), and pidfd is closed.  ChildProcessError: it is no child of ours, or has been reaped. */
 PyObject *reap(PyObject *mod, PyObject *arg) {
     (void)mod;
     int fd = (int)PyLong_AsLong(arg);
@@ -111,7 +111,8 @@ PyObject *reap(PyObject *mod, PyObject *arg) {
     return Py_BuildValue("(iiddl)", e.code, e.signal, seconds(e.usage.ru_utime), seconds(e.usage.ru_stime), e.usage.ru_maxrss);
 }
 
-/* signal_fd(fd, numbers) -> a descriptor from which these signals, which the caller blocks, are read; fd: one to change, or -1 */
+/* signal_fd(fd, numbers) -> a descriptor from which these signals, which the caller blocks, are read; fd: one to change, or
+ * -1 */
 PyObject *signal_fd(PyObject *mod, PyObject *args) {
     (void)mod;
     int fd;

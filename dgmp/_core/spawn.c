@@ -77,7 +77,8 @@ static int descriptors(const int fds[3]) {
 
 static int setup(const struct spawn *s, pid_t parent) {
     if (setpgid(0, 0)) return -1;
-    if (s->death_signal && (prctl(PR_SET_PDEATHSIG, (unsigned long)s->death_signal, 0, 0, 0) || getppid() != parent)) return -1;
+    if (s->death_signal && prctl(PR_SET_PDEATHSIG, (unsigned long)s->death_signal, 0, 0, 0)) return -1;
+    if (s->death_signal && getppid() != parent) return -1;
     if (s->cores && sched_setaffinity(0, s->cores_size, s->cores)) return -1;
     if (s->nice) {
         errno = 0;
@@ -107,7 +108,7 @@ static int become_program(void *arg) {
         }
     }
     c->error = errno ? errno : ECHILD;
-    _exit(127);
+    return 127;                       /* clone() exits with it */
 }
 
 static pid_t vfork_on(char *stack, struct child *c, int *pidfd) {

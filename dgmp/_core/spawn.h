@@ -22,7 +22,7 @@ struct spawn {
     size_t cores_size;
     int nice;                         /* is added to ours */
     int death_signal;                 /* the program gets it when the thread that spawns ends; 0: none */
-    int ignore_terminal;              /* from a background group, reading the terminal fails, where it would stop the program */
+    int ignore_terminal;              /* reading it from a background group fails, where it would stop the program */
     rlim_t nofile;                    /* the soft limit of descriptors; 0: as ours */
     pid_t pid;                        /* out */
     int pidfd;                        /* out; close-on-exec */
