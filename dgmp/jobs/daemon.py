@@ -29,6 +29,7 @@ import zmq
 from .. import __version__
 from ..errors import DgmpError
 from . import folders
+from .boot import add_arguments, resources_of
 from .keeping import Keeping
 from .protocol import (
     BAD_MESSAGE,
@@ -56,7 +57,7 @@ from .protocol import (
 )
 from .queue import Queue
 from .ranges import Ranges
-from .resources import Resources, declared
+from .resources import Resources
 from .store import Job, Store, StoreError, Task
 
 EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
@@ -539,34 +540,10 @@ def log(text: str) -> None:
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp daemon: {text}", file=sys.stderr, flush=True)
 
 
-def arguments() -> argparse.ArgumentParser:
-    """Those of `dgmp up` that are the daemon's."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--cpus", type=int, metavar="N", help="run tasks on so many cores (default: all that this process may use)")
-    parser.add_argument("--mem", metavar="SIZE", help="the memory that tasks share out by --mem (default: the machine's)")
-    parser.add_argument("--resource-total", action="append", default=[], metavar="NAME=N",
-                        help="how much there is of a named resource, for tasks that ask with --resource (repeatable)")
-    return parser
-
-
-def resources_of(options: argparse.Namespace) -> tuple[Resources, list[str]]:
-    """What there is to share out, and the same as a keeper's arguments; ValueError."""
-    from .amounts import size
-
-    cores = sorted(os.sched_getaffinity(0))
-    if options.cpus is not None:
-        if options.cpus < 1:
-            raise ValueError("--cpus must be 1 or more")
-        cores = [cores[i % len(cores)] for i in range(options.cpus)]
-    mem = size(options.mem) if options.mem is not None else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    named = declared(options.resource_total, os.environ)
-    told = [f"{name}={units}" if isinstance(units, int) else f"{name}=[{','.join(units)}]" for name, units in named.items()]
-    return Resources(cores, mem, named), [",".join(map(str, cores)), str(mem), *told]
-
-
 def main(argv: list[str] | None = None) -> int:
     """The process that `dgmp up` starts.  On the pipe --ready goes "ok", or why there is no daemon."""
-    parser = argparse.ArgumentParser(parents=[arguments()])
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
     parser.add_argument("--ready", type=int, default=-1)
     options = parser.parse_args(argv)
     os.umask(0o077)
