@@ -210,7 +210,7 @@ def why_not(e: OSError, name: str, path: str, cwd: str | None) -> CannotRun:
     if e.filename == path:
         gone = isinstance(e, FileNotFoundError)
         missing = gone and not os.path.exists(os.path.join(cwd or "", path))
-        text = f"{name}: {'its interpreter is missing' if gone and not missing else os.strerror(e.errno)}"
+        text = f"{name}: {'its interpreter is missing' if gone and not missing else e.strerror}"
         return CannotRun(NO_COMMAND if missing else NO_PROGRAM, text)
     if cwd is not None and e.filename == cwd:
         return CannotRun(NO_PROGRAM, f"{name}: cannot go to its folder {cwd}: {e.strerror}")
