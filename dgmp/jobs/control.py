@@ -5,6 +5,7 @@ Called by launcher, through policy.Policy; made by cli.each.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +24,8 @@ class Control(Policy):
 
     Args:
         say: tells people something, a line on stderr.
-        halt, retries, timeout, delay, load, memfree, nice, joblog, progress: what the options of these names say; None: nothing.
+        halt, retries, timeout, delay, load, memfree, nice, joblog, progress: what the options of these names say; None:
+            nothing.
         done: what had been done before (--resume).
         resources, need: what there is, and what each job needs of it; None: jobs need a slot alone.
 
@@ -37,7 +39,8 @@ class Control(Policy):
                  progress: Style | None = None, resources: Resources | None = None, need: Need | None = None,
                  now: float | None = None) -> None:
         super().__init__(halt)
-        self.say, self.nice = say, nice
+        self.say = say
+        self.nice = max(0, nice - os.nice(0))  # beyond ours; it is never less nice
         self.retries, self.timeout, self.delay, self.memfree = retries, timeout, delay, memfree
         self.joblog, self.done = joblog, done
         self.gates = [gate for gate in (delay, load, memfree) if gate is not None]
@@ -49,8 +52,10 @@ class Control(Policy):
             resources.check(self.need)
         self.next: Held | None = None  # what the next job will hold
         self.held: dict[Any, Held] = {}
-        self.setting = Setting(nice=nice) if nice else PLAIN
-        self.progress = None if progress is None else Progress(progress, self.tally, 2, time.monotonic() if now is None else now)
+        self.setting = Setting(nice=self.nice) if self.nice else PLAIN
+        self.progress: Progress | None = None
+        if progress is not None:
+            self.progress = Progress(progress, self.tally, 2, time.monotonic() if now is None else now)
         self.broken = False
 
     def skip(self, draft: Any) -> bool:

@@ -25,7 +25,7 @@ import fcntl
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import DgmpError
@@ -68,26 +68,38 @@ class JobLog:
     Args:
         path: the file; - is standard output.
         append: goes on with the file that is there, if any.
-        origin: whose jobs these are; None: no keys are kept.
+        origin: whose jobs these are; None: several command lines', and origins says whose.
+        origins: key -> the hash of the job's origin, of those that are run again (failed()).
         alone: nobody else may append to it meanwhile.
 
     Raises:
         JobLogError: it cannot be opened, or somebody is at it.
     """
 
-    def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True) -> None:
+    def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True,
+                 origins: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self.origins = origins or {}
         self.keys: int | None = None
         self.origin = origin.digest() if origin is not None else ""
         self.fd = os.dup(1) if path == "-" else self.open(path)
+        try:
+            self.begin(path, append, origin, alone)
+        except JobLogError:
+            self.close()
+            raise
+
+    def begin(self, path: str, append: bool, origin: Origin | None, alone: bool) -> None:
         regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-"
         if regular:
             self.prepare(self.fd, append, alone)
         if not regular or os.fstat(self.fd).st_size == 0:
             self.write(self.fd, HEADER)
-        if origin is not None and regular:
-            self.keys = self.open(path + ".keys")
-            self.prepare(self.keys, append, alone)
+        if not regular or origin is None and not self.origins:
+            return
+        self.keys = self.open(path + ".keys")
+        self.prepare(self.keys, append, alone)
+        if origin is not None:
             text = f"{MAGIC}\t{self.origin}\t{json.dumps(origin.folder)}\t{json.dumps(origin.command)}\n"
             self.write(self.keys, text.encode())
 
@@ -121,8 +133,9 @@ class JobLog:
         """
         command = process.command
         started = f"{process.started:.3f}"
-        if self.keys is not None:
-            self.write(self.keys, f"{command.seq}\t{started}\t{command.key}\t{self.origin}\n".encode())
+        origin = self.origin or self.origins.get(command.key, "")
+        if self.keys is not None and origin:
+            self.write(self.keys, f"{command.seq}\t{started}\t{command.key}\t{origin}\n".encode())
         self.write(self.fd, line(command.seq, started, process.seconds, process.sent, process.received, process.exitval,
                                  process.signal, command.text))
 
@@ -223,17 +236,7 @@ class Keys:
     def __init__(self, path: str) -> None:
         self.origins: dict[str, Origin] = {}
         self.ahead: dict[tuple[int, str], tuple[str, str]] = {}
-        self.entries = self.read(path)
-
-    def read(self, path: str) -> Iterator[tuple[tuple[int, str], tuple[str, str]]]:
-        with contextlib.suppress(FileNotFoundError), open(path + ".keys", encoding="utf-8", errors="replace") as file:
-            for text in file:
-                fields = text.rstrip("\n").split("\t")
-                with contextlib.suppress(ValueError):
-                    if len(fields) == 4 and fields[0] == MAGIC:
-                        self.origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
-                    elif len(fields) == 4 and text.endswith("\n"):
-                        yield (int(fields[0]), fields[1]), (fields[2], fields[3])
+        self.entries = read_keys(path, self.origins)
 
     def of(self, entry: Line) -> tuple[str, str]:
         """A line's key and origin; empty: it has none."""
@@ -246,6 +249,18 @@ class Keys:
                 return told
             self.ahead[line_] = told
         return "", ""
+
+
+def read_keys(path: str, origins: dict[str, Origin]) -> Generator[tuple[tuple[int, str], tuple[str, str]], None, None]:
+    """(Seq, Starttime) and (key, origin) of each line; the origins are put where they are wanted."""
+    with contextlib.suppress(FileNotFoundError), open(path + ".keys", encoding="utf-8", errors="replace") as file:
+        for text in file:
+            fields = text.rstrip("\n").split("\t")
+            with contextlib.suppress(ValueError):
+                if len(fields) == 4 and fields[0] == MAGIC:
+                    origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
+                elif len(fields) == 4 and text.endswith("\n"):
+                    yield (int(fields[0]), fields[1]), (fields[2], fields[3])
 
 
 class Done:
@@ -276,6 +291,7 @@ class Done:
                     self.by_number[bytes.fromhex(key), entry.seq] = done
                 else:
                     others = whose
+        known.entries.close()
         if others and not self.by_number and not self.without_key:
             self.refuse(known.origins.get(others), origin)
 
@@ -335,7 +351,8 @@ class Failed(NamedTuple):
     seq: int
     command: str
     key: str  # empty: the log has none
-    origin: str
+    origin: str  # its hash
+    folder: str  # where it ran; empty: nobody knows
 
 
 def failed(path: str) -> list[Failed]:
@@ -349,7 +366,10 @@ def failed(path: str) -> list[Failed]:
     try:
         for entry in lines(path):
             key, origin = known.of(entry)
-            latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin), bool(entry.exitval or entry.signal)
+            folder = known.origins[origin].folder if origin in known.origins else ""
+            latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin, folder), bool(entry.exitval or entry.signal)
     except FileNotFoundError:
         raise JobLogError(f"there is no joblog {path} to retry the failed jobs of") from None
+    finally:
+        known.entries.close()
     return sorted((job for job, again in latest.values() if again), key=lambda job: job.seq)
