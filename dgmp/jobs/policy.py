@@ -10,7 +10,10 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
     look(now)        before each wait: which processes are to be ended, and when to look again
     ended(process)   the verdict: it is done, or is to be run again before any other
     logged(process)  it is done and its output has been handed on: the joblog gets its line
-    halting          after each ended: None, "soon" (nothing more starts) or "now" (running jobs are ended, and not logged)
+    halting          after each ended and logged: None, "soon" (nothing more starts) or "now" (running jobs are ended; neither
+                     these nor those ended for a signal to the launcher are told of any more, so that --resume runs them again)
+    stop()           the launcher was asked to start no more (Ctrl-C)
+    hide()           before anything is written on a terminal
     exit_status()    as nothing runs any more
     close()
 
@@ -72,6 +75,7 @@ class Policy:
 
     def __init__(self, halt: Halt | None = None) -> None:
         self.tally = Tally(halt)
+        self.stopping = False
 
     @property
     def needs_total(self) -> bool:
@@ -88,7 +92,14 @@ class Policy:
 
     @property
     def halting(self) -> When | None:
-        return self.tally.halting
+        return self.tally.halting or ("soon" if self.stopping else None)
+
+    def stop(self) -> None:
+        """Nothing more is to start, nor to be run again."""
+        self.stopping = True
+
+    def hide(self) -> None:
+        """Something is about to be written to stdout or stderr."""
 
     def skip(self, draft: Any) -> bool:
         """Whether this job is not to be run."""
