@@ -21,11 +21,13 @@ import resource
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Collection
-from typing import NoReturn
 
 from .._core import become_subreaper, when_parent_dies
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import NoReturn
 
 PARENT_DIED = signal.SIGRTMIN + 5
 FORWARDED = (signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP, signal.SIGUSR1, signal.SIGUSR2,
@@ -91,6 +93,8 @@ def launch(run: Callable[[], int], guardian: int, reads_terminal: bool) -> NoRet
     except SystemExit as e:
         status = e.code if isinstance(e.code, int) else NONSENSE
     except BaseException:
+        import traceback
+
         traceback.print_exc()
         end_descendants(at_once=True)
     finally:

@@ -22,8 +22,6 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
 
 from .._core import read_signal, signal_fd
 from .guardian import PARENT_DIED, heeded, say
@@ -34,18 +32,16 @@ from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequen
 from .sink import CannotWrite, Closed
 from .spill import DiskFull, temporary_file, write_all
 
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from .command import Command, Draft
+
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
-
-
-class Draft(Protocol):
-    """A command of which all is known but the slot."""
-
-    seq: int
-
-    def command(self, slot: int) -> Any:
-        """What is to run there."""
 
 
 class Ended(Exception):
@@ -71,8 +67,8 @@ class Launcher:
 
     def __init__(self, drafts: Iterator[Draft], slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
-                 own_environment: Callable[[Any, int, int], Sequence[bytes]] | None = None,
-                 folder: Callable[[Any], str | None] | None = None, stdin: int = -1,
+                 own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
+                 folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
                  term_sequence: Sequence[tuple[int, float]] = term_sequence(TERM_SEQUENCE), parks: bool = True,
                  progress: Callable[[int], None] | None = None) -> None:
         self.netpoll = Netpoll()

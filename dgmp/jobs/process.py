@@ -12,10 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from .._core import execute, reap
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
 
 NO_COMMAND, NO_PROGRAM = 127, 126
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
