@@ -77,7 +77,7 @@ class Field:
         if self.index is None:
             return [self.part(value) for value in values]
         index = self.index - 1 if self.index > 0 else self.index + len(values)
-        return [self.part(values[index])] if 0 <= index < len(values) else [""]
+        return [self.part(values[index])] if 0 <= index < len(values) else []
 
     @property
     def is_input(self) -> bool:
@@ -114,7 +114,7 @@ class Template:
             self.tokens = [pieces(word, None) for word in text]
             self.gaps = [" "] * (len(text) - 1) + [""]
         else:
-            self.tokens, self.gaps = tokens(pieces(text, scanner))
+            self.tokens, self.gaps = tokens(pieces(text, scanner)) if text else ([], [])
         if append and not any(isinstance(piece, Field) for token in self.tokens for piece in token):
             if self.tokens:
                 self.gaps[-1] = " "
