@@ -84,6 +84,7 @@ class Launcher:
         self.rerun: deque[tuple[Draft, int]] = deque()  # and which attempt it will be
         self.ending: dict[Process, float] = {}  # and when the next signal is due
         self.stopping = False  # nothing more starts
+        self.dropping = False  # what ends has been told to by us: it is forgotten
         self.interrupts = self.terms = 0
         self.fatal = 0  # the signal that has ended us
         self.error = ""
@@ -104,7 +105,7 @@ class Launcher:
         signals = signal_fd(-1, numbers)
         try:
             self.netpoll.add(signals, self.signalled, signals)
-            self.output.attach(self.netpoll, self.alone)
+            self.output.attach(self.netpoll, self.alone, self.policy)
             for sink in (self.output.out, self.output.err):
                 sink.interrupt, sink.act = signals, lambda: self.signalled(signals)
             status = self._run()
@@ -244,21 +245,21 @@ class Launcher:
         """It has ended: what it was, and its slot."""
         self.later = 0.0
         self.ending.pop(process, None)
+        self.idle.append(process.slot)
+        if self.dropping:
+            self.output.again(process)
+            return
         policy = self.policy
-        verdict = policy.ended(process)
-        halting = policy.halting
-        if verdict == "again" and not self.stopping and halting is None:
+        if policy.ended(process) == "again":
             self.output.again(process)
             self.rerun.append((process.draft, process.attempt + 1))
         else:
             self.output.ended(process)
-            policy.logged(process)
             if (process.signal or process.exitval) and not self.output.grouped and self.output.out.gone():
                 raise Closed("stdout")
-        self.idle.append(process.slot)
-        if halting is not None:
+        if policy.halting is not None:
             self.stopping = True
-            if halting == "now":
+            if policy.halting == "now":
                 self.end_all(self.term_sequence)
 
     # ------------------------------------------------------------------------------------------------ times
@@ -289,6 +290,8 @@ class Launcher:
             self.ending[process] = due
 
     def end_all(self, sequence: Sequence[tuple[int, float]]) -> None:
+        """They are neither printed nor logged any more, so that --resume runs them again."""
+        self.dropping = True
         now = time.monotonic()
         for process in self.running.values():
             self._due(process, process.end(sequence, now))
@@ -326,10 +329,15 @@ class Launcher:
             elif self.progress is not None:
                 self.progress(number)
 
+    def stop(self) -> None:
+        """Nothing more starts."""
+        self.stopping = True
+        self.policy.stop()
+
     def interrupted(self) -> None:
         self.interrupts += 1
         self.fatal = signal.SIGINT
-        self.stopping = True
+        self.stop()
         if self.interrupts == 1 and self.running:
             say(f"interrupted: no new jobs are started, waiting for {jobs(len(self.running))}; "
                 "Ctrl-C again ends them, a third time kills them")
@@ -341,13 +349,13 @@ class Launcher:
     def terminated(self, number: int) -> None:
         self.terms += 1
         self.fatal = number
-        self.stopping = True
+        self.stop()
         if self.terms >= 2:
             raise Ended
         self.end_all(self.term_sequence)
 
     def hung_up(self) -> None:
-        self.stopping = True
+        self.stop()
         say(f"SIGHUP received: no new jobs are started, waiting for {jobs(len(self.running))}; send SIGTERM to end them")
 
     def list_running(self) -> None:
