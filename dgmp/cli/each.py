@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..jobs.inputs import Layout, Records, Waiting
+    from ..jobs.inputs import Layout, Records
     from ..jobs.source import Source
     from ..jobs.template import Template
 
@@ -296,18 +296,16 @@ def slots_of(text: str | None) -> int:
 def source_of(options: Options, command: list[str], given: list[tuple[str, list[str]]], slots: int) -> Source:
     """The drafts that the command line asks for."""
     from ..jobs.command import Job
-    from ..jobs.inputs import Waiting
     from ..jobs.source import Source
 
-    waiting = Waiting()
     folder = os.path.join(os.getcwd(), options.text("wd") or "")
     if options.flag("pipe") or options.flag("pipe_part"):
         template, tag = templates(options, command, ())
-        return Source(Job(template, folder, tag), blocks_of(options, command, given, waiting), waiting)
+        return Source(Job(template, folder, tag), blocks_of(options, command, given))
     layout = layout_of(options)
-    found, names = records_of(options, given, layout, waiting)
+    found, names = records_of(options, given, layout)
     template, tag = templates(options, command, names)
-    return Source(Job(template, folder, tag), batches_of(options, found, template, slots), waiting, names)
+    return Source(Job(template, folder, tag), batches_of(options, found, template, slots), names)
 
 
 def templates(options: Options, command: list[str], names: tuple[str, ...]) -> tuple[Template, Template | None]:
@@ -352,62 +350,58 @@ def layout_of(options: Options) -> Layout:
     return Layout(delimiter, columns, csv, trim, options.text("eof"))
 
 
-def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Layout,
-               waiting: Waiting) -> tuple[Records, tuple[str, ...]]:
+def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Layout
+               ) -> tuple[Records, tuple[str, ...]]:
     """All sources put together, and the names of the columns."""
     from ..jobs import inputs
 
-    groups: list[list[Records]] = [[one] for one in before_the_command(options, layout, waiting)]
+    groups: list[list[Records]] = [[one] for one in before_the_command(options, layout)]
     for how, words in given:
         ones = ([inputs.records(words, layout)] if how in (":::", ":::+")
-                else [inputs.from_file(path, layout, waiting) for path in words])
+                else [inputs.from_file(path, layout) for path in words])
         for one in ones:
             if how.endswith("+") and groups:
                 groups[-1].append(one)
             else:
                 groups.append([one])
     if not groups:
-        groups.append([inputs.from_file("-", layout, waiting)])
+        groups.append([inputs.from_file("-", layout)])
     names: tuple[str, ...] = ()
     if options.text("header") is not None:
-        names = tuple(name for group in groups for one in group for name in heading(one, waiting))
+        names = tuple(name for group in groups for one in group for name in heading(one))
     if options.flag("link"):
         found = inputs.linked_around([one for group in groups for one in group])
     else:
         found = inputs.product([inputs.linked(group) for group in groups])
     if options.flag("no_run_if_empty"):
-        found = inputs.unless_blank(found)
+        found = inputs.without_blanks(found)
     return found, names
 
 
-def before_the_command(options: Options, layout: Layout, waiting: Waiting) -> Iterator[Records]:
+def before_the_command(options: Options, layout: Layout) -> Iterator[Records]:
     from ..jobs import inputs
 
     for key, value in options.sources:
-        yield inputs.from_file(value, layout, waiting) if key == "arg_file" else inputs.from_range(value)
+        yield inputs.from_file(value, layout) if key == "arg_file" else inputs.from_range(value)
 
 
-def heading(records: Records, waiting: Waiting) -> tuple[str, ...]:
+def heading(records: Records) -> tuple[str, ...]:
     """The first record: names."""
-    for record in records:
-        if record is not None:
-            return record
-        waiting.wait()
-    return ()
+    return next(records, ())
 
 
 def batches_of(options: Options, found: Records, template: Template,
-               slots: int) -> Iterator[tuple[tuple[str, ...], ...] | None]:
+               slots: int) -> Iterator[tuple[tuple[str, ...], ...]]:
     """The records of each job."""
     from ..jobs.inputs import batches, one_by_one, without_values
-    from ..jobs.template import LONGEST_ARGUMENT
+    from ..jobs.template import LONGEST_LINE
 
     most = options.number("max_replace_args", 0)
     if most == 0:
         return without_values(found)
     most = most or options.number("max_args", 1) or options.number("max_lines", 1)
     xargs = options.flag("xargs") or options.flag("xargs_context")
-    longest = min(options.number("max_chars", 1) or LONGEST_ARGUMENT, LONGEST_ARGUMENT)
+    longest = min(options.number("max_chars", 1) or LONGEST_LINE, LONGEST_LINE)
     if most is None and not xargs:
         if not options.flag("max_chars"):
             return one_by_one(found)
@@ -416,7 +410,7 @@ def batches_of(options: Options, found: Records, template: Template,
 
 
 def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[str]]],
-              waiting: Waiting) -> Iterator[bytes | None]:
+              ) -> Iterator[bytes]:
     """What each job reads with --pipe."""
     from ..jobs.amounts import size
     from ..jobs.inputs import unescaped
@@ -451,7 +445,7 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
         raise Usage(f"--block: {e}") from None
     if longest < 1:
         raise Usage("--block: give at least 1 byte")
-    return blocks(fd, waiting, records, longest, count or 0, 1 if header == ":" else int(header or 0))
+    return blocks(fd, records, longest, count or 0, 1 if header == ":" else int(header or 0))
 
 
 def show(source: Source) -> int:

@@ -22,10 +22,9 @@ class Draft:
         seq: its number, from 1.
         records: the inputs it is made of: one, or several with -n, -N, -X and -m.
         stdin: what it reads (--pipe); None: nothing.
-        total: how many drafts there are, if it is known (`{##}`).
     """
 
-    __slots__ = ("job", "records", "seq", "stdin", "total")
+    __slots__ = ("job", "records", "seq", "stdin")
 
     def __init__(self, job: Job, seq: int, records: tuple[Record, ...], stdin: bytes | None = None) -> None:
         self.job, self.seq, self.records, self.stdin = job, seq, records, stdin
@@ -54,11 +53,7 @@ class Draft:
         return digest.hexdigest()
 
     def command(self, slot: int) -> Command:
-        """What runs in this slot.
-
-        Raises:
-            InputError: no program can be given such arguments.
-        """
+        """What runs in this slot."""
         return Command(self, slot, self.job.template.argv(self, slot))
 
 

@@ -1,8 +1,7 @@
 """The inputs of `dgmp each`: `:::`, `::::`, standard input, CSV and ranges, and how they are put together.
 
-All is read when it is asked for: an endless producer works.  A *record* is a tuple of values, one for each column.  What reads
-is a generator of records that gives None where the next one has not come yet, and goes on when it is asked again: `Waiting.fd`
-says which descriptor it waits for.  So a process that has other things to do as well never blocks here.  Called by source.
+All is read when it is asked for, by netpoll.read: an endless producer works, and jobs go on while there is nothing to read.  A
+*record* is a tuple of values, one for each column; what is put together here are generators of records.  Called by source.
 """
 
 from __future__ import annotations
@@ -10,41 +9,22 @@ from __future__ import annotations
 import itertools
 import os
 import re
-import select
 
+from .netpoll import read
 from .ranges import numbers
 from .template import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from typing import Any
 
     from .template import Record
 
-    Records = Iterator[Record | None]
+    Records = Iterator[Record]
 
 CHUNK = 65536
 RANGE = re.compile(r"(-?\d[\d_]*)(?:-(-?\d[\d_]*)(?::(\d+))?)?")
 ESCAPES = {"n": "\n", "t": "\t", "0": "\0", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "\\": "\\"}
-
-
-class Waiting:
-    """What the generators below wait for, after one of them has given None."""
-
-    def __init__(self) -> None:
-        self.fd = -1
-
-    def readable(self, fd: int) -> bool:
-        """Whether a read would not block."""
-        self.fd = fd
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def wait(self) -> None:
-        """Until it may have come."""
-        select.select([self.fd], [], [])
 
 
 class Layout:
@@ -102,34 +82,23 @@ def unescaped(text: str) -> str:
 # -- sources --------------------------------------------------------------------------------------
 
 
-def lines(fd: int, delimiter: bytes, waiting: Waiting) -> Iterator[str | None]:
+def lines(fd: int, delimiter: bytes) -> Iterator[str]:
     """The lines of a file, as they come."""
-    rest = b""
-    while True:
-        if not waiting.readable(fd):
-            yield None
-            continue
-        data = os.read(fd, CHUNK)
-        if not data:
-            break
+    rest: bytes | bytearray = b""
+    while data := read(fd, CHUNK):
         if delimiter not in rest[-len(delimiter):] + data:
-            rest = joined(rest, data)
+            if not isinstance(rest, bytearray):
+                rest = bytearray(rest)  # a long line grows in place
+            rest += data
             continue
-        *whole, rest = (rest + data).split(delimiter)
+        *whole, rest = (bytes(rest) + data).split(delimiter)
         for line in whole:
             yield os.fsdecode(line)
     if rest:
         yield os.fsdecode(bytes(rest))
 
 
-def joined(rest: bytes | bytearray, data: bytes) -> Any:
-    """A line longer than a chunk grows in place."""
-    longer = rest if isinstance(rest, bytearray) else bytearray(rest)
-    longer += data
-    return longer
-
-
-def from_file(path: str, layout: Layout, waiting: Waiting) -> Records:
+def from_file(path: str, layout: Layout) -> Records:
     """The records of a file; `-` is standard input.
 
     Raises:
@@ -141,25 +110,22 @@ def from_file(path: str, layout: Layout, waiting: Waiting) -> Records:
             raise IsADirectoryError(21, os.strerror(21))
     except OSError as e:
         raise InputError(f"cannot open the input file {path!r}: {e.strerror}") from None
-    return records(lines(fd, layout.delimiter, waiting), layout)
+    return records(lines(fd, layout.delimiter), layout)
 
 
-def records(found: Iterable[str | None], layout: Layout) -> Records:
+def records(found: Iterable[str], layout: Layout) -> Records:
     """Lines as records."""
     if layout.csv is not None:
         yield from of_csv(found, layout)
         return
     make = layout.record
     for line in found:
-        if line is None:
-            yield None
-        elif line == layout.end:
+        if line == layout.end:
             return
-        else:
-            yield make(line)
+        yield make(line)
 
 
-def of_csv(found: Iterable[str | None], layout: Layout) -> Records:
+def of_csv(found: Iterable[str], layout: Layout) -> Records:
     """As spreadsheets write it: values in "..." may hold the separator, line ends and doubled quotes."""
     from csv import Error, reader
 
@@ -174,9 +140,6 @@ def of_csv(found: Iterable[str | None], layout: Layout) -> Records:
     pending: list[str] = []
     quotes, first = 0, True
     for line in found:
-        if line is None:
-            yield None
-            continue
         if first:
             line, first = line.removeprefix("\ufeff"), False
         pending.append(line)
@@ -210,19 +173,8 @@ def product(sources: list[Records]) -> Records:
     if len(sources) == 1:
         yield from sources[0]
         return
-    kept: list[list[Record]] = []
-    for source in sources[1:]:
-        values: list[Record] = []
-        for record in source:
-            if record is None:
-                yield None
-            else:
-                values.append(record)
-        kept.append(values)
+    kept = [list(source) for source in sources[1:]]
     for record in sources[0]:
-        if record is None:
-            yield None
-            continue
         for combination in itertools.product(*kept):
             yield tuple(itertools.chain(record, *combination))
 
@@ -232,16 +184,7 @@ def linked(sources: list[Records]) -> Records:
     if len(sources) == 1:
         yield from sources[0]
         return
-    while True:
-        together: list[Record] = []
-        for source in sources:
-            record = next(source, ())
-            while record is None:
-                yield None
-                record = next(source, ())
-            if record == ():
-                return
-            together.append(record)
+    for together in zip(*sources, strict=False):
         yield tuple(itertools.chain(*together))
 
 
@@ -255,10 +198,7 @@ def linked_around(sources: list[Records]) -> Records:
     for n in itertools.count():
         together: list[Record] = []
         for i, source in enumerate(sources):
-            record: Record | None = () if ended[i] else next(source, ())
-            while record is None:
-                yield None
-                record = next(source, ())
+            record = () if ended[i] else next(source, ())
             if record == ():
                 ended[i] = True
                 record = seen[i][n % len(seen[i])] if seen[i] else ("",)
@@ -273,13 +213,13 @@ def linked_around(sources: list[Records]) -> Records:
 # -- several records a job ------------------------------------------------------------------------
 
 
-def one_by_one(found: Records) -> Iterator[tuple[Record, ...] | None]:
+def one_by_one(found: Records) -> Iterator[tuple[Record, ...]]:
     for record in found:
-        yield None if record is None else (record,)
+        yield (record,)
 
 
 def batches(found: Records, most: int, size: int, longest: int, grows: Callable[[Record], int],
-            spread: int = 0) -> Iterator[tuple[Record, ...] | None]:
+            spread: int = 0) -> Iterator[tuple[Record, ...]]:
     """As many records as go into a command.
 
     Args:
@@ -295,9 +235,6 @@ def batches(found: Records, most: int, size: int, longest: int, grows: Callable[
     batch: list[Record] = []
     length = size
     for record in found:
-        if record is None:
-            yield None
-            continue
         more = grows(record)
         if batch and length + more > longest:
             yield tuple(batch)
@@ -316,22 +253,14 @@ def batches(found: Records, most: int, size: int, longest: int, grows: Callable[
             yield tuple(batch[at:at + part])
 
 
-def without_values(found: Records) -> Iterator[tuple[Record, ...] | None]:
+def without_values(found: Records) -> Iterator[tuple[Record, ...]]:
     """-N0: a command for each record, without it."""
-    for record in found:
-        yield None if record is None else ((),)
+    for _ in found:
+        yield ((),)
 
 
-def unless_blank(found: Records) -> Records:
-    """--no-run-if-empty: nothing at all if there is nothing but blanks."""
-    blanks: list[Record] = []
+def without_blanks(found: Records) -> Records:
+    """--no-run-if-empty: inputs of nothing but blanks are left out."""
     for record in found:
-        if record is None:
-            yield None
-        elif any(value.strip() for value in record):
-            yield from blanks
+        if any(value.strip(" \t\r\n") for value in record):
             yield record
-            break
-        else:
-            blanks.append(record)
-    yield from found

@@ -10,7 +10,7 @@ Signals are blocked and read, so that none comes between two lines of this:
     TERM   what runs is ended by the term sequence; second: killed
     HUP    nothing more starts, what runs is waited for
     USR1   what runs is listed on stderr
-    TSTP   jobs are stopped, and so are we; CONT goes on
+    TSTP   jobs are stopped, and so are we, until somebody continues us
 
 Jobs have process groups of their own, and die with us (PR_SET_PDEATHSIG).  What they leave behind becomes our child, as we are
 a subreaper, and is ended as we end (guardian.py).
@@ -20,13 +20,11 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
 
 from .._core import read_signal, signal_fd
+from .guardian import PARENT_DIED, heeded, say
 from .netpoll import Inputs, Netpoll
 from .output import Output
 from .policy import Policy
@@ -34,21 +32,16 @@ from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequen
 from .sink import CannotWrite, Closed
 from .spill import DiskFull, temporary_file, write_all
 
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
+
+    from .command import Command, Draft
+
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP,
-           signal.SIGCHLD, signal.SIGWINCH)
-KILL = ((signal.SIGKILL, 0.0),)
-
-
-class Draft(Protocol):
-    """A command of which all is known but the slot."""
-
-    seq: int
-
-    def command(self, slot: int) -> Any:
-        """What is to run there."""
 
 
 class Ended(Exception):
@@ -69,23 +62,22 @@ class Launcher:
         stdin: of the first command; the others have /dev/null.
         term_sequence: how commands are ended.
         parks: whether drafts may have to wait for what they read.
-        parent: a pidfd of who ends it all if we are killed, and we if that is; -1: there is nobody.
         progress: is told of USR2 and WINCH.
     """
 
     def __init__(self, drafts: Iterator[Draft], slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
-                 own_environment: Callable[[Any, int, int], Sequence[bytes]] | None = None,
-                 folder: Callable[[Any], str | None] | None = None, stdin: int = -1,
+                 own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
+                 folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
                  term_sequence: Sequence[tuple[int, float]] = term_sequence(TERM_SEQUENCE), parks: bool = True,
-                 parent: int = -1, progress: Callable[[int], None] | None = None) -> None:
+                 progress: Callable[[int], None] | None = None) -> None:
         self.netpoll = Netpoll()
         self.drafts = Inputs(drafts, self.netpoll, parks)
         self.output, self.policy = output, policy
         self.environment = environment or Environment()
         self.own_environment, self.folder = own_environment, folder
         self.term_sequence, self.progress = term_sequence, progress
-        self.stdin, self.parent = stdin, parent
+        self.stdin = stdin
         self.idle = list(range(slots, 0, -1))  # the lowest last: it is the next
         self.slots = slots
         self.running: dict[int, Process] = {}  # by slot
@@ -103,16 +95,16 @@ class Launcher:
         self.terminal = has_terminal()
         self.nofile = raise_nofile()
         self.children = Children()
+        self.heeded = {*heeded(), signal.SIGCHLD, PARENT_DIED}
 
     # ------------------------------------------------------------------------------------------------ the loop
     def run(self) -> int:
-        """Runs them all; returns the exit status."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGTTOU))
-        signals = signal_fd(-1, SIGNALS)
+        """Runs them all; returns the exit status, or the negative number of a signal of which we are to die."""
+        numbers = (*heeded(by_terminal=False), signal.SIGCHLD, PARENT_DIED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTTOU))
+        signals = signal_fd(-1, numbers)
         try:
             self.netpoll.add(signals, self.signalled, signals)
-            if self.parent >= 0:
-                self.netpoll.add(self.parent, self.orphaned)
             self.output.attach(self.netpoll, self.alone, self.policy)
             for sink in (self.output.out, self.output.err):
                 sink.interrupt, sink.act = signals, lambda: self.signalled(signals)
@@ -141,7 +133,7 @@ class Launcher:
         if self.error:
             say(self.error)
             return NONSENSE
-        return 128 + self.fatal if self.fatal else self.policy.exit_status()
+        return -self.fatal if self.fatal else self.policy.exit_status()
 
     def schedule(self) -> bool:
         """Starts what can be started now; whether there is more to come."""
@@ -263,7 +255,7 @@ class Launcher:
             self.rerun.append((process.draft, process.attempt + 1))
         else:
             self.output.ended(process)
-            if process.signal == signal.SIGPIPE and not self.output.grouped and self.output.out.gone():
+            if (process.signal or process.exitval) and not self.output.grouped and self.output.out.gone():
                 raise Closed("stdout")
         if policy.halting is not None:
             self.stopping = True
@@ -317,7 +309,9 @@ class Launcher:
     def signalled(self, fd: int) -> None:
         """Signals have come."""
         while (found := read_signal(fd)) is not None:
-            number = found[0]
+            number, _, by_terminal = found
+            if by_terminal and number not in self.heeded:
+                continue
             if number == signal.SIGCHLD:
                 self.children.reap(self.running)
             elif number == signal.SIGINT:
@@ -330,6 +324,8 @@ class Launcher:
                 self.list_running()
             elif number == signal.SIGTSTP:
                 self.suspend()
+            elif number == PARENT_DIED:
+                self.orphaned()
             elif self.progress is not None:
                 self.progress(number)
 
@@ -376,8 +372,8 @@ class Launcher:
         for process in self.running.values():
             process.send(signal.SIGCONT)
 
-    def orphaned(self, _: Any) -> None:
-        """Who was to end it all if we were killed has been."""
+    def orphaned(self) -> None:
+        """Who was to end it all if we were killed has been killed (guardian.py)."""
         self.error = "the process that watches over this one was killed: all jobs are ended"
         raise Ended
 
@@ -447,12 +443,3 @@ def raise_nofile() -> int:
 
 def jobs(n: int) -> str:
     return "1 running job" if n == 1 else f"{n} running jobs"
-
-
-def say(text: str) -> None:
-    """On stderr, if that is there."""
-    try:
-        sys.stderr.write(f"dgmp: {text}\n")
-        sys.stderr.flush()
-    except OSError:
-        pass

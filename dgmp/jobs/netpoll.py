@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
 
-T = TypeVar("T")
-Act = Callable[[Any], object]
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    Act = Callable[[Any], object]
 
 _waiting: list[Callable[[int], None]] = []  # parks the G that reads; none: reads may wait
 
@@ -73,7 +75,7 @@ class Netpoll:
         self.epoll.close()
 
 
-class Inputs(Generic[T]):
+class Inputs:
     """An iterator that may park.
 
     Args:
@@ -81,11 +83,11 @@ class Inputs(Generic[T]):
         parks: whether it may have to wait; else no G is made for it.
     """
 
-    def __init__(self, source: Iterator[T], netpoll: Netpoll, parks: bool) -> None:
+    def __init__(self, source: Iterator[Any], netpoll: Netpoll, parks: bool) -> None:
         self.source, self.netpoll = source, netpoll
         self.over = False
         self.parked = False
-        self.found: T | None = None
+        self.found: Any = None
         self.g: Any = None
         if parks:
             import greenlet
@@ -93,7 +95,7 @@ class Inputs(Generic[T]):
             self.g0 = greenlet.getcurrent()
             self.g = greenlet.greenlet(self._run)
 
-    def peek(self) -> T | None:
+    def peek(self) -> Any:
         """The next one, which stays; None: there is none, or none yet."""
         if self.found is None and not self.over and not self.parked:
             if self.g is None:
@@ -102,11 +104,9 @@ class Inputs(Generic[T]):
                 self._switch()
         return self.found
 
-    def take(self) -> T:
+    def take(self) -> Any:
         """What peek() has found."""
-        found = self.found
-        assert found is not None
-        self.found = None
+        found, self.found = self.found, None
         return found
 
     def _next(self) -> None:

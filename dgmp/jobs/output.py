@@ -15,21 +15,25 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from .netpoll import Netpoll, wait
-from .policy import Policy
 from .process import Process
 from .sink import Sink
 from .spill import DiskFull, Spill, blocks, folder, full, temporary_file, write_all
 
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from .policy import Policy
+
+    Parts = tuple[Iterable[bytes], Iterable[bytes]]
+    Told = tuple[Iterable[bytes], Iterable[bytes], bytes]  # and what is logged once it has been shown
+
 LONGEST = 1 << 20  # of a line in memory
 PIECE = 1 << 16
 MOST_PIECES = 64
-
-Parts = tuple[Iterable[bytes], Iterable[bytes]]
-Told = tuple[Iterable[bytes], Iterable[bytes], bytes]  # and what is logged once it has been shown
 NOTHING: Parts = ((), ())
 
 

@@ -1,17 +1,16 @@
 """--pipe: standard input cut into blocks of whole records, one for each job.
 
 A record ends where --recend is followed by --recstart (either may be empty).  A block is as many whole records as --block has
-room for, or -N of them; one that is longer than --block is passed on whole.  As in inputs, what has not come yet is None.
-Called by source.
+room for, or -N of them; one that is longer than --block is passed on whole.  Read by netpoll.read, as inputs are.  Called by
+cli.each.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from math import ceil
 
-from .inputs import Waiting
+from .netpoll import read
 from .template import InputError
 
 TYPE_CHECKING = False
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 GROWTH = 1.3
+CHUNK = 65536
 
 
 class Records:
@@ -92,8 +92,8 @@ class Records:
         return block
 
 
-def blocks(fd: int, waiting: Waiting, records: Records, size: int = BLOCK, count: int = 0,
-           header: int = 0) -> Iterator[bytes | None]:
+def blocks(fd: int, records: Records, size: int = BLOCK, count: int = 0,
+           header: int = 0) -> Iterator[bytes]:
     """The blocks of a file, as they come.
 
     Args:
@@ -105,10 +105,7 @@ def blocks(fd: int, waiting: Waiting, records: Records, size: int = BLOCK, count
     head = b""
     if header:
         while data.count(b"\n") < header:
-            if not waiting.readable(fd):
-                yield None
-                continue
-            if not (more := os.read(fd, 65536)):
+            if not (more := read(fd, CHUNK)):
                 break
             data += more
         end = 0
@@ -116,18 +113,15 @@ def blocks(fd: int, waiting: Waiting, records: Records, size: int = BLOCK, count
             end = data.find(b"\n", end) + 1 or len(data)
         head = bytes(data[:end])
         del data[:end]
-    for block in by_count(fd, waiting, records, count, data) if count else by_size(fd, waiting, records, size, data):
-        yield None if block is None else head + records.given(block)
+    for block in by_count(fd, records, count, data) if count else by_size(fd, records, size, data):
+        yield head + records.given(block)
 
 
-def by_size(fd: int, waiting: Waiting, records: Records, size: int, data: bytearray) -> Iterator[bytes | None]:
+def by_size(fd: int, records: Records, size: int, data: bytearray) -> Iterator[bytes]:
     ended = False
     while True:
         while len(data) < size and not ended:
-            if not waiting.readable(fd):
-                yield None
-                continue
-            more = os.read(fd, size - len(data))
+            more = read(fd, size - len(data))
             data += more
             ended = not more
         if len(data) < size:
@@ -142,7 +136,7 @@ def by_size(fd: int, waiting: Waiting, records: Records, size: int, data: bytear
         yield bytes(data)
 
 
-def by_count(fd: int, waiting: Waiting, records: Records, count: int, data: bytearray) -> Iterator[bytes | None]:
+def by_count(fd: int, records: Records, count: int, data: bytearray) -> Iterator[bytes]:
     looked = passed = 0
     while True:
         end, looked, passed = records.nth(data, count, looked, passed)
@@ -151,9 +145,7 @@ def by_count(fd: int, waiting: Waiting, records: Records, count: int, data: byte
             del data[:end]
             looked = passed = 0
             continue
-        while not waiting.readable(fd):
-            yield None
-        more = os.read(fd, 65536)
+        more = read(fd, CHUNK)
         if not more:
             break
         data += more

@@ -12,10 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from .._core import execute, reap
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from typing import Any
 
 NO_COMMAND, NO_PROGRAM = 127, 126
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -210,7 +213,7 @@ def why_not(e: OSError, name: str, path: str, cwd: str | None) -> CannotRun:
     if e.filename == path:
         gone = isinstance(e, FileNotFoundError)
         missing = gone and not os.path.exists(os.path.join(cwd or "", path))
-        text = f"{name}: {'its interpreter is missing' if gone and not missing else os.strerror(e.errno)}"
+        text = f"{name}: {'its interpreter is missing' if gone and not missing else e.strerror}"
         return CannotRun(NO_COMMAND if missing else NO_PROGRAM, text)
     if cwd is not None and e.filename == cwd:
         return CannotRun(NO_PROGRAM, f"{name}: cannot go to its folder {cwd}: {e.strerror}")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BLOCK = 1 << 18
 SURE = 4096  # bytes that a pipe which can be written takes without waiting: PIPE_BUF

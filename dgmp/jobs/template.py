@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
     Record = tuple[str, ...]
 
-LONGEST_ARGUMENT = 131_071  # bytes; Linux: MAX_ARG_STRLEN, less the NUL at its end
+LONGEST_LINE = 131_071  # bytes, as one argument of the shell; Linux: MAX_ARG_STRLEN, less the NUL at its end
 STRINGS = {"{}": "", "{.}": ".", "{/}": "/", "{//}": "//", "{/.}": "/.", "{#}": "#", "{%}": "%"}
 
 
 class InputError(DgmpError):
-    """A command line that cannot be made of these inputs."""
+    """Inputs that cannot be read, or of which no command line can be made."""
 
 
 def whole(value: str) -> str:
@@ -77,7 +77,7 @@ class Field:
         if self.index is None:
             return [self.part(value) for value in values]
         index = self.index - 1 if self.index > 0 else self.index + len(values)
-        return [self.part(values[index])] if 0 <= index < len(values) else [""]
+        return [self.part(values[index])] if 0 <= index < len(values) else []
 
     @property
     def is_input(self) -> bool:
@@ -114,7 +114,7 @@ class Template:
             self.tokens = [pieces(word, None) for word in text]
             self.gaps = [" "] * (len(text) - 1) + [""]
         else:
-            self.tokens, self.gaps = tokens(pieces(text, scanner))
+            self.tokens, self.gaps = tokens(pieces(text, scanner)) if text else ([], [])
         if append and not any(isinstance(piece, Field) for token in self.tokens for piece in token):
             if self.tokens:
                 self.gaps[-1] = " "
@@ -171,21 +171,17 @@ class Template:
         return words if current is None else [*words, current]
 
     def argv(self, draft: Draft, slot: int | None) -> list[str]:
-        """What is to be started: the words, or the shell with the line.
-
-        Raises:
-            InputError: no program can be given such arguments.
-        """
+        """What is to be started: the words, or the shell with the line."""
         if self.plain and not self.literal:
             argv = self.words(draft, slot)
             if self.quoted or self.first is not None or (argv and is_program(argv[0])):
-                return checked(argv, draft)
+                return argv
         line = self.line(draft, slot)
         if self.literal and PLAIN.fullmatch(line):
             argv = [word for word in line.split(" ") if word]
             if argv and is_program(argv[0]):
-                return checked(argv, draft)
-        return checked([shell(), "-c", line], draft)
+                return argv
+        return [shell(), "-c", line]
 
     # -- how long it gets ------------------------------------------------------------------------
 
@@ -268,14 +264,3 @@ def all_text(token: list[Piece]) -> bool:
 def has_input(token: list[Piece]) -> bool:
     return any(isinstance(piece, Field) and piece.is_input for piece in token)
 
-
-def checked(argv: list[str], draft: Draft) -> list[str]:
-    """Raises InputError if exec would not take it."""
-    for word in argv:
-        if "\0" in word:
-            raise InputError(f"job {draft.seq}: an argument cannot hold a NUL byte: {word[:60]!r}")
-        if len(word) > LONGEST_ARGUMENT // 4 and len(os.fsencode(word)) > LONGEST_ARGUMENT:
-            what = "the command line" if argv[1:2] == ["-c"] and word is argv[-1] else "an argument"
-            raise InputError(f"job {draft.seq}: {what} is too long ({len(os.fsencode(word))} bytes; the system takes "
-                             f"{LONGEST_ARGUMENT}): {word[:60]!r}...")
-    return argv
