@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 VERBS = {
+    "each": "run a command for each input",
     "run": "run a Python script as the main G",
+    "up": "start the daemon of this user",
+    "down": "end the daemon",
+    "status": "show the daemon, and what it has to do",
     "submit": "give the daemon a job",
     "jobs": "list jobs",
     "show": "show all about a job",

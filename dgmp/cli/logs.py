@@ -6,6 +6,7 @@ times a second while tasks run, and the daemon's events say which do.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -67,7 +68,7 @@ class Printer:
     def print_all(self) -> None:
         """What there is now."""
         for task in self.started():
-            self.look(task, follow=False)
+            self.look(task)
         for output in self.running.values():
             output.finish()
 
@@ -85,7 +86,8 @@ class Printer:
                 if self.chosen is None or task["task"] in self.chosen:
                     self.look(task["task"])
             for output in self.running.values():
-                output.copy()
+                with contextlib.suppress(FileNotFoundError):  # it has ended just now, which we are told next
+                    output.copy()
 
     def more_to_come(self) -> bool:
         left = self.client.tasks(self.job, self.chosen, [WAITING, RUNNING], limit=1)
@@ -105,23 +107,31 @@ class Printer:
                 return
             after = page["tasks"][-1]["task"]
 
-    def look(self, task: int, follow: bool = True) -> None:
+    def look(self, task: int) -> None:
         """A task has started or ended, or may have: prints what is new."""
-        said = self.client.logs(self.job, task, stdout=self.only != "stderr", stderr=self.only != "stdout", follow=follow)
-        output = self.running.pop(task, None)
-        if output is None and self.printed.get(task) == said["attempt"]:
-            return
-        if output is None or output.attempt != said["attempt"]:
-            if output is not None:
+        while True:
+            said = self.client.logs(self.job, task)
+            output = self.running.pop(task, None)
+            if output is None and self.printed.get(task) == said["attempt"]:
+                return
+            if output is None or output.attempt != said["attempt"]:
+                if output is not None:
+                    output.finish()
+                output = Output(said["attempt"], f"{self.job}.{task}\t".encode() if self.tag else b"", self.only, self.one_task)
+            output.pieces = [said["stdout"] if self.only != "stderr" else None, said["stderr"] if self.only != "stdout" else None]
+            try:
+                output.copy()
+            except FileNotFoundError:  # it has ended meanwhile, and its output lies elsewhere
+                if said["state"] != RUNNING:
+                    raise
+                self.running[task] = output
+                continue
+            if said["state"] == RUNNING:
+                self.running[task] = output
+            else:
                 output.finish()
-            output = Output(said["attempt"], f"{self.job}.{task}\t".encode() if self.tag else b"", self.only, self.one_task)
-        output.pieces = [said["stdout"], said["stderr"]]
-        output.copy()
-        if said["state"] == RUNNING:
-            self.running[task] = output
-        else:
-            output.finish()
-            self.printed[task] = said["attempt"]
+                self.printed[task] = said["attempt"]
+            return
 
 
 class Output:

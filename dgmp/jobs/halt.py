@@ -66,7 +66,7 @@ class Tally:
     def __init__(self, halt: Halt | None = None) -> None:
         self.halt = halt
         self.total: int | None = None
-        self.started = self.done = self.failed = 0
+        self.started = self.done = self.failed = self.skipped = 0  # skipped: had been done before (--resume)
         self.halting: When | None = None
         self.status: int | None = None  # fixed as it halts
 
@@ -82,7 +82,8 @@ class Tally:
         halt = self.halt
         if halt is None or halt.what == ("success" if failed else "fail"):
             return self.halting
-        reached = {"fail": self.failed, "success": self.done - self.failed, "done": self.done}[halt.what]
+        done = self.done + self.skipped
+        reached = {"fail": self.failed, "success": done - self.failed, "done": done}[halt.what]
         wanted, scale = (halt.number * self.jobs(), 100) if halt.percent else (halt.number, 1)
         if scale * reached >= wanted:
             self.halting = halt.when
