@@ -139,9 +139,9 @@ class Client:
         return Subscription(self, number, self.reply(number, None)["jobs"])
 
     # ------------------------------------------------------------------ messages
-    def call(self, verb: str, timeout: float | None = None, **body: Any) -> dict[str, Any]:
-        """One request and its reply; fields that are None are not sent."""
-        return self.reply(self.send(verb, body), timeout)
+    def call(self, verb: str, within: float | None = None, /, **body: Any) -> dict[str, Any]:
+        """One request and its reply, within so many seconds; fields that are None are not sent."""
+        return self.reply(self.send(verb, body), within)
 
     def send(self, verb: str, body: dict[str, Any]) -> int:
         number = next(self.ids)

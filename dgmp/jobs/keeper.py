@@ -434,9 +434,8 @@ def birth(pid: int) -> int:
 
 def main(arguments: list[str]) -> None:
     listening, state, name, cpus, mem, *named = arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its tasks, or when it is told to
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # it ends with its tasks, or when it is told to
+        signal.signal(number, lambda number, frame: None)  # tasks do not inherit that, as they would SIG_IGN
     os.umask(0o077)
     os.set_inheritable(int(listening), False)
     resources = Resources([int(c) for c in cpus.split(",")], int(mem), declared(named, {}))

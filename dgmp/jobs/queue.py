@@ -312,11 +312,8 @@ class Queue:
                 break
 
     def prefetch(self) -> int:
-        """How many tasks the keeper has beyond what runs."""
-        cpus = self.totals["cpus"]
-        if not self.seconds:
-            return cpus
-        return max(1, min(MOST_PREFETCHED, int(cpus * PREFETCH_SECONDS / self.seconds)))
+        """How many tasks the keeper has beyond what runs: none if they are long, as a better one may come meanwhile."""
+        return min(MOST_PREFETCHED, int(self.totals["cpus"] * PREFETCH_SECONDS / self.seconds)) if self.seconds else 0
 
     def ready_or_running(self) -> Iterator[Job]:
         """In order; a job that has nothing to start but runs takes up room."""

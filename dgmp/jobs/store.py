@@ -268,7 +268,7 @@ class Store:
             where.append("(" + (" OR ".join(["id BETWEEN ? AND ?"] * len(ranges)) or "0") + ")")
             more += [n for r in ranges for n in r]
         elif ranges is not None:
-            where.append("EXISTS (SELECT 1 FROM json_each(?) WHERE id BETWEEN value->>0 AND value->>1)")
+            where.append("EXISTS (SELECT 1 FROM json_each(?) WHERE job.id BETWEEN value->>0 AND value->>1)")
             more.append(json.dumps(ranges))
         if before is not None:
             where.append("id < ?")
