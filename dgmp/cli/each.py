@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..jobs.command import Command
     from ..jobs.inputs import Layout, Records
-    from ..jobs.joblog import Failed
+    from ..jobs.joblog import Failed, Origin
     from ..jobs.launcher import Launcher
     from ..jobs.output import Output
     from ..jobs.policy import Policy
@@ -290,11 +290,9 @@ def run(options: Options, words: list[str]) -> int:
         again = control.failed(options)
         source, origin = retried(options, again), None
     else:
-        from ..jobs.joblog import Origin
-
         again = []
         source = source_of(options, command, given, slots)
-        origin = Origin(source.job.template.text, source.job.folder) if options.flag("joblog") else None
+        origin = origin_of(source) if options.flag("joblog") else None
     if options.flag("dry_run"):
         return show(source)
     policy = control.policy(options, origin, say, again)
@@ -309,6 +307,13 @@ def run(options: Options, words: list[str]) -> int:
         return ERROR if source.error and status >= 0 else status
 
     return guarded(launch, reads_terminal=source.parks and os.isatty(0))
+
+
+def origin_of(source: Source) -> Origin:
+    """Whose jobs they are, for the joblog."""
+    from ..jobs.joblog import Origin
+
+    return Origin(source.job.template.text, source.job.folder)
 
 
 def launcher_of(options: Options, source: Source, slots: int, policy: Policy) -> Launcher:
