@@ -133,10 +133,13 @@ class Control(Policy):
         self.failures[seq] = failures
         return True
 
-    def logged(self, process: Running) -> None:
-        if self.joblog is not None and not self.broken:
+    def line(self, process: Running) -> bytes:
+        return b"" if self.joblog is None else self.joblog.line(process)
+
+    def log(self, line: bytes) -> None:
+        if self.joblog is not None and line and not self.broken:
             try:
-                self.joblog.add(process)
+                self.joblog.add(line)
             except JobLogError as e:
                 self.broken = True
                 self.say(str(e))

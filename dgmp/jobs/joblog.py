@@ -125,19 +125,27 @@ class JobLog:
         else:
             os.ftruncate(fd, 0)
 
-    def add(self, process: Any) -> None:
-        """A job has ended.
+    def line(self, process: Any) -> bytes:
+        """What is to be written of a job that has ended: a line for the keys, perhaps an empty one, and one for the log."""
+        command, started = process.command, f"{process.started:.3f}"
+        key = ""
+        if self.keys is not None:
+            key = command.key
+            origin = self.origin or self.origins.get(key, "")
+            key = f"{command.seq}\t{started}\t{key}\t{origin}" if origin else ""
+        return key.encode() + b"\n" + line(command.seq, started, process.seconds, process.sent, process.received,
+                                           process.exitval, process.signal, command.text)
+
+    def add(self, line: bytes) -> None:
+        """Writes that.
 
         Raises:
-            JobLogError: the line cannot be written.
+            JobLogError: it cannot be written.
         """
-        command = process.command
-        started = f"{process.started:.3f}"
-        origin = self.origin or self.origins.get(command.key, "")
-        if self.keys is not None and origin:
-            self.write(self.keys, f"{command.seq}\t{started}\t{command.key}\t{origin}\n".encode())
-        self.write(self.fd, line(command.seq, started, process.seconds, process.sent, process.received, process.exitval,
-                                 process.signal, command.text))
+        end = line.index(b"\n") + 1
+        if self.keys is not None and end > 1:
+            self.write(self.keys, line[:end])
+        self.write(self.fd, line[end:])
 
     def write(self, fd: int, data: bytes) -> None:
         try:

@@ -18,12 +18,14 @@ a subreaper, and is ended as we end (guardian.py).
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections import deque
 
 from .._core import read_signal, signal_fd
+from ..errors import DgmpError
 from .guardian import PARENT_DIED, heeded, say
 from .netpoll import Inputs, Netpoll
 from .output import Output
@@ -34,11 +36,13 @@ from .spill import DiskFull, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .command import Command, Draft
+    from .source import Source
 
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a little later it may work
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
@@ -52,7 +56,7 @@ class Launcher:
     """Runs commands, so many at once.
 
     Args:
-        drafts: of the commands, in their order; reads by netpoll.read().
+        drafts: of the commands, in their order (source.Source); reads by netpoll.read().
         slots: how many run at once.
         output: where what they print goes.
         policy: what the options decide.
@@ -65,7 +69,7 @@ class Launcher:
         progress: is told of USR2 and WINCH.
     """
 
-    def __init__(self, drafts: Iterator[Draft], slots: int, output: Output, policy: Policy, *,
+    def __init__(self, drafts: Source, slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
                  own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
                  folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
@@ -84,6 +88,7 @@ class Launcher:
         self.rerun: deque[tuple[Draft, int]] = deque()  # and which attempt it will be
         self.ending: dict[Process, float] = {}  # and when the next signal is due
         self.stopping = False  # nothing more starts
+        self.dropping = False  # what ends has been told to by us: it is forgotten
         self.interrupts = self.terms = 0
         self.fatal = 0  # the signal that has ended us
         self.error = ""
@@ -93,18 +98,18 @@ class Launcher:
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.terminal = has_terminal()
         self.nofile = raise_nofile()
-        self.children = Children()
         self.heeded = {*heeded(), signal.SIGCHLD, PARENT_DIED}
 
     # ------------------------------------------------------------------------------------------------ the loop
     def run(self) -> int:
         """Runs them all; returns the exit status, or the negative number of a signal of which we are to die."""
+        self.children = Children()  # of the process that runs, which may have been forked from the one that made us
         numbers = (*heeded(by_terminal=False), signal.SIGCHLD, PARENT_DIED)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTTOU))
         signals = signal_fd(-1, numbers)
         try:
             self.netpoll.add(signals, self.signalled, signals)
-            self.output.attach(self.netpoll, self.alone)
+            self.output.attach(self.netpoll, self.alone, self.policy)
             for sink in (self.output.out, self.output.err):
                 sink.interrupt, sink.act = signals, lambda: self.signalled(signals)
             status = self._run()
@@ -129,6 +134,7 @@ class Launcher:
             self.error = str(e)
         if self.running:
             self.kill_all()
+        self.error = self.error or self.drafts.source.error
         if self.error:
             say(self.error)
             return NONSENSE
@@ -166,12 +172,18 @@ class Launcher:
     def execute(self, draft: Draft, attempt: int) -> bool:
         """Starts it in an idle slot; False: it has to wait."""
         slot = self.idle[-1]
-        process = Process(draft.command(slot), slot, attempt)
-        process.draft = draft
         try:
+            process = Process(draft.command(slot), slot, attempt)
+            process.draft = draft
             self.start(process)
+        except DgmpError as e:
+            self.give_up(str(e))
+            return False
         except OSError as e:
-            self.cannot_start(e)
+            if e.errno not in PASSING:
+                self.give_up(str(e) if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}")
+            else:
+                self.cannot_start(e)
             return False
         self.idle.pop()
         if process.pidfd < 0:  # it could not be run: that is its end
@@ -232,6 +244,11 @@ class Launcher:
             self.warned = now
             say(f"cannot start a job now ({e.strerror}): trying again, with {len(self.running)} running")
 
+    def give_up(self, error: str) -> None:
+        """Nothing more can be started; what runs is waited for."""
+        self.error = error
+        self.stop()
+
     def exited(self, process: Process) -> None:
         """Its pidfd says so."""
         pidfd = process.pidfd
@@ -244,21 +261,21 @@ class Launcher:
         """It has ended: what it was, and its slot."""
         self.later = 0.0
         self.ending.pop(process, None)
+        self.idle.append(process.slot)
+        if self.dropping:
+            self.output.again(process)
+            return
         policy = self.policy
-        verdict = policy.ended(process)
-        halting = policy.halting
-        if verdict == "again" and not self.stopping and halting is None:
+        if policy.ended(process) == "again":
             self.output.again(process)
             self.rerun.append((process.draft, process.attempt + 1))
         else:
             self.output.ended(process)
-            policy.logged(process)
             if (process.signal or process.exitval) and not self.output.grouped and self.output.out.gone():
                 raise Closed("stdout")
-        self.idle.append(process.slot)
-        if halting is not None:
+        if policy.halting is not None:
             self.stopping = True
-            if halting == "now":
+            if policy.halting == "now":
                 self.end_all(self.term_sequence)
 
     # ------------------------------------------------------------------------------------------------ times
@@ -289,6 +306,8 @@ class Launcher:
             self.ending[process] = due
 
     def end_all(self, sequence: Sequence[tuple[int, float]]) -> None:
+        """They are neither printed nor logged any more, so that --resume runs them again."""
+        self.dropping = True
         now = time.monotonic()
         for process in self.running.values():
             self._due(process, process.end(sequence, now))
@@ -326,10 +345,15 @@ class Launcher:
             elif self.progress is not None:
                 self.progress(number)
 
+    def stop(self) -> None:
+        """Nothing more starts."""
+        self.stopping = True
+        self.policy.stop()
+
     def interrupted(self) -> None:
         self.interrupts += 1
         self.fatal = signal.SIGINT
-        self.stopping = True
+        self.stop()
         if self.interrupts == 1 and self.running:
             say(f"interrupted: no new jobs are started, waiting for {jobs(len(self.running))}; "
                 "Ctrl-C again ends them, a third time kills them")
@@ -341,13 +365,13 @@ class Launcher:
     def terminated(self, number: int) -> None:
         self.terms += 1
         self.fatal = number
-        self.stopping = True
+        self.stop()
         if self.terms >= 2:
             raise Ended
         self.end_all(self.term_sequence)
 
     def hung_up(self) -> None:
-        self.stopping = True
+        self.stop()
         say(f"SIGHUP received: no new jobs are started, waiting for {jobs(len(self.running))}; send SIGTERM to end them")
 
     def list_running(self) -> None:
@@ -359,7 +383,6 @@ class Launcher:
         """Ctrl-Z."""
         for process in self.running.values():
             process.send(signal.SIGTSTP)
-            process.send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         for process in self.running.values():
             process.send(signal.SIGCONT)

@@ -12,8 +12,10 @@ import select
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
+
+    from .source import Source
 
     Act = Callable[[Any], object]
 
@@ -83,7 +85,7 @@ class Inputs:
         parks: whether it may have to wait; else no G is made for it.
     """
 
-    def __init__(self, source: Iterator[Any], netpoll: Netpoll, parks: bool) -> None:
+    def __init__(self, source: Source, netpoll: Netpoll, parks: bool) -> None:
         self.source, self.netpoll = source, netpoll
         self.over = False
         self.parked = False

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from .policy import Policy
+
     Parts = tuple[Iterable[bytes], Iterable[bytes]]
+    Told = tuple[Iterable[bytes], Iterable[bytes], bytes]  # and what is logged once it has been shown
 
 LONGEST = 1 << 20  # of a line in memory
 PIECE = 1 << 16
@@ -51,13 +54,14 @@ class Output:
         self.results = results
         self.out, self.err = Sink(1, "stdout"), Sink(2, "stderr")
 
-    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool]) -> None:
+    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool], policy: Policy) -> None:
         """The launcher's.
 
         Args:
             alone: whether a job that has ended has left nobody behind.
+            policy: logs jobs as their output has been handed on.
         """
-        self.netpoll, self.alone = netpoll, alone
+        self.netpoll, self.alone, self.policy = netpoll, alone, policy
 
     def open(self, process: Process) -> tuple[int, int]:
         """What a job that is to start gets for its 1 and 2.
@@ -77,6 +81,7 @@ class Output:
 
     def ended(self, process: Process) -> None:
         """It is done: what it has printed is handed on, at once or in its turn."""
+        self.policy.log(self.policy.line(process))
 
     def again(self, process: Process) -> None:
         """It will be run again: what it has printed is forgotten."""
@@ -84,20 +89,22 @@ class Output:
     def skipped(self, seq: int) -> None:
         """There will be no such job."""
         if self.order is not None:
-            self.order.put(seq, NOTHING)
+            self.order.put(seq, (*NOTHING, b""))
 
-    def show(self, parts: Parts) -> None:
+    def show(self, told: Told) -> None:
         """To our stdout and stderr."""
-        for sink, part in ((self.out, parts[0]), (self.err, parts[1])):
+        for sink, part in ((self.out, told[0]), (self.err, told[1])):
             for data in part:
                 sink.write(data)
+        self.policy.log(told[2])
 
-    def hand_on(self, seq: int, parts: Parts) -> None:
+    def hand_on(self, process: Process, parts: Parts) -> None:
         """Now, or in its turn."""
+        told = (*parts, self.policy.line(process))
         if self.order is None:
-            self.show(parts)
+            self.show(told)
         else:
-            self.order.put(seq, parts)
+            self.order.put(process.command.seq, told)
 
     def close(self) -> None:
         """Nothing runs any more: what still waits for its turn has it."""
@@ -115,7 +122,7 @@ class Order:
         turn: whose it is.
     """
 
-    def __init__(self, show: Callable[[Parts], None]) -> None:
+    def __init__(self, show: Callable[[Told], None]) -> None:
         self.show = show
         self.turn = 1
         self.last = 0  # of those that have been put
@@ -123,23 +130,23 @@ class Order:
         self.spill = Spill()
         self.comes: Callable[[int], None] = lambda seq: None  # it is that one's turn, and it has not ended
 
-    def put(self, seq: int, parts: Parts) -> None:
+    def put(self, seq: int, told: Told) -> None:
         """That job is done."""
         self.last = max(self.last, seq)
         if seq != self.turn:
-            self.spill.put(seq, *parts)
+            self.spill.put(seq, *told)
             self.waiting += 1
             return
-        self.show(parts)
+        self.show(told)
         self.turn += 1
         self._those_that_waited()
 
     def _those_that_waited(self) -> None:
         while self.waiting:
-            parts = self.spill.get(self.turn)
-            if parts is None:
+            told = self.spill.get(self.turn)
+            if told is None:
                 break
-            self.show(parts)
+            self.show(told)
             self.spill.drop(self.turn)
             self.waiting -= 1
             self.turn += 1
@@ -157,8 +164,8 @@ class Grouped(Output):
 
     grouped = True
 
-    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool]) -> None:
-        super().attach(netpoll, alone)
+    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool], policy: Policy) -> None:
+        super().attach(netpoll, alone, policy)
         self.files: list[tuple[int, int]] = []  # empty, for whoever comes
 
     def open(self, process: Process) -> tuple[int, int]:
@@ -184,8 +191,7 @@ class Grouped(Output):
         try:
             if out or err or process.exitval:
                 check_room(process.err)
-            if out or err or self.order is not None:
-                self.hand_on(process.command.seq, self.parts(process, out, err))
+            self.hand_on(process, self.parts(process, out, err) if out or err else NOTHING)
         finally:
             self._free(process, bool(out or err))
 
@@ -249,8 +255,8 @@ def open_results(where: str, command: Any) -> tuple[int, int]:
 class LineBuffered(Output):
     """Each line as it comes, whole."""
 
-    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool]) -> None:
-        super().attach(netpoll, alone)
+    def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool], policy: Policy) -> None:
+        super().attach(netpoll, alone, policy)
         self.left: set[Lines] = set()  # whose job has ended, and that somebody may still write to
         self.running: dict[int, Process] = {}  # by number, with --keep-order
         if self.order is not None:
@@ -286,9 +292,10 @@ class LineBuffered(Output):
         if self.order is None:
             for lines, may_come in more:
                 lines.job_ended(may_come)
+            self.policy.log(self.policy.line(process))
         else:
             self.running.pop(process.command.seq, None)
-            self.order.put(process.command.seq, (out.rest(), err.rest()))
+            self.hand_on(process, (out.rest(), err.rest()))
             out.discard()
             err.discard()
         process.out = process.err = None

@@ -9,8 +9,8 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
     starting(slot)   what the new process gets, and started(process) as it runs
     look(now)        before each wait: which processes are to be ended, and when to look again
     ended(process)   the verdict: it is done, or is to be run again before any other
-    logged(process)  it is done and its output has been handed on: the joblog gets its line
-    halting          after each ended and logged: None, "soon" (nothing more starts) or "now" (running jobs are ended; neither
+    line(process)    it is done: what is to be logged of it, by log(line), as its output has been handed on
+    halting          after each of these: None, "soon" (nothing more starts) or "now" (running jobs are ended; neither
                      these nor those ended for a signal to the launcher are told of any more, so that --resume runs them again)
     stop()           the launcher was asked to start no more (Ctrl-C)
     hide()           before anything is written on a terminal
@@ -19,7 +19,7 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
 
 A process, to a policy, has: command (seq, text, key), slot, attempt (1 the first), begun (monotonic), started (time.time()),
 seconds (its run time, once ended), exitval and signal (once ended; a policy may change exitval), sent and received (bytes of
-its stdin and stdout, once logged).
+its stdin and stdout, for line).
 """
 
 from __future__ import annotations
@@ -127,8 +127,12 @@ class Policy:
         self.tally.ended(process.exitval, process.signal)
         return "done"
 
-    def logged(self, process: Running) -> None:
-        """A job is done, and its output handed on."""
+    def line(self, process: Running) -> bytes:
+        """A job is done: what is to be logged of it."""
+        return b""
+
+    def log(self, line: bytes) -> None:
+        """Its output has been handed on."""
 
     def exit_status(self) -> int:
         """Of the launcher, as nothing runs any more."""

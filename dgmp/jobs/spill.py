@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 SEGMENT = 64 << 20
 BLOCK = 1 << 18
-RECORD = struct.Struct("<IIQQQ")  # whether it is there, the segment, the offset, the lengths of stdout and stderr
+RECORD = struct.Struct("<IIQQQQ")  # whether it is there, the segment, the offset, the lengths of stdout, stderr and the note
 
 
 class DiskFull(Exception):
@@ -112,31 +112,32 @@ class Spill:
         self.number = 0
         self.size = 0  # of the segment that is written to
 
-    def put(self, seq: int, out: Iterable[bytes], err: Iterable[bytes]) -> None:
-        """Takes what a job has printed.
+    def put(self, seq: int, out: Iterable[bytes], err: Iterable[bytes], note: bytes = b"") -> None:
+        """Takes what a job has printed, and what is to be noted once that has been shown.
 
         Raises:
             DiskFull: there is no room for it.
         """
         segment = self._segment()
         offset = self.size
-        lengths = [self._append(segment[0], part) for part in (out, err)]
+        lengths = [self._append(segment[0], part) for part in (out, err, (note,))]
         segment[1] += 1
         if self.index < 0:
             self.index = temporary_file(append=False)
         record = RECORD.pack(1, self.number, offset, *lengths)
         full_when(os.pwrite, self.index, record, seq * RECORD.size)
 
-    def get(self, seq: int) -> tuple[Iterator[bytes], Iterator[bytes]] | None:
-        """What that job has printed; None: it has not ended.  To be read before the next call."""
+    def get(self, seq: int) -> tuple[Iterator[bytes], Iterator[bytes], bytes] | None:
+        """What put() was given; None: it has not ended.  To be read before the next call."""
         if self.index < 0:
             return None
         record = os.pread(self.index, RECORD.size, seq * RECORD.size)
-        there, number, offset, out, err = RECORD.unpack(record) if len(record) == RECORD.size else (0,) * 5
+        there, number, offset, out, err, note = RECORD.unpack(record) if len(record) == RECORD.size else (0,) * 6
         if not there:
             return None
         fd = self.segments[number][0]
-        return blocks(fd, offset, out), blocks(fd, offset + out, err)
+        noted = b"".join(blocks(fd, offset + out + err, note)) if note else b""
+        return blocks(fd, offset, out), blocks(fd, offset + out, err), noted
 
     def drop(self, seq: int) -> None:
         """Its turn has been."""

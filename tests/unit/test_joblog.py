@@ -34,7 +34,7 @@ def draft(seq, text, origin=HERE):
 def write(path, *jobs, append=False, origin=HERE):
     log = JobLog(str(path), append, origin)
     for one in jobs:
-        log.add(one)
+        log.add(log.line(one))
     log.close()
 
 
@@ -183,8 +183,8 @@ def test_two_do_not_write_the_same_log(path):
         JobLog(str(path), append=True, origin=HERE)
     log.close()
     one, other = (JobLog(str(path), append=True, origin=HERE, alone=False) for _ in range(2))  # --joblog +FILE
-    other.add(job(1, "gzip a"))
-    one.add(job(2, "gzip b"))
+    other.add(other.line(job(1, "gzip a")))
+    one.add(one.line(job(2, "gzip b")))
     one.close()
     other.close()
     done = Done(str(path), HERE)
@@ -196,18 +196,18 @@ def test_a_log_that_cannot_be_written_any_more_stops_it_all():
     policy = Control(said.append, joblog=None)
     with pytest.raises(JobLogError, match="No space"):
         JobLog("/dev/full")
-    policy.joblog = SimpleNamespace(add=lambda process: (_ for _ in ()).throw(JobLogError("cannot write the joblog x")),
+    policy.joblog = SimpleNamespace(add=lambda line: (_ for _ in ()).throw(JobLogError("cannot write the joblog x")),
                                     close=lambda: None)
     policy.ended(job(1, "a"))
-    policy.logged(job(1, "a"))
-    policy.logged(job(2, "b"))
+    policy.log(b"a")
+    policy.log(b"b")
     assert policy.halting == "soon" and policy.exit_status() == 255 and said == ["cannot write the joblog x"]
 
 
 def test_what_is_no_file_is_written_to(tmp_path):
     read, write_ = os.pipe()
     log = JobLog(f"/dev/fd/{write_}", origin=HERE)
-    log.add(job(1, "gzip a"))
+    log.add(log.line(job(1, "gzip a")))
     log.close()
     os.close(write_)
     assert os.read(read, 1000).startswith(joblog.HEADER + b"1\t:")
@@ -219,7 +219,7 @@ def test_what_is_no_file_is_written_to(tmp_path):
 def test_a_kill_loses_no_whole_line(path):
     code = (f"import sys\nsys.path.insert(0, {os.getcwd()!r})\nfrom tests.unit.test_joblog import *\n"
             f"log = JobLog({str(path)!r}, origin=HERE)\nn = 0\n"
-            "while True:\n    n += 1\n    log.add(job(n, 'gzip a'))\n    print(n, flush=True)\n")
+            "while True:\n    n += 1\n    log.add(log.line(job(n, 'gzip a')))\n    print(n, flush=True)\n")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
         for _ in range(50):
             last = int(writer.stdout.readline())
