@@ -251,11 +251,12 @@ class Launcher:
 
     def exited(self, process: Process) -> None:
         """Its pidfd says so."""
-        pidfd = process.pidfd
+        self.netpoll.remove(process.pidfd)
         if process.reap(time.monotonic()):
-            self.netpoll.forget(pidfd)
             del self.running[process.slot]
             self.goexit(process)
+        else:
+            self.netpoll.add(process.pidfd, self.exited, process)
 
     def goexit(self, process: Process) -> None:
         """It has ended: what it was, and its slot."""
