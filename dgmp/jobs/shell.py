@@ -26,8 +26,8 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "y
 BUILTINS = set("""
     . : alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare dirs disown do done
     elif else enable esac eval exec exit export fc fg fi for function getopts hash help history if in jobs let local logout
-    mapfile popd pushd pwd read readarray readonly return select set shift shopt source suspend then time times trap type typeset
-    ulimit umask unalias unset until wait while
+    mapfile popd pushd pwd read readarray readonly return select set shift shopt source suspend then time times trap type
+    typeset ulimit umask unalias unset until wait while
     """.split())
 # What the shell does and a program does alike, but for this one argument.
 TWINS = {"[", "echo", "false", "kill", "printf", "test", "true"}
