@@ -14,9 +14,15 @@ from ..jobs.template import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from ..jobs.command import Command
     from ..jobs.inputs import Layout, Records
+    from ..jobs.joblog import Failed
+    from ..jobs.launcher import Launcher
+    from ..jobs.output import Output
+    from ..jobs.policy import Policy
+    from ..jobs.process import Process
     from ..jobs.source import Source
     from ..jobs.template import Template
 
@@ -52,6 +58,10 @@ exit status: 0 all jobs succeeded; 1-100 so many failed; 101 more than 100 did; 
 be run.  With --halt now: that of the job which failed.  130 after Ctrl-C, 143 after TERM.
 """
 ERROR = 255
+SIGPIPE = 13
+MOST_SLOTS = 32_000
+# How GNU parallel writes inputs in the names of files.
+IN_A_NAME = str.maketrans({"/": "\\_", "\\": "\\\\", "\t": "\\t", "\0": "\\0"})
 
 
 class Option:
@@ -270,12 +280,145 @@ def split(words: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 
 def run(options: Options, words: list[str]) -> int:
+    """Runs the jobs; returns the exit status."""
+    from ..jobs.guardian import guarded, say
+    from . import control
+
     command, given = split(words)
     slots = slots_of(options.text("jobs"))
-    source = source_of(options, command, given, slots)
+    if options.flag("retry_failed"):
+        again = control.failed(options)
+        source, origin = retried(options, again), None
+    else:
+        from ..jobs.joblog import Origin
+
+        again = []
+        source = source_of(options, command, given, slots)
+        origin = Origin(source.job.template.text, source.job.folder) if options.flag("joblog") else None
     if options.flag("dry_run"):
         return show(source)
-    raise Usage("there is no launcher yet")
+    policy = control.policy(options, origin, say, again)
+    if policy.needs_total or options.flag("bar") or options.flag("eta"):
+        policy.total = source.count()
+    launcher = launcher_of(options, source, slots, policy)
+
+    def launch() -> int:
+        status = launcher.run()
+        if source.error:
+            say(f"each: {source.error}")
+        return ERROR if source.error and status >= 0 else status
+
+    return guarded(launch, reads_terminal=source.parks and os.isatty(0))
+
+
+def launcher_of(options: Options, source: Source, slots: int, policy: Policy) -> Launcher:
+    from ..jobs import environment
+    from ..jobs.launcher import Launcher
+    from ..jobs.process import TERM_SEQUENCE, Environment, term_sequence
+
+    variables = environment.common(os.environ, options.list("env"), told(policy))
+    pid = os.getpid()
+    return Launcher(
+        source, slots or most_slots(), output_of(options, source), policy, environment=Environment(variables),
+        own_environment=lambda command, slot, attempt: environment.of_job(command.seq, slot, attempt, pid),
+        folder=folder_of(options, source), term_sequence=term_sequence(options.text("termseq") or TERM_SEQUENCE),
+        parks=source.parks)
+
+
+def told(policy: Policy) -> Iterable[str]:
+    """The variables that each job is given of its own, for what it holds."""
+    need = getattr(policy, "need", None)
+    if not need:
+        return ()
+    from ..jobs.resources import Held
+
+    return Held((0,) * need.cpus, need.mem, dict.fromkeys(need.named, 0)).variables()
+
+
+def most_slots() -> int:
+    """For --jobs 0: as many processes as there may be descriptors for, three a job."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return max(1, min(MOST_SLOTS, (hard - 50) // 4))
+
+
+def folder_of(options: Options, source: Source) -> Callable[[Command], str | None] | None:
+    """--wd: where a job runs."""
+    given = options.text("wd")
+    if given is None:
+        return None
+    from ..jobs.environment import folder
+    from ..jobs.template import Field, Template
+
+    template = Template(given, source.names, append=False, literal=True)
+    if given != "..." and not any(isinstance(piece, Field) for token in template.tokens for piece in token):
+        made = folder(given, 0)
+        return lambda command: made
+    return lambda command: folder(template.line(command.draft, command.slot), command.seq)
+
+
+def output_of(options: Options, source: Source) -> Output:
+    from ..jobs import output
+
+    made = (output.LineBuffered if options.flag("line_buffer") else output.Output if options.flag("ungroup")
+            else output.Grouped)
+    if options.flag("v") or options.flag("verbose"):
+        made = announcing(made, first=options.flag("v"))
+    results = options.text("results")
+    return made(tag=source.job.tag is not None, keep_order=options.flag("keep_order"),
+                results=None if results is None else results_of(results, source))
+
+
+def announcing(made: type[Output], first: bool) -> type[Output]:
+    """Each command is shown: before its output, or on stderr as it starts."""
+    from ..jobs.spill import write_all
+
+    class Announcing(made):  # type: ignore[misc, valid-type]
+        def open(self, process: Process) -> tuple[int, int]:
+            out, err = super().open(process)
+            text = os.fsencode(process.command.text) + b"\n"
+            if not first:
+                self.err.write(text)
+            elif out < 0:
+                self.out.write(text)
+            else:
+                write_all(out, text)
+            return out, err
+
+    return Announcing
+
+
+def results_of(where: str, source: Source) -> Callable[[Command], str]:
+    """--results: the folder for what a job prints."""
+    from ..jobs.template import Field, Template
+
+    template = Template(where, source.names, append=False, literal=True)
+    if any(isinstance(piece, Field) for token in template.tokens for piece in token):
+        return lambda command: template.line(command.draft, command.slot)
+    names = source.names
+
+    def folder(command: Command) -> str:
+        if command.stdin is not None:
+            return os.path.join(where, str(command.seq))
+        columns = [(names[i] if i < len(names) else str(i + 1), value) for i, value in enumerate(command.inputs)]
+        if names:
+            columns.sort()
+        return os.path.join(where, *(part.translate(IN_A_NAME) or "_" for column in columns for part in column))
+
+    return folder
+
+
+def retried(options: Options, again: Sequence[Failed]) -> Source:
+    """The jobs of --retry-failed."""
+    from ..jobs.command import Job, Logged
+    from ..jobs.source import Drafts
+    from ..jobs.template import Template
+
+    tagged = options.text("tagstring") or ("{}" if options.flag("tag") else None)
+    tag = None if tagged is None else Template(tagged, append=False, literal=True)
+    job = Job(Template("", literal=True), os.getcwd(), tag)
+    return Drafts(job, [Logged(job, one.seq, one.command, one.key) for one in again])
 
 
 def slots_of(text: str | None) -> int:
@@ -304,8 +447,9 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
         return Source(Job(template, folder, tag), blocks_of(options, command, given))
     layout = layout_of(options)
     found, names = records_of(options, given, layout)
+    parks = not given or any(how.startswith("::::") for how, _ in given) or any(key == "arg_file" for key, _ in options.sources)
     template, tag = templates(options, command, names)
-    return Source(Job(template, folder, tag), batches_of(options, found, template, slots), names)
+    return Source(Job(template, folder, tag), batches_of(options, found, template, slots), names, parks)
 
 
 def templates(options: Options, command: list[str], names: tuple[str, ...]) -> tuple[Template, Template | None]:
@@ -457,5 +601,7 @@ def show(source: Source) -> int:
             out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + SIGPIPE
+    if source.error:
+        raise InputError(source.error)
     return 0
-

@@ -57,6 +57,20 @@ class Draft:
         return Command(self, slot, self.job.template.argv(self, slot))
 
 
+class Logged(Draft):
+    """A command of which a joblog says that it failed."""
+
+    __slots__ = ("logged",)
+
+    def __init__(self, job: Job, seq: int, text: str, key: str) -> None:
+        super().__init__(job, seq, ((text,),))
+        self.logged = key
+
+    @property
+    def key(self) -> str:
+        return self.logged
+
+
 class Job:
     """What all drafts of a source have in common."""
 

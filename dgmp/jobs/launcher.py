@@ -18,12 +18,14 @@ a subreaper, and is ended as we end (guardian.py).
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections import deque
 
 from .._core import read_signal, signal_fd
+from ..errors import DgmpError
 from .guardian import PARENT_DIED, heeded, say
 from .netpoll import Inputs, Netpoll
 from .output import Output
@@ -34,11 +36,13 @@ from .spill import DiskFull, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .command import Command, Draft
+    from .source import Source
 
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a little later it may work
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
@@ -54,7 +58,7 @@ class Launcher:
     """Runs commands, so many at once.
 
     Args:
-        drafts: of the commands, in their order; reads by netpoll.read().
+        drafts: of the commands, in their order (source.Source); reads by netpoll.read().
         slots: how many run at once.
         output: where what they print goes.
         policy: what the options decide.
@@ -67,7 +71,7 @@ class Launcher:
         progress: is told of USR2 and WINCH.
     """
 
-    def __init__(self, drafts: Iterator[Draft], slots: int, output: Output, policy: Policy, *,
+    def __init__(self, drafts: Source, slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
                  own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
                  folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
@@ -98,12 +102,12 @@ class Launcher:
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.terminal = has_terminal()
         self.nofile = raise_nofile()
-        self.children = Children()
         self.heeded = {*heeded(), signal.SIGCHLD, PARENT_DIED}
 
     # ------------------------------------------------------------------------------------------------ the loop
     def run(self) -> int:
         """Runs them all; returns the exit status, or the negative number of a signal of which we are to die."""
+        self.children = Children()  # of the process that runs, which may have been forked from the one that made us
         numbers = (*heeded(by_terminal=False), signal.SIGCHLD, PARENT_DIED)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTTOU))
         signals = signal_fd(-1, numbers)
@@ -136,6 +140,7 @@ class Launcher:
             self.error = str(e)
         if self.running:
             self.kill_all()
+        self.error = self.error or self.drafts.source.error
         if self.error:
             self.say(self.error)
             return NONSENSE
@@ -205,12 +210,18 @@ class Launcher:
     def execute(self, draft: Draft, attempt: int) -> bool:
         """Starts it in an idle slot; False: it has to wait."""
         slot = self.idle[-1]
-        process = Process(draft.command(slot), slot, attempt)
-        process.draft = draft
         try:
+            process = Process(draft.command(slot), slot, attempt)
+            process.draft = draft
             self.start(process)
+        except DgmpError as e:
+            self.give_up(str(e))
+            return False
         except OSError as e:
-            self.cannot_start(e)
+            if e.errno not in PASSING:
+                self.give_up(str(e) if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}")
+            else:
+                self.cannot_start(e)
             return False
         self.idle.pop()
         if process.pidfd < 0:  # it could not be run: that is its end
@@ -270,6 +281,11 @@ class Launcher:
         if now - self.warned >= WARN_SECONDS:
             self.warned = now
             self.say(f"cannot start a job now ({e.strerror}): trying again, with {len(self.running)} running")
+
+    def give_up(self, error: str) -> None:
+        """Nothing more can be started; what runs is waited for."""
+        self.error = error
+        self.stop()
 
     def exited(self, process: Process) -> None:
         """Its pidfd says so."""
@@ -411,7 +427,6 @@ class Launcher:
         """Ctrl-Z."""
         for process in self.running.values():
             process.send(signal.SIGTSTP)
-            process.send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         for process in self.running.values():
             process.send(signal.SIGCONT)

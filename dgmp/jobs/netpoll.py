@@ -13,8 +13,10 @@ from collections import deque
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
+
+    from .source import Source
 
     Act = Callable[[Any], object]
 
@@ -90,7 +92,7 @@ class Inputs:
         count: how many have been read.
     """
 
-    def __init__(self, source: Iterator[Any], netpoll: Netpoll, parks: bool) -> None:
+    def __init__(self, source: Source, netpoll: Netpoll, parks: bool) -> None:
         self.source, self.netpoll = source, netpoll
         self.over = False
         self.parked = False

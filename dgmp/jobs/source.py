@@ -61,3 +61,17 @@ class Source:
         except StopIteration:
             self.batches = iter(kept)
         return self.seq + len(kept)
+
+
+class Drafts(Source):
+    """Drafts that are made already."""
+
+    def __init__(self, job: Job, drafts: list[Draft]) -> None:
+        super().__init__(job, iter(()), parks=False)
+        self.drafts, self.length = iter(drafts), len(drafts)
+
+    def __next__(self) -> Draft:
+        return next(self.drafts)
+
+    def count(self) -> int:
+        return self.length

@@ -155,7 +155,7 @@ class Template:
                 if len(token) == 1 and isinstance(token[0], str):
                     words.append(token[0])
                 else:
-                    words += self.spread(token, values, draft.seq, slot)
+                    words += self.spread(token, values, draft.seq, slot) or ([""] if self.quoted else [])
         return words
 
     def spread(self, token: list[Piece], values: Sequence[str], seq: int, slot: int | None) -> list[str]:
