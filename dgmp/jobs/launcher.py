@@ -311,10 +311,18 @@ class Launcher:
             self.output.ended(process)
             if (process.signal or process.exitval) and not self.output.grouped and self.output.out.gone():
                 raise Closed("stdout")
-        if policy.halting is not None:
-            self.stopping = True
-            if policy.halting == "now":
-                self.end_all(self.term_sequence)
+        if policy.halting is not None and not self.stopping:
+            self.halt(process)
+
+    def halt(self, process: Process) -> None:
+        """Enough have ended, by --halt; or the policy cannot go on."""
+        self.stopping = True
+        at_once = self.policy.halting == "now"
+        if self.policy.halted_by:
+            left = f", {'ending' if at_once else 'waiting for'} {jobs(len(self.running))}" if self.running else ""
+            self.say(f"{self.policy.halted_by}: stopping after this job{left}: {process.command.text}")
+        if at_once:
+            self.end_all(self.term_sequence)
 
     # ------------------------------------------------------------------------------------------------ times
     def patience(self) -> float | None:

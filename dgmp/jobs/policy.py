@@ -97,6 +97,11 @@ class Policy:
     def halting(self) -> When | None:
         return self.tally.halting or ("soon" if self.stopping else None)
 
+    @property
+    def halted_by(self) -> str:
+        """The --halt that has stopped it; empty: none has."""
+        return str(self.tally.halt) if self.tally.halting else ""
+
     def stop(self) -> None:
         """Nothing more is to start, nor to be run again."""
         self.stopping = True
