@@ -296,8 +296,6 @@ def run(options: Options, words: list[str]) -> int:
     if options.flag("dry_run"):
         return show(source)
     policy = control.policy(options, origin, say, again)
-    if policy.needs_total or options.flag("bar") or options.flag("eta"):
-        policy.total = source.count()
     launcher = launcher_of(options, source, slots, policy)
 
     def launch() -> int:
@@ -455,7 +453,7 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
     from ..jobs.command import Job
     from ..jobs.source import Source
 
-    folder = os.path.join(os.getcwd(), options.text("wd") or "")
+    folder = os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
     if options.flag("pipe") or options.flag("pipe_part"):
         template, tag = templates(options, command, ())
         return Source(Job(template, folder, tag), blocks_of(options, command, given))
