@@ -43,7 +43,7 @@ def one_part(part: str, text: str) -> Iterable[Select]:
             return [Select(jobs, chosen)]
         first, last, step = one_range(jobs)
     except ValueError as e:
-        raise ValueError(f"{part!r} in {text!r} names no jobs ({e}): give 3, 1-5, last or all, and tasks as in 5.1-10") from None
+        raise ValueError(f"{part!r} in {text!r} names no jobs ({e}): say 3, 1-5, last or all; tasks as in 5.1-10") from None
     if first == 0:
         raise ValueError(f"{part!r} in {text!r} names no jobs: ids begin at 1")
     if step == 1:
