@@ -142,7 +142,7 @@ class Reader:
 
 
 def frame(record: list[Any]) -> bytes:
-    body: bytes = msgpack.packb(record)
+    body: bytes = msgpack.packb(record, unicode_errors="surrogateescape")
     return HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -154,6 +154,6 @@ def unframe(data: bytes) -> tuple[list[list[Any]], int]:
         body = data[at + HEAD.size:at + HEAD.size + length]
         if not 0 < length <= LONGEST or len(body) < length or zlib.crc32(body) != checksum:
             break
-        records.append(msgpack.unpackb(body, strict_map_key=False))
+        records.append(msgpack.unpackb(body, strict_map_key=False, unicode_errors="surrogateescape"))
         at += HEAD.size + length
     return records, at

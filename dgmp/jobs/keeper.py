@@ -108,7 +108,7 @@ class Keeper:
         self.poll = select.epoll()
         self.poll.register(listening, select.EPOLLIN)
         self.daemon: socket.socket | None = None
-        self.unpacker = msgpack.Unpacker()
+        self.unpacker = msgpack.Unpacker(unicode_errors="surrogateescape")
         self.output = b""
         self.news_at: float | None = None
         self.stopped_until = 0.0  # nothing starts before
@@ -168,7 +168,7 @@ class Keeper:
             return
         self.disconnect()
         connection.setblocking(False)
-        self.daemon, self.unpacker, self.output = connection, msgpack.Unpacker(strict_map_key=False), b""
+        self.daemon, self.unpacker, self.output = connection, msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogateescape"), b""
         self.poll.register(connection, select.EPOLLIN)
 
     def disconnect(self) -> None:
@@ -197,7 +197,7 @@ class Keeper:
         """To the daemon, if there is one."""
         if self.daemon is None:
             return
-        self.output += b"".join(msgpack.packb(message) for message in messages)
+        self.output += b"".join(msgpack.packb(message, unicode_errors="surrogateescape") for message in messages)
         with contextlib.suppress(OSError):  # that it is gone, reading tells
             while self.output:
                 self.output = self.output[self.daemon.send(self.output):]

@@ -51,7 +51,7 @@ class Keeping:
         self.pid, self.pidfd = 0, -1
         self.known = False
         self.sent: set[int] = set()  # jobs that it knows
-        self.unpacker = msgpack.Unpacker()
+        self.unpacker = msgpack.Unpacker(unicode_errors="surrogateescape")
         self.output = b""
 
     # ------------------------------------------------------------------ find it, or start it
@@ -83,7 +83,7 @@ class Keeping:
             raise
         connection.setblocking(False)
         self.socket, self.output, self.sent = connection, b"", set()
-        self.unpacker = msgpack.Unpacker(strict_map_key=False)
+        self.unpacker = msgpack.Unpacker(strict_map_key=False, unicode_errors="surrogateescape")
         self.send(["hello"])
 
     def replace(self, queue: Queue, store: Store) -> None:
@@ -164,7 +164,7 @@ class Keeping:
 
     # ------------------------------------------------------------------ messages
     def send(self, *messages: list[Any]) -> None:
-        self.output += b"".join(msgpack.packb(message) for message in messages)
+        self.output += b"".join(msgpack.packb(message, unicode_errors="surrogateescape") for message in messages)
         self.flush()
 
     def flush(self) -> None:

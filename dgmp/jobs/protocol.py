@@ -54,7 +54,7 @@ def bad(text: str) -> ProtocolError:
 def encode(message: dict[str, Any]) -> bytes:
     import msgpack
 
-    packed: bytes = msgpack.packb(message)
+    packed: bytes = msgpack.packb(message, unicode_errors="surrogateescape")
     return packed
 
 
@@ -63,7 +63,7 @@ def decode(data: bytes) -> dict[str, Any]:
     import msgpack
 
     try:
-        message = msgpack.unpackb(data)
+        message = msgpack.unpackb(data, unicode_errors="surrogateescape")
     except (ValueError, RecursionError, UnicodeDecodeError, msgpack.UnpackException) as e:
         raise ProtocolError(BAD_MESSAGE, f"not a message: {type(e).__name__}") from None
     if not isinstance(message, dict) or not all(isinstance(k, str) for k in message):

@@ -85,7 +85,8 @@ class Task:
 
     def row(self) -> tuple[Any, ...]:
         return (self.job, self.task, self.state, self.claimed, self.attempt, self.tries, self.lost, self.started, self.ended,
-                self.exit, self.reason, self.text, self.pid, self.born, self.cpu, self.maxrss, pack(self.stdout), pack(self.stderr))
+                self.exit, self.reason, None if self.text is None else text(self.text), self.pid, self.born, self.cpu, self.maxrss,
+                pack(self.stdout), pack(self.stderr))
 
     def message(self) -> dict[str, Any]:
         """For clients."""
@@ -117,7 +118,7 @@ class Job:
 
     def __init__(self, id: int, spec: JobSpec, env: bytes, submitted: float) -> None:
         self.id, self.spec, self.env, self.submitted = id, spec, env, submitted
-        self.name = spec.name or os.path.basename(spec.argv[0])
+        self.name = text(spec.name or os.path.basename(spec.argv[0]))
         waiting = spec.tasks()
         self.total = len(waiting)
         self.never = {WAITING: waiting, CANCELLED: Ranges(), ABORTED: Ranges()}
@@ -140,16 +141,21 @@ class Job:
                 "priority": self.spec.priority, "held": sorted(self.held)}
 
 
+def text(said: str) -> str:
+    """As a column takes it: bytes that are no UTF-8 (surrogates, in a str) become escapes."""
+    return said.encode(errors="backslashreplace").decode()
+
+
 def pack(value: Any) -> bytes | None:
     import msgpack
 
-    return None if value is None else msgpack.packb(value)
+    return None if value is None else msgpack.packb(value, unicode_errors="surrogateescape")
 
 
 def unpack(value: bytes | None) -> Any:
     import msgpack
 
-    return None if value is None else msgpack.unpackb(value, strict_map_key=False)
+    return None if value is None else msgpack.unpackb(value, strict_map_key=False, unicode_errors="surrogateescape")
 
 
 class Store:

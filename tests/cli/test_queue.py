@@ -6,11 +6,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import pytest
 
+import dgmp as package
 from dgmp.cli.parsers import verbs
+from dgmp.cli.reference import page
 from tests.helpers import eventually
 from tests.jobs.harness import Node
 from tests.terminal import Terminal
@@ -21,7 +23,7 @@ DGMP = [sys.executable, "-m", "dgmp"]
 @pytest.fixture(scope="module")
 def node():
     with Node() as node:
-        node.up("--cpus=2", "--resource-total=gpu=2")
+        assert dgmp(node, "up", "--cpus=2", "--resource-total=gpu=2").returncode == 0
         yield node
 
 
@@ -33,8 +35,8 @@ def nobody():
 
 
 def dgmp(node, *words, stdin=None, **env):
-    return subprocess.run([*DGMP, *words], cwd=node.work, env={**os.environ, **node.env, **env}, input=stdin, capture_output=True,
-                          text=True, timeout=60)
+    return subprocess.run([*DGMP, *words], cwd=node.work, env={**os.environ, **node.env, **env}, input=stdin,
+                          capture_output=True, text=True, timeout=60)
 
 
 def shell(node, line):
@@ -129,7 +131,8 @@ def test_retries_and_timeout(node):
 
 
 def test_resources_and_priority(node):
-    job = ran(node, "--cpus", "2", "--mem", "1M", "--resource", "gpu=1", "--priority", "7", "echo $DGMP_CPUS $CUDA_VISIBLE_DEVICES")
+    job = ran(node, "--cpus", "2", "--mem", "1M", "--resource", "gpu=1", "--priority", "7",
+              "echo $DGMP_CPUS $CUDA_VISIBLE_DEVICES")
     cpus, gpu = out(node, job).split()
     assert len(cpus.split(",")) == 2 and gpu in ("0", "1")
     fields = dgmp(node, "show", job).stdout
@@ -155,7 +158,8 @@ def test_submit_and_wait(node):
 @pytest.mark.parametrize("words,said", [
     ([], "there is no command"), (["--py"], "there is no function"), (["--array", "9-1", "true"], "9-1 is empty"),
     (["--timeout", "soon", "true"], "'soon' is no duration"), (["--mem", "lots", "true"], "'lots' is no size"),
-    (["--resource", "gpu", "true"], "such as gpu=1"), (["--env", "A", "true"], "say NAME=VALUE"), (["--after", "x", "true"], "names no jobs"),
+    (["--resource", "gpu", "true"], "such as gpu=1"), (["--env", "A", "true"], "say NAME=VALUE"),
+    (["--after", "x", "true"], "names no jobs"),
     (["--nam", "x", "true"], "--nam"), (["--retries", "-1", "true"], "retries"), (["--on-lost", "cry", "true"], "cry"),
     (["--cpus", "1000", "true"], "cpus"), (["--resource", "moon=1", "true"], "moon"), (["--priority", "high", "true"], "high"),
 ])
@@ -213,7 +217,7 @@ def test_names_cannot_break_the_table(node):
 def test_show_tasks(node):
     job = ran(node, "--array", "1-5", "--name", "five", "kill -$DGMP_TASK_ID $$")
     text = dgmp(node, "show", job).stdout
-    assert "tasks      5: " in text and "killed by SIGKILL" not in text and "killed by SIGINT" in text
+    assert "tasks      5: " in text and "killed by SIGINT" in text
     states = [line.split()[:2] for line in dgmp(node, "show", f"{job}.2-4").stdout.split("NOTE\n")[1].splitlines()]
     assert states == [["2", "failed"], ["3", "failed"], ["4", "failed"]]
     found = json.loads(dgmp(node, "show", "--json", "--tasks", "--state", "failed", job).stdout)
@@ -237,8 +241,8 @@ def test_much_output(node):
 
 def test_following_prints_what_comes_and_ends_with_the_job(node):
     job = submitted(node, "echo begun; while [ ! -e go ]; do sleep 0.01; done; echo done; echo err >&2; exit 3")
-    with subprocess.Popen([*DGMP, "logs", "-f", job], env={**os.environ, **node.env}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True) as follower:
+    with subprocess.Popen([*DGMP, "logs", "-f", job], env={**os.environ, **node.env}, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as follower:
         assert follower.stdout.readline() == "begun\n"
         (node.work / "go").touch()
         assert follower.communicate(timeout=30) == ("done\n", "err\n") and follower.returncode == 0
@@ -302,11 +306,12 @@ def test_retry(node):
 
 # ---------------------------------------------------------------- what is not there
 @pytest.mark.parametrize("words,code,said", [
-    (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"), (["cancel", "99999"], 4, "99999"),
-    (["retry", "99999"], 4, "99999"), (["attach", "99999"], 4, "99999"), (["submit", "--after", "99999", "true"], 4, "99999"),
-    (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"), (["logs", "all"], 2, "several jobs"),
-    (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"), (["jobs", "-n", "0"], 2, "no number"),
-    (["wait"], 2, "JOBS"),
+    (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
+    (["cancel", "99999"], 4, "99999"), (["retry", "99999"], 4, "99999"), (["attach", "99999"], 4, "99999"),
+    (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
+    (["logs", "all"], 2, "several jobs"),
+    (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
+    (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
 ])
 def test_what_is_not_there_is_said(node, words, code, said):
     done = dgmp(node, *words)
@@ -314,8 +319,8 @@ def test_what_is_not_there_is_said(node, words, code, said):
 
 
 @pytest.mark.parametrize("words", [
-    ["submit", "true"], ["jobs"], ["show", "1"], ["logs", "1"], ["wait", "all"], ["cancel", "1"], ["retry", "1"], ["attach"], ["down"],
-    ["status"], ["jobs", "--json"],
+    ["submit", "true"], ["jobs"], ["show", "1"], ["logs", "1"], ["wait", "all"], ["cancel", "1"], ["retry", "1"], ["attach"],
+    ["down"], ["status"], ["jobs", "--json"],
 ])
 def test_no_daemon(nobody, words):
     done = dgmp(nobody, *words)
@@ -353,18 +358,20 @@ def test_up_status_down(nobody):
 
 
 def test_a_daemon_that_dies_while_it_is_waited_for(nobody):
-    pid = nobody.up()
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
     job = submitted(nobody, "sleep", "1000")
     with subprocess.Popen([*DGMP, "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE, text=True) as waiter:
-        assert eventually(lambda: open(f"/proc/{waiter.pid}/comm").read() and sockets(waiter.pid))
+        assert eventually(lambda: sockets(waiter.pid))
         os.kill(pid, signal.SIGKILL)
         assert "the dgmp daemon has ended before it answered" in waiter.communicate(timeout=30)[1] and waiter.returncode == 3
 
 
 def sockets(pid):
     """Whether it is connected to something."""
-    links = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-    return any(link.startswith("socket:") for link in links)
+    try:
+        return any(os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:") for fd in os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:  # one was closed meanwhile
+        return False
 
 
 # ---------------------------------------------------------------- on a terminal
@@ -373,7 +380,8 @@ def on_terminal(node, *words, columns=100, **env):
 
 
 def test_attach_shows_progress_and_the_exit_code(node):
-    job = submitted(node, "--name", "bars", "--array", "1-4", "while [ ! -e go-$DGMP_TASK_ID ]; do sleep 0.01; done; [ $DGMP_TASK_ID != 2 ]")
+    job = submitted(node, "--name", "bars", "--array", "1-4",
+                    "while [ ! -e go-$DGMP_TASK_ID ]; do sleep 0.01; done; [ $DGMP_TASK_ID != 2 ]")
     with on_terminal(node, "attach", job) as terminal:
         terminal.until(rf"job {job} bars \[-+\] 0/4, 2 running")
         for task in (1, 2, 3):
@@ -402,11 +410,9 @@ def test_ctrl_c_ends_what_waits_and_not_the_job(node, words):
     job = submitted(node, "echo begun; sleep 1000")
     with on_terminal(node, *words, job) as terminal:
         assert eventually(lambda: sockets(terminal.process.pid))
-        assert eventually(lambda: shown(node, job)["state"] == "running")
         terminal.type("\x03")
-        assert terminal.end() in (-signal.SIGINT, 1) and "Traceback" not in terminal.text
-    assert shown(node, job)["state"] == "running"
-    dgmp(node, "cancel", job)
+        assert terminal.end() == -signal.SIGINT and "Traceback" not in terminal.text
+    assert dgmp(node, "cancel", job).stdout != "nothing to cancel: all had ended\n"
 
 
 def test_attach_without_a_terminal_prints_lines(node):
@@ -436,17 +442,13 @@ def test_tables_without_rich(node, tmp_path):
 
 def test_rich_is_not_imported_for_a_pipe(node):
     code = "import sys; from dgmp.cli import main; main(['jobs']); print('rich' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **node.env}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **node.env}, capture_output=True, text=True,
+                          timeout=60)
     assert done.stdout.splitlines()[-1] == "False"
 
 
 # ---------------------------------------------------------------- what is documented
 def test_the_page_of_the_command_line_is_current():
-    from pathlib import Path
-
-    import dgmp as package
-    from dgmp.cli.reference import page
-
     path = Path(package.__file__).parent.parent / "docs" / "cli.md"
     assert path.read_text() == page(), "say python -m dgmp.cli.reference > docs/cli.md"
 
@@ -455,4 +457,5 @@ def test_every_verb_has_examples_that_are_command_lines():
     for name, verb in verbs().items():
         if name != "version":
             assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
-            assert subprocess.run(["bash", "-n", "-c", verb.examples.partition("\n\n")[0].removeprefix("examples:\n")]).returncode == 0, name
+            lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
+            assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
