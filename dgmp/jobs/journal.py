@@ -79,6 +79,11 @@ class Writer:
             self.left = self.left[written:]
             self.size += written
 
+    def close(self) -> None:
+        """With it goes the lock."""
+        for fd in {self.fd, self.lock, self.following} - {-1}:
+            os.close(fd)
+
 
 class Reader:
     """The daemon's end.

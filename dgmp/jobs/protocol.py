@@ -238,7 +238,8 @@ class Select:
     tasks: Ranges | None = None
 
     def message(self) -> list[Any]:
-        return [self.jobs if isinstance(self.jobs, str) else list(self.jobs), self.tasks.pack() if self.tasks is not None else None]
+        jobs = self.jobs if isinstance(self.jobs, str) else list(self.jobs)
+        return [jobs, None if self.tasks is None else self.tasks.pack()]
 
 
 def selects(body: Any) -> list[Select]:

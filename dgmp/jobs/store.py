@@ -85,7 +85,8 @@ class Task:
 
     def row(self) -> tuple[Any, ...]:
         return (self.job, self.task, self.state, self.claimed, self.attempt, self.tries, self.lost, self.started, self.ended,
-                self.exit, self.reason, self.text, self.pid, self.born, self.cpu, self.maxrss, pack(self.stdout), pack(self.stderr))
+                self.exit, self.reason, self.text, self.pid, self.born, self.cpu, self.maxrss, pack(self.stdout),
+                pack(self.stderr))
 
     def message(self) -> dict[str, Any]:
         """For clients."""
@@ -113,7 +114,8 @@ class Job:
         held: ids of the jobs that must end before it starts.
     """
 
-    __slots__ = ("counts", "ended", "env", "held", "id", "name", "never", "open", "spec", "started", "state", "submitted", "total")
+    __slots__ = ("counts", "ended", "env", "held", "id", "name", "never", "open", "spec", "started", "state", "submitted",
+                 "total")
 
     def __init__(self, id: int, spec: JobSpec, env: bytes, submitted: float) -> None:
         self.id, self.spec, self.env, self.submitted = id, spec, env, submitted
@@ -282,7 +284,9 @@ class Store:
     def tasks(self, job: int, tasks: Ranges | None, states: Iterable[str], after: int, limit: int) -> list[Task]:
         """The rows of that job's tasks in these states, by id, after that one."""
         states = tuple(states)
-        wanted = [(after + 1, 1 << 62)] if tasks is None else [(max(r[0], after + 1), r[1]) for r in tasks.ranges if r[1] > after]
+        wanted = [(after + 1, 1 << 62)]
+        if tasks is not None:
+            wanted = [(max(r[0], after + 1), r[1]) for r in tasks.ranges if r[1] > after]
         found: list[Task] = []
         for first, last in wanted:
             for row in self.db.execute(
