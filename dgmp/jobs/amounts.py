@@ -67,3 +67,13 @@ def spoken(seconds: float) -> str:
         if number or text:
             text += f"{number:02d}{unit}" if text else f"{number}{unit}"
     return f"{text}{left:02d}s" if text else f"{left}s"
+
+
+def spoken_size(bytes_: int) -> str:
+    """A size for people: 512, 3.0K, 23.5G."""
+    number, unit = float(bytes_), ""
+    for unit in ("", *"KMGTP"):
+        if number < 1024 or unit == "P":
+            break
+        number /= 1024
+    return f"{number:.1f}{unit}" if unit else str(bytes_)

@@ -55,11 +55,16 @@ class Control(Policy):
         self.setting = Setting(nice=self.nice) if self.nice else PLAIN
         self.progress: Progress | None = None
         if progress is not None:
+            self.wants_total = True
             self.progress = Progress(progress, self.tally, 2, time.monotonic() if now is None else now)
         self.broken = False
 
     def skip(self, draft: Any) -> bool:
-        if self.done is None or not self.done.has(draft):
+        try:
+            if self.done is None or not self.done.has(draft):
+                return False
+        except JobLogError as e:
+            self.give_up(e)
             return False
         self.tally.skipped += 1
         return True
@@ -111,7 +116,7 @@ class Control(Policy):
         if self.timeout is not None and self.timeout.ended(process, process.seconds, well):
             process.exitval = process.exitval or -1  # as parallel says it of what it has ended
             well = False
-            self.say(f"this job was ended as its time was up: {process.command.text}")
+            self.tell(f"this job was ended as its time was up: {process.command.text}")
         if self.delay is not None:
             self.delay.ended(well)
         if self.progress is not None:
@@ -125,7 +130,7 @@ class Control(Policy):
         """Whether a job that failed is run again."""
         seq = process.command.seq
         if for_memory:
-            self.say(f"this job was ended as memory was short, and will be run again: {process.command.text}")
+            self.tell(f"this job was ended as memory was short, and will be run again: {process.command.text}")
             return True
         failures = self.failures.get(seq, 0) + 1
         if self.retries is None or not self.retries.again(failures):
@@ -141,9 +146,17 @@ class Control(Policy):
             try:
                 self.joblog.add(line)
             except JobLogError as e:
-                self.broken = True
-                self.say(str(e))
-                self.stop()
+                self.give_up(e)
+
+    def give_up(self, e: JobLogError) -> None:
+        """The joblog cannot be used any more."""
+        self.broken = True
+        self.tell(str(e))
+        self.stop()
+
+    def tell(self, text: str) -> None:
+        self.hide()
+        self.say(text)
 
     def hide(self) -> None:
         if self.progress is not None:

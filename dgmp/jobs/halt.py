@@ -26,6 +26,9 @@ class Halt(NamedTuple):
     number: int
     percent: bool = False  # of all jobs
 
+    def __str__(self) -> str:
+        return f"--halt {self.when},{self.what}={self.number}{'%' if self.percent else ''}"
+
 
 def parse(text: str) -> Halt | None:
     """What a --halt says; None: never.

@@ -18,12 +18,15 @@ a subreaper, and is ended as we end (guardian.py).
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import signal
 import time
 from collections import deque
 
 from .._core import read_signal, signal_fd
+from ..errors import DgmpError
 from .guardian import PARENT_DIED, heeded, say
 from .netpoll import Inputs, Netpoll
 from .output import Output
@@ -34,14 +37,19 @@ from .spill import DiskFull, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from .command import Command, Draft
+    from .source import Source
 
+PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a little later it may work
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
+PIPE_BYTES = 1 << 16  # that a pipe holds by itself
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
+SLICE = 256  # drafts, between two looks at what else has come
+MOST_AHEAD = 100_000  # drafts that are read only to know how many there are
 
 
 class Ended(Exception):
@@ -52,7 +60,7 @@ class Launcher:
     """Runs commands, so many at once.
 
     Args:
-        drafts: of the commands, in their order; reads by netpoll.read().
+        drafts: of the commands, in their order (source.Source); reads by netpoll.read().
         slots: how many run at once.
         output: where what they print goes.
         policy: what the options decide.
@@ -65,7 +73,7 @@ class Launcher:
         progress: is told of USR2 and WINCH.
     """
 
-    def __init__(self, drafts: Iterator[Draft], slots: int, output: Output, policy: Policy, *,
+    def __init__(self, drafts: Source, slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
                  own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
                  folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
@@ -81,6 +89,8 @@ class Launcher:
         self.idle = list(range(slots, 0, -1))  # the lowest last: it is the next
         self.slots = slots
         self.running: dict[int, Process] = {}  # by slot
+        self.wanted: Draft | None = None  # is not to be skipped
+        self.more_ahead = False  # drafts that can be counted now
         self.rerun: deque[tuple[Draft, int]] = deque()  # and which attempt it will be
         self.ending: dict[Process, float] = {}  # and when the next signal is due
         self.stopping = False  # nothing more starts
@@ -94,12 +104,12 @@ class Launcher:
         self.null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.terminal = has_terminal()
         self.nofile = raise_nofile()
-        self.children = Children()
         self.heeded = {*heeded(), signal.SIGCHLD, PARENT_DIED}
 
     # ------------------------------------------------------------------------------------------------ the loop
     def run(self) -> int:
         """Runs them all; returns the exit status, or the negative number of a signal of which we are to die."""
+        self.children = Children()  # of the process that runs, which may have been forked from the one that made us
         numbers = (*heeded(by_terminal=False), signal.SIGCHLD, PARENT_DIED)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTTOU))
         signals = signal_fd(-1, numbers)
@@ -107,6 +117,8 @@ class Launcher:
             self.netpoll.add(signals, self.signalled, signals)
             self.output.attach(self.netpoll, self.alone, self.policy)
             for sink in (self.output.out, self.output.err):
+                if self.policy.wants_total and os.isatty(sink.fd):
+                    sink.before = self.policy.hide
                 sink.interrupt, sink.act = signals, lambda: self.signalled(signals)
             status = self._run()
         finally:
@@ -130,13 +142,19 @@ class Launcher:
             self.error = str(e)
         if self.running:
             self.kill_all()
+        self.error = self.error or self.drafts.source.error
         if self.error:
-            say(self.error)
+            self.say(self.error)
             return NONSENSE
         return -self.fatal if self.fatal else self.policy.exit_status()
 
     def schedule(self) -> bool:
         """Starts what can be started now; whether there is more to come."""
+        policy = self.policy
+        if policy.total is None and not self.stopping:
+            self.count()
+            if policy.needs_total and policy.total is None:
+                return True
         while self.idle and not self.stopping:
             found = self.findrunnable()
             if found is None:
@@ -146,14 +164,25 @@ class Launcher:
                 break
         return bool(self.running) or not (self.stopping or self.drafts.over and not self.rerun)
 
+    def count(self) -> None:
+        """How many there are in all, if they can be read before their turn, and all have come."""
+        drafts, policy = self.drafts, self.policy
+        self.more_ahead = False
+        if policy.needs_total or policy.wants_total and len(drafts.ahead) < MOST_AHEAD and not self.piped():
+            self.more_ahead = drafts.read_ahead(SLICE)
+        if drafts.over:
+            policy.total = drafts.count
+
+    def piped(self) -> bool:
+        """Whether drafts have data of their own, which are not held in memory."""
+        draft = self.drafts.peek()
+        return draft is not None and getattr(draft, "stdin", None) is not None
+
     def findrunnable(self) -> tuple[Draft, int] | None:
         """The next command, if one may start now, and which attempt it is."""
         self.ask_at = None
-        if not self.rerun:
-            while (draft := self.drafts.peek()) is not None and self.policy.skip(draft):
-                self.output.skipped(self.drafts.take().seq)
-            if draft is None:
-                return None
+        if not self.rerun and self.next_draft() is None:
+            return None
         now = time.monotonic()
         if now < self.later:
             self.ask_at = self.later
@@ -164,15 +193,37 @@ class Launcher:
             return None
         return self.rerun.popleft() if self.rerun else (self.drafts.take(), 1)
 
+    def next_draft(self) -> Draft | None:
+        """The first that has not been done before."""
+        for _ in range(SLICE):
+            draft: Draft | None = self.drafts.peek()
+            if draft is None or draft is self.wanted:
+                return draft
+            if not self.policy.skip(draft):
+                if self.policy.halting is not None:  # what has been done cannot be known
+                    self.stopping = True
+                    return None
+                self.wanted = draft
+                return draft
+            self.output.skipped(self.drafts.take().seq)
+        self.ask_at = time.monotonic()  # first, what else has come
+        return None
+
     def execute(self, draft: Draft, attempt: int) -> bool:
         """Starts it in an idle slot; False: it has to wait."""
         slot = self.idle[-1]
-        process = Process(draft.command(slot), slot, attempt)
-        process.draft = draft
         try:
+            process = Process(draft.command(slot), slot, attempt)
+            process.draft = draft
             self.start(process)
+        except DgmpError as e:
+            self.give_up(str(e))
+            return False
         except OSError as e:
-            self.cannot_start(e)
+            if e.errno not in PASSING:
+                self.give_up(str(e) if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}")
+            else:
+                self.cannot_start(e)
             return False
         self.idle.pop()
         if process.pidfd < 0:  # it could not be run: that is its end
@@ -218,10 +269,12 @@ class Launcher:
         data = process.command.stdin
         if data is None:
             return self.stdin if self.stdin >= 0 else self.null
-        fd = os.memfd_create("stdin") if len(data) <= 1 << 20 else temporary_file()
-        write_all(fd, data)
-        os.lseek(fd, 0, os.SEEK_SET)
         process.sent = len(data)
+        fd = filled_pipe(data)
+        if fd < 0:  # it is longer than a pipe is
+            fd = temporary_file()
+            write_all(fd, data)
+            os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
     def cannot_start(self, e: OSError) -> None:
@@ -231,15 +284,21 @@ class Launcher:
         self.ask_at = self.later
         if now - self.warned >= WARN_SECONDS:
             self.warned = now
-            say(f"cannot start a job now ({e.strerror}): trying again, with {len(self.running)} running")
+            self.say(f"cannot start a job now ({e.strerror}): trying again, with {len(self.running)} running")
+
+    def give_up(self, error: str) -> None:
+        """Nothing more can be started; what runs is waited for."""
+        self.error = error
+        self.stop()
 
     def exited(self, process: Process) -> None:
         """Its pidfd says so."""
-        pidfd = process.pidfd
+        self.netpoll.remove(process.pidfd)
         if process.reap(time.monotonic()):
-            self.netpoll.forget(pidfd)
             del self.running[process.slot]
             self.goexit(process)
+        else:
+            self.netpoll.add(process.pidfd, self.exited, process)
 
     def goexit(self, process: Process) -> None:
         """It has ended: what it was, and its slot."""
@@ -257,14 +316,24 @@ class Launcher:
             self.output.ended(process)
             if (process.signal or process.exitval) and not self.output.grouped and self.output.out.gone():
                 raise Closed("stdout")
-        if policy.halting is not None:
-            self.stopping = True
-            if policy.halting == "now":
-                self.end_all(self.term_sequence)
+        if policy.halting is not None and not self.stopping:
+            self.halt(process)
+
+    def halt(self, process: Process) -> None:
+        """Enough have ended, by --halt; or the policy cannot go on."""
+        self.stopping = True
+        at_once = self.policy.halting == "now"
+        if self.policy.halted_by:
+            left = f", {'ending' if at_once else 'waiting for'} {jobs(len(self.running))}" if self.running else ""
+            self.say(f"{self.policy.halted_by}: stopping after this job{left}: {process.command.text}")
+        if at_once:
+            self.end_all(self.term_sequence)
 
     # ------------------------------------------------------------------------------------------------ times
     def patience(self) -> float | None:
         """How long there is nothing to do, in seconds; None: until something comes."""
+        if self.more_ahead:
+            return 0.0
         now = time.monotonic()
         late, look_at = self.policy.look(now)
         for process in late:
@@ -339,7 +408,7 @@ class Launcher:
         self.fatal = signal.SIGINT
         self.stop()
         if self.interrupts == 1 and self.running:
-            say(f"interrupted: no new jobs are started, waiting for {jobs(len(self.running))}; "
+            self.say(f"interrupted: no new jobs are started, waiting for {jobs(len(self.running))}; "
                 "Ctrl-C again ends them, a third time kills them")
         elif self.interrupts == 2:
             self.end_all(self.term_sequence)
@@ -356,18 +425,21 @@ class Launcher:
 
     def hung_up(self) -> None:
         self.stop()
-        say(f"SIGHUP received: no new jobs are started, waiting for {jobs(len(self.running))}; send SIGTERM to end them")
+        self.say(f"SIGHUP received: no new jobs are started, waiting for {jobs(len(self.running))}; send SIGTERM to end them")
+
+    def say(self, text: str) -> None:
+        self.policy.hide()
+        say(text)
 
     def list_running(self) -> None:
         now = time.monotonic()
         for process in sorted(self.running.values(), key=lambda process: process.begun):
-            say(f"{process.pid} {now - process.begun:.1f}s {process.command.text}")
+            self.say(f"{process.pid} {now - process.begun:.1f}s {process.command.text}")
 
     def suspend(self) -> None:
         """Ctrl-Z."""
         for process in self.running.values():
             process.send(signal.SIGTSTP)
-            process.send(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGSTOP)
         for process in self.running.values():
             process.send(signal.SIGCONT)
@@ -419,6 +491,23 @@ class Children:
             if found is None or any(process.pid == found.si_pid for process in running.values()):
                 return
             os.waitpid(found.si_pid, 0)
+
+
+def filled_pipe(data: bytes) -> int:
+    """What reads this; -1: no pipe has room for it."""
+    fd, other = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if len(data) > PIPE_BYTES:
+            fcntl.fcntl(other, fcntl.F_SETPIPE_SZ, len(data))
+        if os.write(other, data) == len(data):
+            os.set_blocking(fd, True)
+            return fd
+    except OSError:  # the user has too many large pipes; or it is larger than they may be
+        pass
+    finally:
+        os.close(other)
+    os.close(fd)
+    return -1
 
 
 def has_terminal() -> bool:

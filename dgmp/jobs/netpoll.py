@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import os
 import select
+from collections import deque
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
+
+    from .source import Source
 
     Act = Callable[[Any], object]
 
@@ -55,13 +58,9 @@ class Netpoll:
         self.acts[fd] = act, about
 
     def remove(self, fd: int) -> None:
-        """Before it is closed."""
+        """Before it is closed: a child that is just becoming a program may still have it open."""
         del self.acts[fd]
         self.epoll.unregister(fd)
-
-    def forget(self, fd: int) -> None:
-        """After it has been closed, and was the last one of its kind."""
-        del self.acts[fd]
 
     def poll(self, seconds: float | None) -> None:
         """Waits until something is ready, at most so long, and does what there is to do for it."""
@@ -81,13 +80,20 @@ class Inputs:
     Args:
         source: what it yields; reads by read().
         parks: whether it may have to wait; else no G is made for it.
+
+    Attributes:
+        over: there will be no more.
+        parked: it waits for more.
+        ahead: what has been read, and not taken.
+        count: how many have been read.
     """
 
-    def __init__(self, source: Iterator[Any], netpoll: Netpoll, parks: bool) -> None:
+    def __init__(self, source: Source, netpoll: Netpoll, parks: bool) -> None:
         self.source, self.netpoll = source, netpoll
         self.over = False
         self.parked = False
-        self.found: Any = None
+        self.ahead: deque[Any] = deque()
+        self.count = 0
         self.g: Any = None
         if parks:
             import greenlet
@@ -97,21 +103,34 @@ class Inputs:
 
     def peek(self) -> Any:
         """The next one, which stays; None: there is none, or none yet."""
-        if self.found is None and not self.over and not self.parked:
-            if self.g is None:
-                self._next()
-            else:
-                self._switch()
-        return self.found
+        if not self.ahead and not self.over and not self.parked:
+            self._read()
+        return self.ahead[0] if self.ahead else None
 
     def take(self) -> Any:
         """What peek() has found."""
-        found, self.found = self.found, None
-        return found
+        return self.ahead.popleft()
+
+    def read_ahead(self, more: int) -> bool:
+        """Reads so many, if they are there; whether all these were."""
+        while more and not self.over and not self.parked:
+            self._read()
+            more -= 1
+        return not more
+
+    def _read(self) -> None:
+        if self.g is None:
+            self._next()
+        else:
+            self._switch()
 
     def _next(self) -> None:
-        self.found = next(self.source, None)
-        self.over = self.found is None
+        found = next(self.source, None)
+        if found is None:
+            self.over = True
+        else:
+            self.ahead.append(found)
+            self.count += 1
 
     def _run(self) -> None:
         while not self.over:

@@ -3,8 +3,9 @@
 The launcher (launcher.py) tells what happens and does as it is told; nothing here waits, starts or kills.  Times are of
 time.monotonic(), in seconds, and passed in.  In the order in which the launcher calls:
 
-    total            set once it is known how many jobs there are; where needs_total, before the first one starts
-    skip(draft)      as it comes from the inputs: it is not to be run (--resume)
+    total            set once it is known how many jobs there are; where needs_total, before the first one starts; where
+                     wants_total, inputs are read ahead for it
+    skip(draft)      as it comes from the inputs: it is not to be run (--resume); halting says if that cannot be known
     may_start(now)   a slot is free and a job is there; then
     starting(slot)   what the new process gets, and started(process) as it runs
     look(now)        before each wait: which processes are to be ended, and when to look again
@@ -77,6 +78,8 @@ class Policy:
         self.tally = Tally(halt)
         self.stopping = False
 
+    wants_total = False  # shows how far it has come
+
     @property
     def needs_total(self) -> bool:
         """Whether `total` must be set before the first job starts."""
@@ -93,6 +96,11 @@ class Policy:
     @property
     def halting(self) -> When | None:
         return self.tally.halting or ("soon" if self.stopping else None)
+
+    @property
+    def halted_by(self) -> str:
+        """The --halt that has stopped it; empty: none has."""
+        return str(self.tally.halt) if self.tally.halting else ""
 
     def stop(self) -> None:
         """Nothing more is to start, nor to be run again."""

@@ -103,7 +103,8 @@ class Resources:
             raise NeverFits(f"a job needs {need.cpus} cpus, and there {'is' if self.most_cores == 1 else 'are'} "
                             f"{self.most_cores}: ask for fewer with --cpus")
         if need.mem > self.most_mem:
-            raise NeverFits(f"a job needs {need.mem} bytes of memory, and there are {self.most_mem}: ask for less with --mem")
+            raise NeverFits(f"a job needs {amounts.spoken_size(need.mem)} of memory, and there is "
+                            f"{amounts.spoken_size(self.most_mem)}: ask for less with --mem")
         for name, wanted in need.named.items():
             if name not in self.totals:
                 raise NeverFits(f"a job needs {name}={wanted}, and nobody has said how much of {name} there is: add "

@@ -32,12 +32,14 @@ class Sink:
     Attributes:
         interrupt: a descriptor that, once it can be read, has act() called while the sink waits for its reader; or -1.
         act: may raise.
+        before: is called before anything is written.
     """
 
     def __init__(self, fd: int, name: str) -> None:
         self.fd, self.name = fd, name
         self.interrupt = -1
         self.act: Callable[[], object] = lambda: None
+        self.before: Callable[[], object] | None = None
         self.written = 0
         self._regular: bool | None = None
 
@@ -48,6 +50,8 @@ class Sink:
             Closed: its reader has gone.
             CannotWrite: it cannot be written.
         """
+        if self.before is not None:
+            self.before()
         self.written += len(data)
         left = memoryview(data)
         try:
