@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgpack
+from .wire import pack, unpack
 
 HEAD = struct.Struct("<II")
 SEGMENT = 16 << 20
@@ -147,7 +147,7 @@ class Reader:
 
 
 def frame(record: list[Any]) -> bytes:
-    body: bytes = msgpack.packb(record)
+    body = pack(record)
     return HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -159,6 +159,6 @@ def unframe(data: bytes) -> tuple[list[list[Any]], int]:
         body = data[at + HEAD.size:at + HEAD.size + length]
         if not 0 < length <= LONGEST or len(body) < length or zlib.crc32(body) != checksum:
             break
-        records.append(msgpack.unpackb(body, strict_map_key=False))
+        records.append(unpack(body))
         at += HEAD.size + length
     return records, at

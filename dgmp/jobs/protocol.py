@@ -52,19 +52,18 @@ def bad(text: str) -> ProtocolError:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    import msgpack
+    from .wire import pack
 
-    packed: bytes = msgpack.packb(message)
-    return packed
+    return pack(message)
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """The message; ProtocolError if it is none."""
-    import msgpack
+    from .wire import unpack
 
     try:
-        message = msgpack.unpackb(data)
-    except (ValueError, RecursionError, UnicodeDecodeError, msgpack.UnpackException) as e:
+        message = unpack(data)
+    except (ValueError, TypeError, RecursionError) as e:  # TypeError: a key that is a map
         raise ProtocolError(BAD_MESSAGE, f"not a message: {type(e).__name__}") from None
     if not isinstance(message, dict) or not all(isinstance(k, str) for k in message):
         raise ProtocolError(BAD_MESSAGE, "not a message: a map was expected")

@@ -317,7 +317,7 @@ class Queue:
                 self.claim(job, more + extra)
 
     def reserve(self, need: dict[str, int], free: dict[str, int]) -> None:
-        """Of what a job lacks, those behind it get nothing, or it would wait for ever.  Cores only if it lacks nothing else."""
+        """Of what a job lacks those behind it get nothing, or it would wait for ever.  Cores only if it lacks nothing else."""
         lacking = [name for name, amount in need.items() if free[name] < amount]
         for name in [name for name in lacking if name != "cpus"] or lacking:
             free[name] = 0

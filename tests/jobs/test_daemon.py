@@ -17,6 +17,7 @@ from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
 from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
 from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.wire import pack
 from tests.helpers import eventually
 from tests.jobs.harness import Node, kill
 
@@ -604,9 +605,7 @@ def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(no
     for pid in node.processes():
         kill(pid)
     with sqlite3.connect(node.state / folders.STORE) as db:  # as another boot would find it
-        import msgpack
-
-        db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (msgpack.packb("an earlier one"),))
+        db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (pack("an earlier one"),))
     db.close()
     (node.work / "free").touch()
     node.up()
@@ -689,9 +688,10 @@ def settled(look):
 def test_a_function_is_called_with_its_arguments(node, client):
     (node.work / "mine.py").write_text(
         "def add(a, b=1, *, times=1):\n    return (a + b) * times\nasync def later(x):\n    return [x]\n"
-        "def nothing():\n    pass\ndef bad(x):\n    raise KeyError(x)\nclass C:\n    @staticmethod\n    def name(s):\n        return repr(s)\n")
-    calls = {("mine:add", "2", "3", "times=10"): "50\n", ("mine:add", '"a"', "b=cd"): "acd\n", ("mine:later", "null"): "[None]\n",
-             ("mine:nothing",): "", ("mine:C.name", "x=y z"): None, ("mine:C.name", '"s=1"'): "'s=1'\n"}
+        "def nothing():\n    pass\nclass C:\n    @staticmethod\n    def name(s):\n        return repr(s)\n")
+    calls = {("mine:add", "2", "3", "times=10"): "50\n", ("mine:add", '"a"', "b=cd"): "acd\n",
+             ("mine:later", "null"): "[None]\n", ("mine:nothing",): "", ("mine:C.name", "x=y z"): None,
+             ("mine:C.name", '"s=1"'): "'s=1'\n"}
     jobs = {call: client.submit_function(call[0], call[1:], cwd=str(node.work), env=node.env) for call in calls}
     client.wait([select(job) for job in jobs.values()], 60)
     for call, said in calls.items():
