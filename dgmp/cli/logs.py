@@ -119,7 +119,7 @@ class Printer:
             if output is not None:
                 output.finish()
             output = Output(said["attempt"], f"{self.job}.{task}\t".encode() if self.tag else b"", self.only, self.one_task)
-        output.pieces = [said["stdout"] if self.only != "stderr" else None, said["stderr"] if self.only != "stdout" else None]
+        output.pieces = [said[name] if self.only in (None, name) else None for name in ("stdout", "stderr")]
         there = output.copy()
         if said["state"] == RUNNING:
             self.running[task] = output

@@ -17,6 +17,7 @@ from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
 from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
 from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.wire import pack
 from tests.helpers import eventually
 from tests.jobs.harness import Node, kill
 
@@ -120,8 +121,8 @@ def test_a_script_that_does_not_say_of_what_is_the_shell_s(node, client):
 
 
 def test_tasks_have_no_descriptors_of_ours_and_signals_as_usual(node, client):
-    job = node.python(client, "import os, signal; print(os.listdir('/proc/self/fd'), signal.getsignal(signal.SIGPIPE), "
-                      "signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(signal.SIG_BLOCK, []), os.getpgid(0) == os.getpid())")
+    job = node.python(client, "import os, signal as s; print(os.listdir('/proc/self/fd'), s.getsignal(s.SIGPIPE), "
+                      "s.getsignal(s.SIGTERM), s.pthread_sigmask(s.SIG_BLOCK, []), os.getpgid(0) == os.getpid())")
     waited(client, job)
     assert output(client, job) == "['0', '1', '2', '3'] 1 0 set() True\n"  # 3 is the folder's; Python ignores SIGPIPE
 
@@ -457,17 +458,31 @@ def test_another_version_is_told_which_both_speak(raw):
 
 @pytest.mark.parametrize("verb, body, code", [
     ("explode", {}, "bad_message"), (["submit"], {}, "bad_message"), ("submit", [], "bad_message"), (None, None, "bad_message"),
-    ("submit", {}, "bad_spec"), ("submit", {"argv": []}, "bad_spec"), ("submit", {"argv": [1]}, "bad_spec"),
-    ("submit", {"argv": ["a\0b"]}, "bad_spec"), ("submit", {"argv": ["x"], "nonsense": 1}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"), ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"), ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
-    ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"), ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),
-    ("submit", {"argv": ["x"], "retries": True}, "bad_spec"), ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
-    ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"), ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
-    ("list", {"limit": 0}, "bad_spec"), ("list", {"states": ["odd"]}, "bad_spec"), ("list", {"select": [[[1], None]]}, "bad_spec"),
-    ("list", {"select": [[{}, None]]}, "bad_spec"), ("list", {"before": 1 << 63}, "bad_spec"),
-    ("wait", {}, "bad_spec"), ("wait", {"select": 5}, "bad_spec"), ("logs", {"job": "1"}, "bad_spec"),
-    ("forget", {"id": "x"}, "bad_spec"), ("show", {"select": [["last", None]]}, "no_such_job"),
+    ("submit", {}, "bad_spec"),
+    ("submit", {"argv": []}, "bad_spec"),
+    ("submit", {"argv": [1]}, "bad_spec"),
+    ("submit", {"argv": ["a\0b"]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "nonsense": 1}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
+    ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),
+    ("submit", {"argv": ["x"], "retries": True}, "bad_spec"),
+    ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
+    ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"),
+    ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
+    ("list", {"limit": 0}, "bad_spec"),
+    ("list", {"states": ["odd"]}, "bad_spec"),
+    ("list", {"select": [[[1], None]]}, "bad_spec"),
+    ("list", {"select": [[{}, None]]}, "bad_spec"),
+    ("list", {"before": 1 << 63}, "bad_spec"),
+    ("wait", {}, "bad_spec"),
+    ("wait", {"select": 5}, "bad_spec"),
+    ("logs", {"job": "1"}, "bad_spec"),
+    ("forget", {"id": "x"}, "bad_spec"),
+    ("show", {"select": [["last", None]]}, "no_such_job"),
 ])
 def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
     answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": body}))
@@ -475,8 +490,9 @@ def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
 
 
 def test_garbage_is_dropped_and_harms_nobody(node, raw, client):
-    for frames in ([b""], [b"\xc1"], [os.urandom(1000)], [b"\x93\x01\x02\x03"], [b"\x81\x01\x02"], [b"a", b"b"], [b"\x91" * 100_000],
-                   [encode({"v": VERSION})], [encode({"v": VERSION, "id": "x", "verb": "status"})], [b"\xdf\xff\xff\xff\xff"]):
+    for frames in ([b""], [b"\xc1"], [os.urandom(1000)], [b"\x93\x01\x02\x03"], [b"\x81\x01\x02"], [b"a", b"b"],
+                   [b"\x91" * 100_000], [encode({"v": VERSION})],
+                   [encode({"v": VERSION, "id": "x", "verb": "status"})], [b"\xdf\xff\xff\xff\xff"]):
         raw.socket.send_multipart(frames)
     assert "ok" in raw.ask(encode({"v": VERSION, "id": 9, "verb": "status"}))
     with socket.socket(socket.AF_UNIX) as plain:
@@ -589,9 +605,7 @@ def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(no
     for pid in node.processes():
         kill(pid)
     with sqlite3.connect(node.state / folders.STORE) as db:  # as another boot would find it
-        import msgpack
-
-        db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (msgpack.packb("an earlier one"),))
+        db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (pack("an earlier one"),))
     db.close()
     (node.work / "free").touch()
     node.up()
@@ -668,3 +682,31 @@ def settled(look):
     before = look()
     time.sleep(1)
     return look() == before
+
+
+# ---------------------------------------------------------------------- functions
+def test_a_function_is_called_with_its_arguments(node, client):
+    (node.work / "mine.py").write_text(
+        "def add(a, b=1, *, times=1):\n    return (a + b) * times\nasync def later(x):\n    return [x]\n"
+        "def nothing():\n    pass\nclass C:\n    @staticmethod\n    def name(s):\n        return repr(s)\n")
+    calls = {("mine:add", "2", "3", "times=10"): "50\n", ("mine:add", '"a"', "b=cd"): "acd\n",
+             ("mine:later", "null"): "[None]\n", ("mine:nothing",): "", ("mine:C.name", "x=y z"): None,
+             ("mine:C.name", '"s=1"'): "'s=1'\n"}
+    jobs = {call: client.submit_function(call[0], call[1:], cwd=str(node.work), env=node.env) for call in calls}
+    client.wait([select(job) for job in jobs.values()], 60)
+    for call, said in calls.items():
+        if said is None:
+            assert client.show([select(jobs[call])])[0]["state"] == "failed"
+            assert "unexpected keyword argument 'x'" in output(client, jobs[call], stream="stderr")
+        else:
+            assert (output(client, jobs[call]), output(client, jobs[call], stream="stderr")) == (said, ""), call
+
+
+@pytest.mark.parametrize("target, exit, words", [
+    ("mine:bad", 1, "KeyError: 'x'"), ("mine:none", 2, "mine has no 'none'"), ("mine", 2, "is no module:function"),
+    ("nowhere:f", 2, "No module named 'nowhere'"), ("mine:N", 2, "cannot be called: it is int")])
+def test_a_function_that_cannot_be_called_or_raises(node, client, target, exit, words):
+    (node.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
+    job = client.submit_function(target, ["x"], cwd=str(node.work), env=node.env)
+    assert waited(client, job)["state"] == "failed"
+    assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")
