@@ -346,8 +346,9 @@ def test_up_status_down(nobody):
     assert f"pid {pid}" in dgmp(nobody, "status").stdout
     job = submitted(nobody, "while [ ! -e go ]; do sleep 0.01; done")
     assert eventually(lambda: shown(nobody, job)["state"] == "running")
-    late = dgmp(nobody, "down", "--timeout", "0.1")
-    assert late.returncode == 124
+    assert re.search(rf"^{job}\.0 +[0-9]+ ", dgmp(nobody, "status").stdout, re.M)
+    late = dgmp(nobody, "down", "--timeout", "0.1s")
+    assert late.returncode == 124 and "waiting for 1 running task" in late.stderr
     assert "going down" in dgmp(nobody, "status").stdout
     assert dgmp(nobody, "submit", "true").returncode == 5
     (nobody.work / "go").touch()
@@ -485,7 +486,13 @@ def test_json_is_as_documented(node):
 
 def test_every_verb_has_examples_that_are_command_lines():
     for name, verb in verbs().items():
-        if name != "version":
-            assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
-            lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
-            assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+        assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
+        lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
+        assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+
+
+def test_streams_that_are_closed_or_know_few_letters(node):
+    job = ran(node, "--name", "é…", "true")
+    assert shell(node, f"dgmp jobs {job} >&-; echo $?; dgmp jobs 999999 2>&-; echo $?").stdout == "0\n4\n"
+    done = dgmp(node, "jobs", job, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "\\xe9\\u2026" in done.stdout
