@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ..jobs.command import Command
     from ..jobs.inputs import Layout, Records
-    from ..jobs.joblog import Failed
+    from ..jobs.joblog import Failed, Origin
     from ..jobs.launcher import Launcher
     from ..jobs.output import Output
     from ..jobs.policy import Policy
@@ -115,7 +115,7 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("-k --keep-order", "", "print in the order of the inputs"),
     Option("--tag", "", "begin each line with the input and a tab"),
     Option("--tag-string --tagstring", "TEXT", "begin each line with this and a tab; {} and the like are replaced"),
-    Option("--res --results", "DIR", "keep what each job writes in files below this folder, too"),
+    Option("--res --results", "DIR", "keep what each job writes in files below this folder instead of printing it"),
     Option("-v", "", "print the command before its output"),
     Option("-t --verbose", "", "print the command on standard error as it starts"),
     Option("--dryrun --dry-run", "", "print the commands instead of running them"),
@@ -290,11 +290,9 @@ def run(options: Options, words: list[str]) -> int:
         again = control.failed(options)
         source, origin = retried(options, again), None
     else:
-        from ..jobs.joblog import Origin
-
         again = []
         source = source_of(options, command, given, slots)
-        origin = Origin(source.job.template.text, source.job.folder) if options.flag("joblog") else None
+        origin = origin_of(source) if options.flag("joblog") else None
     if options.flag("dry_run"):
         return show(source)
     policy = control.policy(options, origin, say, again)
@@ -307,6 +305,13 @@ def run(options: Options, words: list[str]) -> int:
         return ERROR if source.error and status >= 0 else status
 
     return guarded(launch, reads_terminal=source.parks and os.isatty(0))
+
+
+def origin_of(source: Source) -> Origin:
+    """Whose jobs they are, for the joblog."""
+    from ..jobs.joblog import Origin
+
+    return Origin(source.job.template.text, source.job.folder)
 
 
 def launcher_of(options: Options, source: Source, slots: int, policy: Policy) -> Launcher:
@@ -387,24 +392,33 @@ def announcing(made: type[Output], first: bool) -> type[Output]:
     return Announcing
 
 
-def results_of(where: str, source: Source) -> Callable[[Command], str]:
-    """--results: the folder for what a job prints."""
+def results_of(where: str, source: Source) -> Callable[[Command], tuple[str, str, str]]:
+    """--results: the files for what a job prints."""
     from ..jobs.template import Field, Template
 
-    template = Template(where, source.names, append=False, literal=True)
+    template, names = Template(where, source.names, append=False, literal=True), source.names
     if any(isinstance(piece, Field) for token in template.tokens for piece in token):
-        return lambda command: template.line(command.draft, command.slot)
-    names = source.names
+        def named(command: Command) -> tuple[str, str, str]:
+            path = template.line(command.draft, command.slot)
+            return in_folder(path) if path.endswith("/") else (path, path + ".err", path + ".seq")
 
-    def folder(command: Command) -> str:
+        return named
+    if where.endswith((".csv", ".tsv", ".json")):
+        raise Usage(f"--results {where}: there is no table of results here; give a folder")
+
+    def in_tree(command: Command) -> tuple[str, str, str]:
         if command.stdin is not None:
-            return os.path.join(where, str(command.seq))
+            return in_folder(os.path.join(where, str(command.seq)))
         columns = [(names[i] if i < len(names) else str(i + 1), value) for i, value in enumerate(command.inputs)]
         if names:
             columns.sort()
-        return os.path.join(where, *(part.translate(IN_A_NAME) or "_" for column in columns for part in column))
+        return in_folder(os.path.join(where, *(part.translate(IN_A_NAME) for column in columns for part in column)))
 
-    return folder
+    return in_tree
+
+
+def in_folder(path: str) -> tuple[str, str, str]:
+    return os.path.join(path, "stdout"), os.path.join(path, "stderr"), os.path.join(path, "seq")
 
 
 def retried(options: Options, again: Sequence[Failed]) -> Source:

@@ -101,9 +101,9 @@ class Client:
         """A page of the tasks of a job that have started, and ranges of those that have not."""
         return self.call("tasks", job=job, tasks=None if tasks is None else tasks.pack(), states=states, after=after, limit=limit)
 
-    def logs(self, job: int, task: int = 0, stdout: bool = True, stderr: bool = True, follow: bool = False) -> dict[str, Any]:
+    def logs(self, job: int, task: int = 0) -> dict[str, Any]:
         """Where the output of a task lies: {"state", "attempt", "stdout", "stderr"}; read() reads a piece."""
-        return self.call("logs", job=job, task=task, stdout=stdout, stderr=stderr, follow=follow)
+        return self.call("logs", job=job, task=task)
 
     def wait(self, select: Sequence[Select], timeout: float | None = None) -> list[dict[str, Any]]:
         """The jobs, once all have ended; TimeoutError."""
@@ -216,7 +216,10 @@ def messages(select: Sequence[Select] | None) -> list[Any] | None:
 
 
 def read(piece: dict[str, Any] | None, at: int = 0, most: int = 1 << 20) -> bytes:
-    """Up to `most` bytes of a piece of output (Client.logs) from byte `at` of it on."""
+    """Up to `most` bytes of a piece of output (Client.logs) from byte `at` of it on.
+
+    FileNotFoundError: the task has ended meanwhile, and its output is elsewhere: ask again.
+    """
     if piece is None or (piece["length"] is not None and at >= piece["length"]):
         return b""
     if piece["length"] is not None:

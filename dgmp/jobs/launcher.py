@@ -19,6 +19,7 @@ a subreaper, and is ended as we end (guardian.py).
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import signal
 import time
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # a little later it may work
 NONSENSE = 255  # GNU parallel's exit status for errors of its own
+PIPE_BYTES = 1 << 16  # that a pipe holds by itself
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
 SLICE = 256  # drafts, between two looks at what else has come
@@ -267,10 +269,12 @@ class Launcher:
         data = process.command.stdin
         if data is None:
             return self.stdin if self.stdin >= 0 else self.null
-        fd = os.memfd_create("stdin") if len(data) <= 1 << 20 else temporary_file()
-        write_all(fd, data)
-        os.lseek(fd, 0, os.SEEK_SET)
         process.sent = len(data)
+        fd = filled_pipe(data)
+        if fd < 0:  # it is longer than a pipe is
+            fd = temporary_file()
+            write_all(fd, data)
+            os.lseek(fd, 0, os.SEEK_SET)
         return fd
 
     def cannot_start(self, e: OSError) -> None:
@@ -289,11 +293,12 @@ class Launcher:
 
     def exited(self, process: Process) -> None:
         """Its pidfd says so."""
-        pidfd = process.pidfd
+        self.netpoll.remove(process.pidfd)
         if process.reap(time.monotonic()):
-            self.netpoll.forget(pidfd)
             del self.running[process.slot]
             self.goexit(process)
+        else:
+            self.netpoll.add(process.pidfd, self.exited, process)
 
     def goexit(self, process: Process) -> None:
         """It has ended: what it was, and its slot."""
@@ -486,6 +491,23 @@ class Children:
             if found is None or any(process.pid == found.si_pid for process in running.values()):
                 return
             os.waitpid(found.si_pid, 0)
+
+
+def filled_pipe(data: bytes) -> int:
+    """What reads this; -1: no pipe has room for it."""
+    fd, other = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if len(data) > PIPE_BYTES:
+            fcntl.fcntl(other, fcntl.F_SETPIPE_SZ, len(data))
+        if os.write(other, data) == len(data):
+            os.set_blocking(fd, True)
+            return fd
+    except OSError:  # the user has too many large pipes; or it is larger than they may be
+        pass
+    finally:
+        os.close(other)
+    os.close(fd)
+    return -1
 
 
 def has_terminal() -> bool:

@@ -58,13 +58,9 @@ class Netpoll:
         self.acts[fd] = act, about
 
     def remove(self, fd: int) -> None:
-        """Before it is closed."""
+        """Before it is closed: a child that is just becoming a program may still have it open."""
         del self.acts[fd]
         self.epoll.unregister(fd)
-
-    def forget(self, fd: int) -> None:
-        """After it has been closed, and was the last one of its kind."""
-        del self.acts[fd]
 
     def poll(self, seconds: float | None) -> None:
         """Waits until something is ready, at most so long, and does what there is to do for it."""

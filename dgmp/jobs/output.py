@@ -5,7 +5,7 @@ its end what is in them goes to our stdout and stderr, whole, one job after the 
 files, emptied, unless somebody may still write to them: a child that the job has left behind.
 
 --line-buffer: pipes, read as lines come.  --ungroup: ours, and nothing is done.  --results: files with names, in a tree like
-GNU parallel's; grouped output is read from them.
+GNU parallel's; what would be grouped is in them alone.
 
 --keep-order: what ends before its turn waits in a spill (spill.py), on disk.
 """
@@ -43,12 +43,13 @@ class Output:
     Args:
         tag: each line begins with its job's tag and a tab.
         keep_order: jobs are shown in the order of their numbers, 1 the first.
-        results: command -> the folder for what it prints, to be made; None: there is none.
+        results: command -> the files for its stdout, its stderr and its number; None: there are none.
     """
 
     grouped = False
 
-    def __init__(self, tag: bool = False, keep_order: bool = False, results: Callable[[Any], str] | None = None) -> None:
+    def __init__(self, tag: bool = False, keep_order: bool = False,
+                 results: Callable[[Any], tuple[str, str, str]] | None = None) -> None:
         self.tagged = tag
         self.order = Order(self.show) if keep_order else None
         self.results = results
@@ -170,7 +171,7 @@ class Grouped(Output):
 
     def open(self, process: Process) -> tuple[int, int]:
         if self.results is not None:
-            process.out, process.err = open_results(self.results(process.command), process.command)
+            process.out, process.err = open_results(*self.results(process.command), process.command)
         elif self.files:
             process.out, process.err = self.files.pop()
         else:
@@ -191,7 +192,7 @@ class Grouped(Output):
         try:
             if out or err or process.exitval:
                 check_room(process.err)
-            self.hand_on(process, self.parts(process, out, err) if out or err else NOTHING)
+            self.hand_on(process, self.parts(process, out, err) if (out or err) and self.results is None else NOTHING)
         finally:
             self._free(process, bool(out or err))
 
@@ -238,15 +239,19 @@ def tagged(parts: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
         fresh = ends
 
 
-def open_results(where: str, command: Any) -> tuple[int, int]:
-    """The files of a job's results: stdout, stderr and, with its number in it, seq."""
-    os.makedirs(where, exist_ok=True)
-    with open(os.path.join(where, "seq"), "w") as file:
-        file.write(f"{command.seq}\n")
+def open_results(stdout: str, stderr: str, seq: str, command: Any) -> tuple[int, int]:
+    """The files of a job's results; the third one has its number in it.
+
+    Raises:
+        OSError: they cannot be made.
+    """
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
-    out = os.open(os.path.join(where, "stdout"), flags, 0o666)
+    os.makedirs(os.path.dirname(stdout) or ".", exist_ok=True)
+    with open(seq, "w") as file:
+        file.write(str(command.seq))
+    out = os.open(stdout, flags, 0o666)
     try:
-        return out, os.open(os.path.join(where, "stderr"), flags, 0o666)
+        return out, os.open(stderr, flags, 0o666)
     except BaseException:
         os.close(out)
         raise
@@ -265,7 +270,7 @@ class LineBuffered(Output):
     def open(self, process: Process) -> tuple[int, int]:
         copies: tuple[int, int] = (-1, -1)
         if self.results is not None:
-            copies = open_results(self.results(process.command), process.command)
+            copies = open_results(*self.results(process.command), process.command)
         process.out = Lines(self, self.out, process, copies[0])
         try:
             process.err = Lines(self, self.err, process, copies[1])

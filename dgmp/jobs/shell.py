@@ -26,9 +26,12 @@ SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "y
 BUILTINS = set("""
     . : alias bg bind break builtin caller case cd command compgen complete compopt continue coproc declare dirs disown do done
     elif else enable esac eval exec exit export fc fg fi for function getopts hash help history if in jobs let local logout
-    mapfile popd pushd read readarray readonly return select set shift shopt source suspend then time times trap type typeset
-    ulimit umask unalias unset until wait while
+    mapfile popd pushd pwd read readarray readonly return select set shift shopt source suspend then time times trap type
+    typeset ulimit umask unalias unset until wait while
     """.split())
+# What the shell does and a program does alike, but for this one argument.
+TWINS = {"[", "echo", "false", "kill", "printf", "test", "true"}
+ABOUT_ITSELF = ("--help", "--version")
 
 
 def quote(value: str) -> str:
@@ -153,6 +156,11 @@ def chain(steps: list[Quoting]) -> Quoting:
         return value
 
     return quoting
+
+
+def needs_no_shell(argv: list[str]) -> bool:
+    """Whether the program would do what a shell would."""
+    return is_program(argv[0]) and not (argv[0] in TWINS and argv[1:2] and argv[1] in ABOUT_ITSELF)
 
 
 @lru_cache(maxsize=1000)

@@ -15,7 +15,7 @@ import os
 import re
 
 from ..errors import DgmpError
-from .shell import PLAIN, Scanner, as_it_is, is_program, quote, shell
+from .shell import PLAIN, Scanner, as_it_is, is_program, needs_no_shell, quote, shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -124,9 +124,8 @@ class Template:
         self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token)
                                 and not any("\n" in gap for gap in self.gaps))
         first = self.tokens[0] if self.tokens else []
-        self.first = "".join(piece for piece in first if isinstance(piece, str)) if all_text(first) else None
-        if self.first is not None and self.plain and not quoted:
-            self.plain = is_program(self.first)
+        if self.plain and not quoted and all_text(first):
+            self.plain = is_program("".join(map(str, first)))
 
     # -- the line --------------------------------------------------------------------------------
 
@@ -174,12 +173,12 @@ class Template:
         """What is to be started: the words, or the shell with the line."""
         if self.plain and not self.literal:
             argv = self.words(draft, slot)
-            if self.quoted or self.first is not None or (argv and is_program(argv[0])):
+            if self.quoted or (argv and needs_no_shell(argv)):
                 return argv
         line = self.line(draft, slot)
         if self.literal and PLAIN.fullmatch(line):
             argv = [word for word in line.split(" ") if word]
-            if argv and is_program(argv[0]):
+            if argv and needs_no_shell(argv):
                 return argv
         return [shell(), "-c", line]
 
