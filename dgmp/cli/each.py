@@ -352,11 +352,15 @@ def folder_of(options: Options, source: Source) -> Callable[[Command], str | Non
     if given is None:
         return None
     from ..jobs.environment import folder
+    from ..jobs.process import CannotRun
     from ..jobs.template import Field, Template
 
     template = Template(given, source.names, append=False, literal=True)
     if given != "..." and not any(isinstance(piece, Field) for token in template.tokens for piece in token):
-        made = folder(given, 0)
+        try:
+            made = folder(given, 0)
+        except CannotRun as e:
+            raise DgmpError(str(e)) from None
         return lambda command: made
     return lambda command: folder(template.line(command.draft, command.slot), command.seq)
 

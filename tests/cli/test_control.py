@@ -180,6 +180,12 @@ def test_delay():
     assert all(later - earlier > 0.24 for earlier, later in zip(begun, begun[1:], strict=False))
 
 
+@pytest.mark.parametrize("options", [("--bar",), ("--halt", "soon,fail=99%"), ("--retries", "2")])
+def test_all_run_though_none_runs_at_times(options):
+    done = run("-j1", "--delay", "0.1", *options, "echo {}; [ $DGMP_ATTEMPT = 2 -o {} = 1 ]", ":::", "1", "2", "3")
+    assert done.stdout.split() == ["1", "2", "3"]
+
+
 def test_nice():
     assert run("--nice", "7", "nice; true", ":::", "1").stdout.strip() == str(max(7, os.nice(0)))
 
