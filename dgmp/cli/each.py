@@ -281,9 +281,10 @@ def split(words: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 def run(options: Options, words: list[str]) -> int:
     """Runs the jobs; returns the exit status."""
-    from ..jobs.guardian import guarded, say
+    from ..jobs.guardian import guarded, open_standard, say
     from . import control
 
+    open_standard()
     command, given = split(words)
     slots = slots_of(options.text("jobs"))
     if options.flag("retry_failed"):
