@@ -319,6 +319,20 @@ def test_nothing_is_mixed_up(tmp_path):
     assert run(*words, "echo {}", ":::", "a", "b", "c").stdout == "c\n"
 
 
+def test_how_jobs_are_made_of_inputs_is_part_of_the_command_line():
+    inputs = ["echo {}", ":::", "a", "b", "c"]
+    assert run("--joblog", "log", "-N2", *inputs).stdout.splitlines() == ["a b", "c"]
+    done = run("--joblog", "log", "--resume", "-N1", *inputs)
+    assert done.returncode == 255 and "max-replace-args=2 echo {}" in done.stderr
+    assert run("--joblog", "log", "--resume", "-j1", "-k", "-N2", *inputs, "d").stdout == "c d\n"
+
+
+def test_a_job_whose_command_has_its_number_is_another_with_another():
+    words = ["-j1", "--joblog", "log", "--resume", "echo {} {#}"]
+    assert run(*words, ":::", "a", "b").stdout.splitlines() == ["a 1", "b 2"]
+    assert run(*words, ":::", "a", "x", "b").stdout.splitlines() == ["x 2", "b 3"]
+
+
 def test_appending():
     run("--joblog", "log", "echo {}", ":::", "a")
     run("--joblog", "+log", "true {}", ":::", "b")
