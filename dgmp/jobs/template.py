@@ -120,6 +120,8 @@ class Template:
                 self.gaps[-1] = " "
             self.tokens.append([Field("", None, as_it_is if literal or quoted else quote)])
             self.gaps.append("")
+        self.numbered = "PARALLEL_SEQ" in self.text or "DGMP_JOB_SEQ" in self.text or any(
+            isinstance(piece, Field) and piece.of == "#" for token in self.tokens for piece in token)
         self.quoted = quoted
         self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token)
                                 and not any("\n" in gap for gap in self.gaps))
