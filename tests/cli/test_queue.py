@@ -453,6 +453,36 @@ def test_the_page_of_the_command_line_is_current():
     assert path.read_text() == page(), "say python -m dgmp.cli.reference > docs/cli.md"
 
 
+def documented(heading):
+    """The fields of a table in docs/json.md."""
+    text = (Path(package.__file__).parent.parent / "docs" / "json.md").read_text()
+    table = text.split(f"\n## {heading}\n")[1].partition("\n## ")[0]
+    return {field for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for field in re.findall("`(.*?)`", row)}
+
+
+def test_json_is_as_documented(node):
+    job = ran(node, "--array", "1-3", "exit $((DGMP_TASK_ID == 2))")
+
+    def printed(*words):
+        document = json.loads(dgmp(node, *words, "--json").stdout)
+        known = documented(document["schema"])
+        assert set(document) <= known
+        return document, known
+
+    jobs, known = printed("jobs", job)
+    assert set(jobs) == known and set(jobs["jobs"][0]) == documented("job")
+    assert set(jobs["counts"]) | {"waiting"} <= {"waiting", "running", "finished", "failed", "cancelled", "aborted"}
+    show, known = printed("show", "--tasks", job)
+    assert set(show) == known and set(show["jobs"][0]) == documented("job") | documented("job, shown")
+    tasks = show["jobs"][0]["tasks"] + show["jobs"][0]["failures"]
+    assert {frozenset(task) for task in tasks} == {frozenset(documented("task"))}
+    submit = json.loads(dgmp(node, "submit", "--json", "true").stdout)
+    assert set(submit) == documented(submit["schema"])
+    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"]):
+        document, known = printed(*words)
+        assert set(document) == known
+
+
 def test_every_verb_has_examples_that_are_command_lines():
     for name, verb in verbs().items():
         if name != "version":
