@@ -127,7 +127,10 @@ def command(words: list[str]) -> list[str]:
 
 def spec(client: Client, options: Any) -> dict[str, Any]:
     """The fields of protocol.JobSpec that the options say."""
-    cwd = os.path.abspath(options.cwd or os.getcwd())
+    try:
+        cwd = os.path.abspath(options.cwd or os.getcwd())
+    except FileNotFoundError:
+        raise bad("the folder that this shell is in is not there any more: say --cwd") from None
     if not os.path.isdir(cwd):
         raise bad(f"there is no folder {cwd}")
     fields = {

@@ -173,6 +173,11 @@ def test_a_folder_that_is_not_there(node):
     assert (done.returncode, done.stderr) == (2, f"dgmp: there is no folder {node.work}/nowhere\n")
 
 
+def test_a_folder_that_is_not_there_any_more(node):
+    done = shell(node, "mkdir left; cd left; rmdir ../left; dgmp submit true")
+    assert "is not there any more: say --cwd" in done.stderr
+
+
 def test_a_command_that_is_not_there(node):
     job = ran(node, "no-such-command", "x")
     assert "could not be started" in dgmp(node, "show", job).stdout
@@ -289,7 +294,7 @@ def test_wait_for_some_time(node):
     assert (done.returncode, done.stderr) == (124, "dgmp: they have not ended yet\n")
     assert dgmp(node, "cancel", "--json", job).stdout == '{"schema": "dgmp.cancel/1", "cancelled": 0, "ending": 1}\n'
     assert dgmp(node, "wait", "-q", job).returncode == 1 and shown(node, job)["state"] == "cancelled"
-    assert dgmp(node, "cancel", job).stdout == "nothing to cancel: all had ended\n"
+    assert dgmp(node, "cancel", job).stdout == "nothing to cancel: nothing of it waits or runs\n"
 
 
 def test_retry(node):
@@ -309,7 +314,7 @@ def test_retry(node):
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
     (["cancel", "99999"], 4, "99999"), (["retry", "99999"], 4, "99999"), (["attach", "99999"], 4, "99999"),
     (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
-    (["logs", "all"], 2, "several jobs"),
+    (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
 ])
@@ -413,7 +418,7 @@ def test_ctrl_c_ends_what_waits_and_not_the_job(node, words):
         assert eventually(lambda: sockets(terminal.process.pid))
         terminal.type("\x03")
         assert terminal.end() == -signal.SIGINT and "Traceback" not in terminal.text
-    assert dgmp(node, "cancel", job).stdout != "nothing to cancel: all had ended\n"
+    assert dgmp(node, "cancel", job).stdout != "nothing to cancel: nothing of it waits or runs\n"
 
 
 def test_attach_without_a_terminal_prints_lines(node):
