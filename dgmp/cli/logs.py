@@ -68,7 +68,7 @@ class Printer:
 
     def print_all(self) -> None:
         """What there is now."""
-        for task in self.started():
+        for task, _ in self.started():
             while not self.look(task):
                 time.sleep(LOOK_SECONDS)
         for output in self.running.values():
@@ -77,9 +77,11 @@ class Printer:
     def follow(self) -> None:
         """What there is, and what comes until all have ended."""
         events = self.client.subscribe([Select((self.job, self.job), self.chosen)], tasks=True)
-        for task in self.started():
-            self.look(task)
-        while self.running or self.more_to_come():
+        self.catch_up()
+        while True:
+            if not self.running and not self.more_to_come():
+                self.catch_up()  # with those whose events are still to come
+                return
             try:
                 event, body = events.next(LOOK_SECONDS if self.running else None)
             except TimeoutError:
@@ -88,23 +90,28 @@ class Printer:
                 if self.chosen is None or task["task"] in self.chosen:
                     self.look(task["task"])
             for output in self.running.values():
-                with contextlib.suppress(FileNotFoundError):  # it has ended just now, which we are told next
-                    output.copy()
+                output.copy()
+
+    def catch_up(self) -> None:
+        """All tasks that have started, but for what is printed."""
+        for task, attempt in self.started():
+            if attempt is None or self.printed.get(task) != attempt:
+                self.look(task)
 
     def more_to_come(self) -> bool:
         left = self.client.tasks(self.job, self.chosen, [WAITING, RUNNING], limit=1)
         return bool(left["tasks"] or left["waiting"])
 
-    def started(self) -> Iterator[int]:
-        """The ids of the tasks that may have written something; one that is named alone is looked for in any case."""
+    def started(self) -> Iterator[tuple[int, int | None]]:
+        """The tasks that may have written something, with their attempts; one that is named alone is looked for in any case."""
         if self.chosen is not None and len(self.chosen) == 1:
-            yield from self.chosen
+            yield next(iter(self.chosen)), None
             return
         after = None
         while True:
             page = self.client.tasks(self.job, self.chosen, after=after)
             for task in page["tasks"]:
-                yield task["task"]
+                yield task["task"], task["attempt"]
             if not page["more"]:
                 return
             after = page["tasks"][-1]["task"]

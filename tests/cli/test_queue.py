@@ -266,6 +266,16 @@ def test_following_an_array_that_waits(node):
     assert len(lines) == len(set(lines))
 
 
+def test_following_loses_nothing_of_what_ends_before_it_is_told(node):
+    job = submitted(node, "--array", "1-300", "echo $DGMP_TASK_ID")
+    assert sorted(map(int, out(node, job, "-f").split())) == list(range(1, 301))
+
+
+def test_following_one_that_has_ended(node):
+    job = ran(node, "--array", "1-3", "echo $DGMP_TASK_ID")
+    assert (out(node, job, "-f"), out(node, f"{job}.2", "-f")) == ("1\n2\n3\n", "2\n")
+
+
 def test_a_closed_pipe_ends_it(node):
     job = ran(node, "seq 1000000")
     done = shell(node, f"dgmp logs {job} | head -1; echo ${{PIPESTATUS[0]}}")
