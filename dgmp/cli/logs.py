@@ -6,7 +6,6 @@ times a second while tasks run, and the daemon's events say which do.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -63,6 +62,7 @@ class Printer:
     def __init__(self, client: Client, job: dict[str, Any], chosen: Ranges | None, only: str | None, tag: bool) -> None:
         self.client, self.job, self.chosen, self.only, self.tag = client, job["id"], chosen, only, tag
         self.one_task = (job["total"] if chosen is None else len(chosen)) == 1
+        self.following = False
         self.running: dict[int, Output] = {}
         self.printed: dict[int, int] = {}  # task -> the attempt that is
 
@@ -76,6 +76,7 @@ class Printer:
 
     def follow(self) -> None:
         """What there is, and what comes until all have ended."""
+        self.following = True
         events = self.client.subscribe([Select((self.job, self.job), self.chosen)], tasks=True)
         self.catch_up()
         while True:
@@ -120,7 +121,7 @@ class Printer:
         """A task has started or ended, or may have: prints what is new.  False if a file of it has just gone elsewhere."""
         said = self.client.logs(self.job, task)
         output = self.running.pop(task, None)
-        if output is None and self.printed.get(task) == said["attempt"]:
+        if output is None and (self.printed.get(task) == said["attempt"] or (self.following and said["state"] == WAITING)):
             return True
         if output is None or output.attempt != said["attempt"]:
             if output is not None:

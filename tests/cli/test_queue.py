@@ -268,7 +268,9 @@ def test_following_an_array_that_waits(node):
 
 def test_following_loses_nothing_of_what_ends_before_it_is_told(node):
     job = submitted(node, "--array", "1-300", "echo $DGMP_TASK_ID")
-    assert sorted(map(int, out(node, job, "-f").split())) == list(range(1, 301))
+    done = dgmp(node, "logs", "-f", job)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(map(int, done.stdout.split())) == list(range(1, 301))
 
 
 def test_following_one_that_has_ended(node):
