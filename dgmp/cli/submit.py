@@ -60,7 +60,7 @@ def add_parser(verbs: Any) -> None:
         help="append the output to this file; {job}, {task} and {attempt} in its name are replaced")
     add("--stderr", metavar="FILE", help="the same for the error output")
     add("--py", action="store_true",
-        help="run a Python function; arguments are numbers, lists and so on as Python writes them, anything else is a string")
+        help="run a Python function; its arguments are JSON, or else strings; name=value is one by name")
     add("--wait", action="store_true", help="wait until it has ended; the exit code is that of `dgmp wait`")
     talk.add_json(parser)
     parser.add_argument("command", nargs="*", metavar="cmd", help="the command and its arguments")

@@ -33,7 +33,7 @@ from .output import Output
 from .policy import Policy
 from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequence
 from .sink import CannotWrite, Closed
-from .spill import DiskFull, temporary_file, write_all
+from .spill import DiskFull, reserve, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
@@ -140,6 +140,8 @@ class Launcher:
             self.fatal = signal.SIGPIPE
         except (CannotWrite, DiskFull) as e:
             self.error = str(e)
+        except OSError as e:  # the reserve of descriptors was not enough
+            self.error = f"cannot go on: {e}"
         if self.running:
             self.kill_all()
         self.error = self.error or self.drafts.source.error
@@ -162,7 +164,7 @@ class Launcher:
             if not self.execute(*found):
                 self.rerun.appendleft(found)
                 break
-        return bool(self.running) or not (self.stopping or self.drafts.over and not self.rerun)
+        return bool(self.running) or not self.stopping and bool(self.rerun or self.drafts.ahead or not self.drafts.over)
 
     def count(self) -> None:
         """How many there are in all, if they can be read before their turn, and all have come."""
@@ -215,6 +217,7 @@ class Launcher:
         try:
             process = Process(draft.command(slot), slot, attempt)
             process.draft = draft
+            reserve.fill()
             self.start(process)
         except DgmpError as e:
             self.give_up(str(e))
@@ -256,6 +259,8 @@ class Launcher:
                 self.output.say(process, str(e))
             self.output.begun(process)
         except OSError:
+            if process.pidfd >= 0:  # it could not be waited for
+                self.kill(process)
             self.output.again(process)
             raise
         finally:
@@ -370,9 +375,14 @@ class Launcher:
         for process in self.running.values():
             process.send(signal.SIGKILL)
         for process in self.running.values():
-            while not process.reap(time.monotonic()):
-                os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+            self.kill(process)
         self.running.clear()
+
+    def kill(self, process: Process) -> None:
+        """And waits until it is dead."""
+        process.send(signal.SIGKILL)
+        while not process.reap(time.monotonic()):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
     # ------------------------------------------------------------------------------------------------ signals
     def signalled(self, fd: int) -> None:

@@ -158,6 +158,7 @@ class Order:
         while self.waiting:
             self.turn += 1
             self._those_that_waited()
+        self.spill.close()
 
 
 class Grouped(Output):
@@ -375,7 +376,7 @@ class Lines:
         self.part += part
         if len(self.part) > LONGEST:
             if self.long < 0:
-                self.long = temporary_file()
+                self.long = temporary_file(for_end=True)
             write_all(self.long, self.part)
             self.part = b""
 
@@ -400,7 +401,7 @@ class Lines:
             self.sink.write(data)
             return
         if self.file < 0:
-            self.file = temporary_file()
+            self.file = temporary_file(for_end=True)
         write_all(self.file, data)
 
     def release(self) -> None:

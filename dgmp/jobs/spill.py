@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 SEGMENT = 64 << 20
+RESERVED = 16  # descriptors
 BLOCK = 1 << 18
 RECORD = struct.Struct("<IIQQQQ")  # whether it is there, the segment, the offset, the lengths of stdout, stderr and the note
 
@@ -30,29 +31,60 @@ def folder() -> str:
     return os.environ.get("TMPDIR") or "/tmp"
 
 
-def temporary_file(append: bool = True) -> int:
+class Reserve:
+    """Descriptors that are kept for the ends of jobs: what has begun must not fail because so much else has."""
+
+    def __init__(self) -> None:
+        self.kept: list[int] = []
+
+    def fill(self) -> None:
+        """Before more is begun.
+
+        Raises:
+            OSError: there are too many open files for that.
+        """
+        while len(self.kept) < RESERVED:
+            self.kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def give(self) -> bool:
+        """Frees one; whether there was one."""
+        if self.kept:
+            os.close(self.kept.pop())
+            return True
+        return False
+
+
+reserve = Reserve()
+
+
+def temporary_file(append: bool = True, for_end: bool = False) -> int:
     """A new one.
 
     Args:
         append: whatever is written to it goes to its end.
+        for_end: the reserve may be used.
 
     Raises:
         DiskFull: there is no room.
         OSError: none can be made there.
     """
-    where = folder()
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_APPEND if append else 0)
-    try:
+    while True:
         try:
-            return os.open(where, flags | os.O_TMPFILE, 0o600)
+            return _open(folder(), os.O_RDWR | os.O_CLOEXEC | (os.O_APPEND if append else 0))
         except OSError as e:
-            if e.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT) or not os.path.isdir(where):
+            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull(full(folder())) from None
+            if e.errno != errno.EMFILE or not for_end or not reserve.give():
                 raise
-        return _unlinked(where, flags)
+
+
+def _open(where: str, flags: int) -> int:
+    try:
+        return os.open(where, flags | os.O_TMPFILE, 0o600)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(full(where)) from None
-        raise
+        if e.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT) or not os.path.isdir(where):
+            raise
+    return _unlinked(where, flags)
 
 
 def _unlinked(where: str, flags: int) -> int:
@@ -123,7 +155,7 @@ class Spill:
         lengths = [self._append(segment[0], part) for part in (out, err, (note,))]
         segment[1] += 1
         if self.index < 0:
-            self.index = temporary_file(append=False)
+            self.index = temporary_file(append=False, for_end=True)
         record = RECORD.pack(1, self.number, offset, *lengths)
         full_when(os.pwrite, self.index, record, seq * RECORD.size)
 
@@ -158,7 +190,7 @@ class Spill:
             self.number += 1
             self.size = 0
         if self.number not in self.segments:
-            self.segments[self.number] = [temporary_file(), 0]
+            self.segments[self.number] = [temporary_file(for_end=True), 0]
         return self.segments[self.number]
 
     def _append(self, fd: int, part: Iterable[bytes]) -> int:
@@ -168,3 +200,11 @@ class Spill:
             length += len(data)
         self.size += length
         return length
+
+    def close(self) -> None:
+        """Nothing waits any more."""
+        for fd in (self.index, *(segment[0] for segment in self.segments.values())):
+            if fd >= 0:
+                os.close(fd)
+        self.index = -1
+        self.segments.clear()

@@ -346,8 +346,9 @@ def test_up_status_down(nobody):
     assert f"pid {pid}" in dgmp(nobody, "status").stdout
     job = submitted(nobody, "while [ ! -e go ]; do sleep 0.01; done")
     assert eventually(lambda: shown(nobody, job)["state"] == "running")
-    late = dgmp(nobody, "down", "--timeout", "0.1")
-    assert late.returncode == 124
+    assert re.search(rf"^{job}\.0 +[0-9]+ ", dgmp(nobody, "status").stdout, re.M)
+    late = dgmp(nobody, "down", "--timeout", "0.1s")
+    assert late.returncode == 124 and "waiting for 1 running task" in late.stderr
     assert "going down" in dgmp(nobody, "status").stdout
     assert dgmp(nobody, "submit", "true").returncode == 5
     (nobody.work / "go").touch()
@@ -453,9 +454,45 @@ def test_the_page_of_the_command_line_is_current():
     assert path.read_text() == page(), "say python -m dgmp.cli.reference > docs/cli.md"
 
 
+def documented(heading):
+    """The fields of a table in docs/json.md."""
+    text = (Path(package.__file__).parent.parent / "docs" / "json.md").read_text()
+    table = text.split(f"\n## {heading}\n")[1].partition("\n## ")[0]
+    return {field for row in re.findall(r"^\| (`.*?`) \|", table, re.M) for field in re.findall("`(.*?)`", row)}
+
+
+def test_json_is_as_documented(node):
+    job = ran(node, "--array", "1-3", "exit $((DGMP_TASK_ID == 2))")
+
+    def printed(*words):
+        document = json.loads(dgmp(node, *words, "--json").stdout)
+        known = documented(document["schema"])
+        assert set(document) <= known
+        return document, known
+
+    jobs, known = printed("jobs", job)
+    assert set(jobs) == known and set(jobs["jobs"][0]) == documented("job")
+    assert set(jobs["counts"]) | {"waiting"} <= {"waiting", "running", "finished", "failed", "cancelled", "aborted"}
+    show, known = printed("show", "--tasks", job)
+    assert set(show) == known and set(show["jobs"][0]) == documented("job") | documented("job, shown")
+    tasks = show["jobs"][0]["tasks"] + show["jobs"][0]["failures"]
+    assert {frozenset(task) for task in tasks} == {frozenset(documented("task"))}
+    submit = json.loads(dgmp(node, "submit", "--json", "true").stdout)
+    assert set(submit) == documented(submit["schema"])
+    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"]):
+        document, known = printed(*words)
+        assert set(document) == known
+
+
 def test_every_verb_has_examples_that_are_command_lines():
     for name, verb in verbs().items():
-        if name != "version":
-            assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
-            lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
-            assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+        assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
+        lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
+        assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+
+
+def test_streams_that_are_closed_or_know_few_letters(node):
+    job = ran(node, "--name", "é…", "true")
+    assert shell(node, f"dgmp jobs {job} >&-; echo $?; dgmp jobs 999999 2>&-; echo $?").stdout == "0\n4\n"
+    done = dgmp(node, "jobs", job, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "\\xe9\\u2026" in done.stdout
