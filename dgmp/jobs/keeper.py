@@ -288,6 +288,9 @@ class Keeper:
         """Starts what fits, in order."""
         if self.exiting or not self.ready or time.monotonic() < self.stopped_until:
             return
+        if not self.journal.write([]):  # what is left of before cannot be written: disk full, say
+            self.pause()
+            return
         runs = []
         for entry in list(self.ready):
             job = self.jobs[entry[1]]
@@ -334,6 +337,9 @@ class Keeper:
             if not run.job.queue:
                 bisect.insort(self.ready, (run.job.order, run.job.id))
             run.job.queue.appendleft((run.task, run.attempt))
+        self.pause()
+
+    def pause(self) -> None:
         self.stopped_until = time.monotonic() + RETRY_SECONDS
         self.at(RETRY_SECONDS, lambda: None)
 

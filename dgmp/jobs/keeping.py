@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import folders
+from .files import Logs, Spool
 from .journal import Reader
 from .keeper import birth
 from .protocol import RUNNING
@@ -44,6 +45,7 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
+        self.logs = Logs(folders.make(state / "logs"))
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
         self.child: subprocess.Popen[bytes] | None = None
@@ -52,6 +54,7 @@ class Keeping:
         self.sent: set[int] = set()  # jobs that it knows
         self.unpacker = stream()
         self.output = b""
+        self.swept = 1  # up to this segment of the journal
 
     # ------------------------------------------------------------------ find it, or start it
     def begin(self, queue: Queue, store: Store) -> None:
@@ -91,11 +94,12 @@ class Keeping:
         if self.reader is not None:
             self.read(queue)
         orphans = list(self.settle(queue, same_boot))
+        self.clear_spool(orphans)
         before = self.reader
         name = secrets.token_hex(4)
         self.start(name)
         queue.put()
-        self.reader = Reader(self.state / "journal", name)
+        self.reader, self.swept = Reader(self.state / "journal", name), 1
         store.put_meta(keeper=name, keeper_pid=self.pid, segment=1, offset=0, boot=boot_id())
         store.commit()
         if before is not None:
@@ -106,12 +110,27 @@ class Keeping:
             if task.claimed == CANCELLING:
                 self.send(["cancel", job.id, [task.task]])
 
+    def clear_spool(self, orphans: list[tuple[Job, Task]]) -> None:
+        """Nobody writes there any more but those."""
+        named = {os.path.basename(piece[0]) for _, task in orphans for piece in (task.stdout, task.stderr) if piece}
+        for path in folders.make(self.state / "spool").iterdir():
+            if path.name not in named:
+                path.unlink()
+
+    def lost(self, queue: Queue, job: Job, task: Task) -> None:
+        """Nobody knows how it ended; what it has written is kept."""
+        if task.stdout or task.stderr:
+            spool = Spool.found(folders.make(self.state / "spool"), task.stdout, task.stderr)
+            with contextlib.suppress(OSError):
+                task.stdout, task.stderr = self.logs.take(job.id, task.task, task.attempt, spool)
+        queue.lost(job, task)
+
     def settle(self, queue: Queue, same_boot: bool) -> Iterator[tuple[Job, Task]]:
         """What the dead keeper had; those that still run are given back."""
         lost = {}
         for job, task in queue.claimed():
             if not same_boot:
-                queue.lost(job, task)
+                self.lost(queue, job, task)
             elif task.state != RUNNING:
                 queue.unclaim(job, task)
             elif task.pid is None:
@@ -119,7 +138,7 @@ class Keeping:
             elif task.pid and birth(task.pid) == task.born:
                 yield job, task
             else:
-                queue.lost(job, task)
+                self.lost(queue, job, task)
         if lost:
             started = by_environment(self.reader.keeper if self.reader else "")
             for key, (job, task) in lost.items():
@@ -127,7 +146,7 @@ class Keeping:
                     task.pid, task.born = started[key]
                     yield job, task
                 else:
-                    queue.lost(job, task)
+                    self.lost(queue, job, task)
 
     def start(self, name: str) -> None:
         """A new one."""
@@ -239,6 +258,12 @@ class Keeping:
                     queue.ended(*found, rest[3])
                 elif kind == "dropped":
                     queue.unclaim(*found)
+
+    def sweep(self) -> None:
+        """Segments of the journal that the store is past."""
+        if self.reader is not None and self.reader.segment > self.swept:
+            self.swept = self.reader.segment
+            self.reader.sweep()
 
     def put(self, store: Store) -> None:
         """How far it has been read."""
