@@ -101,6 +101,11 @@ def test_a_line_of_shell(node):
     assert shown(node, job)["counts"] == {"waiting": 0, "running": 0, "finished": 1, "failed": 2, "cancelled": 0, "aborted": 0}
 
 
+def test_an_array_may_be_said_in_parts(node):
+    job = ran(node, "--array", "5,1-2", "--array", "9", "echo $DGMP_TASK_ID")
+    assert out(node, job) == "1\n2\n5\n9\n" and shown(node, job)["array"] == [[1, 2, 1], [5, 5, 1], [9, 9, 1]]
+
+
 def test_environment_folder_and_umask(node):
     (node.work / "sub").mkdir(exist_ok=True)
     job = ran(node, "--env", "A=1=2", "--env", "B=", "--cwd", "sub", "echo $A,$B,$C; basename $PWD; umask", C="ours")
@@ -156,7 +161,8 @@ def test_submit_and_wait(node):
 
 
 @pytest.mark.parametrize("words,said", [
-    ([], "there is no command"), (["--py"], "there is no function"), (["--array", "9-1", "true"], "9-1 is empty"),
+    ([], "there is no command"), (["--py"], "there is no function"), (["--py", "os"], "there is no function"),
+    (["--array", "9-1", "true"], "9-1 is empty"),
     (["--timeout", "soon", "true"], "'soon' is no duration"), (["--mem", "lots", "true"], "'lots' is no size"),
     (["--resource", "gpu", "true"], "such as gpu=1"), (["--env", "A", "true"], "say NAME=VALUE"),
     (["--after", "x", "true"], "names no jobs"),
@@ -326,6 +332,7 @@ def test_retry(node):
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
     (["cancel", "99999"], 4, "99999"), (["retry", "99999"], 4, "99999"), (["attach", "99999"], 4, "99999"),
     (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
+    (["show", "1.77"], 4, "job 1 has no task 77"), (["jobs", "1", "2"], 2, "unrecognized arguments: 2"),
     (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
