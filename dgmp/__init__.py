@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
+    "Cancelled", "CannotAttach", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
     "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
     "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func", "blocking", "cancelled",
     "current", "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "nopreempt", "num_g",

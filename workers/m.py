@@ -87,6 +87,22 @@ def keep_crashes(m: int, boot: dict[str, Any]) -> list[int]:
     return [fd]
 
 
+def sender_to_clients(worker: M, path: str) -> Callable[[int, bytes], None]:
+    """As sender, but each message goes to the client for which the G works that sends it."""
+    from dgmp.runtime.clients import Channels
+
+    channels = Channels(worker, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, OUTPUT_FD), path)
+
+    def send(what: int, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            channel = channels.current()
+            for packet in packets.split(what, data) if channel is not None else ():
+                channel.send(packet, socket.MSG_NOSIGNAL)
+        worker.view.sent()
+
+    return send
+
+
 def sender(view: View) -> Callable[[int, bytes], None]:
     """Sends messages to the client, which counts on each that is sent before a G completes."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, OUTPUT_FD)
@@ -104,7 +120,7 @@ def sender(view: View) -> Callable[[int, bytes], None]:
 
 def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
     """What Gs print and log goes to the client from here on."""
-    send = sender(worker.view)
+    send = sender_to_clients(worker, boot["listen"][0]) if boot["listen"] else sender(worker.view)
     Output(worker, send, signals.run, boot["streams"])
 
     def logging_imported(module: types.ModuleType) -> None:

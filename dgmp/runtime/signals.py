@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
 POLICY = {"dgmp.runtime.proc", "dgmp.runtime.timers", "dgmp.runtime.netpoll", "dgmp.runtime.park", "dgmp.runtime.aio",
-          "dgmp.runtime.selector", "dgmp.runtime.output", "dgmp.runtime.logs", "dgmp.api.node", "dgmp.api.chan",
+          "dgmp.runtime.selector", "dgmp.runtime.output", "dgmp.runtime.logs", "dgmp.runtime.clients", "dgmp.api.node", "dgmp.api.chan",
           "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death"}
 
 
