@@ -21,6 +21,7 @@ from .api.runtime import (
 )
 from .errors import (
     Cancelled,
+    CannotAttach,
     ChanClosed,
     CoordinatorDied,
     Deadlock,

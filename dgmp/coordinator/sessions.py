@@ -235,7 +235,7 @@ class Sessions:
         connection = self.strangers.pop(fd)
         self.unwatch(fd)
         try:
-            message, fds = receive(connection, 1)
+            message, fds = receive(connection, 4)
         except OSError:
             connection.close()
             return
