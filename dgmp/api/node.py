@@ -697,8 +697,8 @@ class Client(Node):
         Levels(view, teller.publish_levels if teller is not None else None)
 
     def throttle(self) -> None:
-        """A quarter of the slots is for what Gs spawn, the rest is shared by the clients; but if no G ends, they may wait for what
-        this thread has still to do."""
+        """A quarter of the slots is for what Gs spawn, and clients share the rest; but if none ends, they may wait for what this
+        thread has still to do."""
         self.collect()
         if self.shares:
             self.quota = (self.view.nslots - self.view.nslots // 4) // (1 + self.view.clients())

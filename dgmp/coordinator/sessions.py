@@ -71,6 +71,10 @@ def difference(theirs: Any) -> str:
                      if ours[name] != theirs.get(name))
 
 
+def of_another(node: int, program: int) -> str:
+    return f"it is a node of uid {node}, and this program has {program}"
+
+
 def peer(connection: socket.socket) -> tuple[int, int]:
     """The pid and uid of the process at the other end, as it connected or began to listen."""
     pid, uid, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
@@ -103,7 +107,7 @@ def connect(path: str, seconds: float) -> socket.socket:
         with at(path) as address:
             connection.connect(address)
         if peer(connection)[1] != os.geteuid():
-            raise PermissionError(errno.EPERM, f"it is a node of uid {peer(connection)[1]}, and this program has {os.geteuid()}")
+            raise PermissionError(errno.EPERM, of_another(peer(connection)[1], os.geteuid()))
     except BaseException:
         connection.close()
         raise
@@ -219,7 +223,8 @@ class Sessions:
         connection.setblocking(False)
         pid, uid = peer(connection)
         if uid != os.geteuid():
-            return refuse(connection, f"it is a node of uid {os.geteuid()}, and this program has {uid}")
+            refuse(connection, of_another(os.geteuid(), uid))
+            return
         fd = connection.fileno()
         self.strangers[fd] = connection
         self.watch(fd, lambda: self.on_hello(fd, pid))

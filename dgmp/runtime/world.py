@@ -3,7 +3,8 @@ runs must find them.
 
 A G's slot names the world in which it was spawned (ship.world), and the client that it works for, if that has attached to the
 node.  Both together are the number of a world here.  proc compares it with that of the world its M is in whenever a G starts or
-goes on, and has the M enter the other.  What Gs themselves change in their M lasts until then, or until they end (runtime.undo).
+goes on, and has the M enter the other.  What Gs themselves change in their M lasts until then, or until they end
+(runtime.undo).
 """
 
 from __future__ import annotations

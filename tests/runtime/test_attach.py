@@ -78,6 +78,10 @@ def is_clear(rt: dgmp.Runtime) -> bool:
     return (rt.node.view.clients(), stats["num_g"], stats["large_blocks"], stats["objects"]) == (0, 0, 0, 0)
 
 
+def receive(c):
+    return c.recv()
+
+
 def pid_of_m() -> int:
     return os.getpid()
 
@@ -240,7 +244,7 @@ def test_a_dead_programs_gs_end_and_the_others_go_on(path, shared, number):
     assert helpers.still_fine(shared)
     with dgmp.Runtime(attach=path) as other, program(path, BUSY) as busy:
         kept = other.chan()
-        parked = other.go(lambda: kept.recv())
+        parked = other.go(receive, kept)
         assert busy.line() == "busy"
         assert other.stats()["num_g"] > 400
         busy.process.send_signal(number)
@@ -400,9 +404,9 @@ def test_a_path_too_long_for_a_socket(tmp_path):
     assert not os.listdir(folder)
 
 
-@pytest.mark.parametrize("options, text", [({"procs": 2}, "as it is"), ({"grace": 1.0}, "as it is"), ({"pin": False}, "as it is")])
-def test_nothing_else_is_said_of_a_node(path, options, text):
-    with pytest.raises(TypeError, match=text):
+@pytest.mark.parametrize("options", [{"procs": 2}, {"grace": 1.0}, {"pin": False}, {"listen": "x"}])
+def test_nothing_else_is_said_of_a_node(path, options):
+    with pytest.raises(TypeError, match="as it is"):
         dgmp.Runtime(attach=path, **options)
     with pytest.raises(TypeError, match="attach must be True, or the path"):
         dgmp.Runtime(attach=3)  # type: ignore[arg-type]

@@ -308,7 +308,7 @@ def test_the_zygote_is_the_last_to_be_ended(monkeypatch):
     monkeypatch.setattr(server, "session", lambda pid: 1)
     monkeypatch.setattr(server, "reap", lambda: bool(living))
     monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, 0))
-    node = SimpleNamespace(last_words=None, zygote_pid=8, state=SimpleNamespace(ms={}),
+    node = SimpleNamespace(last_words=None, sessions=None, zygote_pid=8, state=SimpleNamespace(ms={}),
                            view=SimpleNamespace(closing=int, pids=lambda: [(0, 9)]))
     server.Server.end(node)
     assert done == [9, 7, 8]
