@@ -697,7 +697,7 @@ class Client(Node):
         Levels(view, teller.publish_levels if teller is not None else None)
 
     def throttle(self) -> None:
-        """A quarter of the slots is for what Gs spawn, and clients share the rest; but if none ends, they may wait for what this
+        """A quarter of the slots is for what Gs spawn, clients share the rest; but if none ends, they may wait for what this
         thread has still to do."""
         self.collect()
         if self.shares:
