@@ -16,6 +16,7 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 CORE = os.path.join(HERE, "..", "..", "dgmp", "_core")
 TRIES = 8  # a race shows itself in most runs, not in each
+LONGEST = 600.0  # seconds that a test takes without a mutant, on however busy a machine
 MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
     ("runnext by a plain store", "test_runq", "runq.c",
      {"} while (!atomic_compare_exchange_weak(&p->runnext, &old, g));": "store_rlx(&p->runnext, g); } while (0);"}),
@@ -101,9 +102,9 @@ def copy_sources(folder):
             copy.write(re.sub(r"^ *KILLPOINT\(\w+\);\n", "", source.read(), flags=re.MULTILINE))
 
 
-def fails(program):
+def fails(program, seconds):
     try:
-        return subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=30).returncode != 0
+        return subprocess.run([program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=seconds).returncode != 0
     except subprocess.TimeoutExpired:  # a hang is how a lost wake-up looks
         return True
 
@@ -122,18 +123,22 @@ def mutate(folder, file, edits):
 
 def main():
     survivors = 0
+    patience = {}  # seconds, of each test
     for test in sorted({m[1] for m in MUTANTS}):
         with tempfile.TemporaryDirectory() as folder:
             copy_sources(folder)
-            if fails(build(folder, test)):
+            program = build(folder, test)
+            begun = time.monotonic()
+            if fails(program, LONGEST):
                 sys.exit(f"{test} fails without a mutant")
+            patience[test] = 30 + 4 * (time.monotonic() - begun)
     for what, test, file, edits in MUTANTS:
         begun = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             copy_sources(folder)
             mutate(folder, file, edits)
             program = build(folder, test)
-            killed = any(fails(program) for _ in range(TRIES))
+            killed = any(fails(program, patience[test]) for _ in range(TRIES))
         survivors += not killed
         print(f"{'killed' if killed else 'SURVIVED':9} {what:45} by {test} ({time.monotonic() - begun:.1f} s)", flush=True)
     return survivors
