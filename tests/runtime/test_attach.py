@@ -216,6 +216,14 @@ def test_as_many_as_there_is_room_for(path, shared):
         assert helpers.still_fine(rt)
 
 
+def test_who_has_booted_the_node_prints_at_home_too(path, shared, capsys):
+    with program(path, "for _ in range(100): rt.go(print, 'theirs').result()") as other:
+        for _ in range(100):
+            shared.go(print, "ours").result(SECONDS)
+        assert other.end() == "theirs\n" * 100
+    assert capsys.readouterr().out == "ours\n" * 100
+
+
 # ---------------------------------------------------------------------- deaths
 BUSY = """
     c = rt.chan()
@@ -328,6 +336,28 @@ def test_a_program_may_fork_and_die(path, shared):
             assert eventually(lambda: is_clear(shared), SECONDS)
         finally:
             os.kill(child, signal.SIGKILL)
+
+
+def test_ms_of_a_new_zygote_work_for_all(path, shared):
+    with dgmp.Runtime(attach=path) as rt, program(path, """
+        print(1)
+        sys.stdin.readline()
+        def block(x):
+            time.sleep(0.05)
+            print("here")
+        for f in [rt.go(block, x) for x in range(10)]:
+            f.result()
+    """) as other:
+        assert other.line() == "1" and helpers.still_fine(rt)
+        ms = dict(shared.node.view.pids())
+        zygote = next(p for p, (parent, _) in helpers.processes().items() if parent == shared._pid and p not in ms.values())
+        os.kill(zygote, signal.SIGKILL)
+        for pid in ms.values():
+            os.kill(pid, signal.SIGKILL)
+        assert rt.go(helpers.add, 1, 2).result(SECONDS) == 3
+        other.process.stdin.write("\n")
+        other.process.stdin.flush()
+        assert other.end() == "here\n" * 10
 
 
 @pytest.mark.parametrize("how", ["coordinator", "program"])
