@@ -2,7 +2,8 @@
 
 That of the client for which the G works that runs: the one that has booted the node, whose channel every M has from its
 beginning, or one that has attached, whose channel is asked of the coordinator when it is first needed (coordinator.sessions).
-What is sent to one that has left goes nowhere.  Called by workers.m.
+What is sent to one that has left goes nowhere.  A G whose client does not read parks until that does: else one client that is
+stopped would keep from the others every M in which something is printed for it.  Called by workers.m.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import threading
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from . import undo
@@ -29,11 +32,32 @@ class Channels:
         m: the M.
         first: that of the client which has booted the node.
         path: where the node listens.
+        wait: parks the calling G until a descriptor is writable.
     """
 
-    def __init__(self, m: M, first: socket.socket, path: str) -> None:
-        self.m, self.path = m, path
+    def __init__(self, m: M, first: socket.socket, path: str, wait: Callable[[int], object]) -> None:
+        self.m, self.path, self.wait = m, path, wait
         self.known: dict[int, socket.socket | None] = {0: first}  # None: it has left
+
+    def send(self, packets: Iterable[bytes]) -> None:
+        """To the client of the G that runs.
+
+        Raises:
+            OSError: it has just left.
+            Cancelled: the G is to end, which waited for its client.
+        """
+        channel = self.current()
+        if channel is None:
+            return
+        parks = self.m.in_g() and threading.get_ident() == self.m.thread
+        flags = socket.MSG_NOSIGNAL | (socket.MSG_DONTWAIT if parks else 0)
+        for packet in packets:
+            while True:
+                try:
+                    channel.send(packet, flags)
+                    break
+                except BlockingIOError:
+                    self.wait(channel.fileno())
 
     def current(self) -> socket.socket | None:
         """Of the G that runs; None: its client has left.

@@ -338,6 +338,22 @@ def test_a_program_may_fork_and_die(path, shared):
             os.kill(child, signal.SIGKILL)
 
 
+def test_a_stopped_program_keeps_nobody_from_working(path):
+    code = """
+        def say(x):
+            print("x" * 50_000)
+        fs = [rt.go(say, x) for x in range(200)]
+        os.kill(os.getpid(), 19)
+        for f in fs:
+            f.result()
+    """
+    with dgmp.Runtime(procs=2, max_ms=4, listen=path) as shared, program(path, code) as other:
+        assert eventually(lambda: sum(g.wait_reason == "IO wait" for g in shared.snapshot().gs) > 4)
+        assert helpers.still_fine(shared)
+        other.process.send_signal(signal.SIGCONT)
+        assert other.end() == ("x" * 50_000 + "\n") * 200
+
+
 def test_ms_of_a_new_zygote_work_for_all(path, shared):
     with dgmp.Runtime(attach=path) as rt, program(path, """
         print(1)
