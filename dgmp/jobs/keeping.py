@@ -19,7 +19,7 @@ from typing import Any
 from . import folders
 from .files import Logs, Spool
 from .journal import Reader
-from .keeper import birth
+from .keeper import VERSION, birth
 from .protocol import RUNNING
 from .queue import Queue
 from .store import CANCELLING, Job, Store, Task
@@ -51,6 +51,7 @@ class Keeping:
         self.child: subprocess.Popen[bytes] | None = None
         self.pid, self.pidfd = 0, -1
         self.known = False
+        self.retiring = False  # it is of another version
         self.sent: set[int] = set()  # jobs that it knows
         self.unpacker = stream()
         self.output = b""
@@ -86,7 +87,7 @@ class Keeping:
         connection.setblocking(False)
         self.socket, self.output, self.sent = connection, b"", set()
         self.unpacker = stream()
-        self.send(["hello"])
+        self.send(["hello", *self.arguments])
 
     def replace(self, queue: Queue, store: Store) -> None:
         """It is dead: what it had is settled, and there is a new one."""
@@ -226,9 +227,14 @@ class Keeping:
             self.read(queue)
             if message[0] == "hello":
                 self.hello(queue, store, *message[1:])
+        if self.retiring and not queue.claimed():
+            self.send(["exit"])
 
-    def hello(self, queue: Queue, store: Store, name: str, pid: int, segment: int, has: list[list[int]]) -> None:
+    def hello(self, queue: Queue, store: Store, version: int, pid: int, has: list[list[int]]) -> None:
         """It is there, and says what it has of what the store says it was given."""
+        self.retiring = version != VERSION
+        if self.retiring:
+            self.send(["stop", "drain"])
         there = {tuple(key) for key in has}
         for job, task in queue.claimed():
             if (job.id, task.task, task.attempt) in there:
@@ -239,7 +245,7 @@ class Keeping:
                 queue.lost(job, task)
             else:
                 queue.unclaim(job, task)
-        self.known = True
+        self.known = not self.retiring
 
     # ------------------------------------------------------------------ the journal
     def read(self, queue: Queue) -> None:

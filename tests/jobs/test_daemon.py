@@ -582,6 +582,43 @@ def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(here
     assert sorted(here.lines("ran")) == ["1", "2", "strict"]
 
 
+def test_the_next_daemon_may_have_more_to_share_out(here):
+    here.daemon = here.up("--cpus=1", "--resource-total=gpu=[a]")
+    client = here.client()
+    first = here.submit(client, "sleep 300", resources={"gpu": 1})
+    assert eventually(lambda: client.status()["running"], 20)
+    keeper = client.status()["keeper"]
+    kill(here.daemon)
+    here.up("--cpus=3", "--resource-total=gpu=[a,b]", "--resource-total=disk=1")
+    client = here.client()
+    seconds = [here.submit(client, "echo $CUDA_VISIBLE_DEVICES; sleep 300", resources={"gpu": 1, "disk": 1}, cpus=2),
+               here.submit(client, "true", resources={"gpu": 2})]
+    assert eventually(lambda: {task["job"] for task in client.status()["running"]} == {first, seconds[0]}, 20)
+    assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n", 20)
+    client.cancel([select(first), select(seconds[0])])
+    assert waited(client, seconds[1])["state"] == "finished"
+
+
+def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):
+    (here.root / "sitecustomize.py").write_text(  # for a dgmp whose daemon and keeper are of version 99
+        "import sys, dgmp.jobs.keeper as keeper\nkeeper.VERSION = 99\n"
+        "if 'dgmp.jobs.keeper' in sys.orig_argv:\n    keeper.main(sys.orig_argv[3:])\n    sys.exit()\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(here.root))
+        here.daemon = here.up()
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    running = here.submit(client, "cat go")
+    assert eventually(lambda: client.status()["running"], 20)
+    kill(here.daemon)
+    here.up()
+    client = here.client()
+    other = here.submit(client, "true")
+    assert client.jobs([select(other)])["jobs"][0]["state"] == "waiting"
+    (here.work / "go").write_text("")
+    assert [job["state"] for job in client.wait([select(running), select(other)], 30)] == ["finished", "finished"]
+
+
 def test_a_found_task_can_be_cancelled(here, client):
     job = here.submit(client, "sleep 300")
     assert eventually(lambda: client.status()["running"], 20)
