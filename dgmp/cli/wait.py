@@ -17,7 +17,6 @@ from .show import tasks as tasks_of
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
-SUCCESSION_SECONDS = 5.0
 DESCRIPTION = """
 Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not finish.  If the daemon ends meanwhile
 and another one is up within five seconds, it is waited on with that."""
@@ -41,7 +40,7 @@ def add_parser(verbs: Any) -> None:
 
 @talk.talks
 def act(client: Client, options: Any) -> int:
-    chosen = [pinned(client, select) for select in options.selector]
+    chosen = [talk.pinned(client, select) for select in options.selector]
     deadline = None if options.timeout is None else time.monotonic() + options.timeout
     with contextlib.ExitStack() as successors:
         while True:
@@ -49,15 +48,7 @@ def act(client: Client, options: Any) -> int:
                 wait(client, chosen, deadline)
                 return report(client, chosen, options)
             except NoDaemon as e:
-                client = successors.enter_context(successor(e))
-
-
-def pinned(client: Client, select: Select) -> Select:
-    """What `last` and `all` are now: they would be others for the next daemon's clients."""
-    newest = client.jobs(limit=1)["jobs"] if isinstance(select.jobs, str) else []
-    if not newest:
-        return select
-    return Select((1 if select.jobs == "all" else newest[0]["id"], newest[0]["id"]), select.tasks)
+                client = successors.enter_context(talk.successor(e))
 
 
 def wait(client: Client, chosen: list[Select], deadline: float | None) -> None:
@@ -65,19 +56,6 @@ def wait(client: Client, chosen: list[Select], deadline: float | None) -> None:
         client.wait(chosen, None if deadline is None else max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         raise TimeoutError("they have not ended yet") from None
-
-
-def successor(lost: NoDaemon) -> Client:
-    """A client of the daemon that takes the place of the one that has ended, if it comes soon."""
-    from ..jobs.client import Client
-
-    until = time.monotonic() + SUCCESSION_SECONDS
-    while time.monotonic() < until:
-        try:
-            return Client()
-        except NoDaemon:
-            time.sleep(0.1)
-    raise lost
 
 
 def report(client: Client, chosen: list[Select], options: Any) -> int:

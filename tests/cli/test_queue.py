@@ -13,7 +13,7 @@ import pytest
 import dgmp as package
 from dgmp.cli.parsers import verbs
 from dgmp.cli.reference import page
-from dgmp.cli.wait import pinned
+from dgmp.cli.talk import pinned
 from dgmp.jobs.protocol import Select
 from dgmp.jobs.ranges import Ranges
 from tests.helpers import eventually
@@ -452,6 +452,20 @@ def test_ctrl_c_detaches(node):
     (node.work / "gone").touch()
     with on_terminal(node, "attach", job) as terminal:
         assert terminal.end() == 0
+
+
+def test_attach_goes_on_with_the_next_daemon(nobody):
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
+    job = submitted(nobody, "--array", "1-2", "while [ ! -e go-$DGMP_TASK_ID ]; do sleep 0.01; done")
+    with on_terminal(nobody, "attach") as terminal:
+        terminal.until("0/2, 2 running")
+        os.kill(pid, signal.SIGKILL)
+        assert dgmp(nobody, "up").returncode == 0
+        (nobody.work / "go-1").touch()
+        terminal.until("1/2, ")
+        (nobody.work / "go-2").touch()
+        assert terminal.end() == 0
+    assert terminal.text.count(f"job {job} (while) has finished") == 1
 
 
 @pytest.mark.parametrize("words", [["wait"], ["logs", "-f"]])
