@@ -44,7 +44,7 @@ def test_the_node_is_booted_when_a_program_comes_and_several_share_it(here):
 def test_programs_are_told_that_the_node_is_gone_and_there_is_another(here, victim):
     daemon = here.up()
     first = program(SQUARES)
-    assert first.stdout.readline() == "[0, 1, 4, 9, 16]\n"
+    assert first.stdout.readline() == "[0, 1, 4, 9, 16]\n", first.stderr.read()
     for pid in [daemon] if victim == "daemon" else here.processes("dgmp.jobs.node"):
         kill(pid)
     if victim == "daemon":
