@@ -405,6 +405,20 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     return PyBool_FromLong((atomic_load(&g->flags) & G_TO_RAISE) != 0);
 }
 
+/* step(word): in the loop of the async Gs, that one's code begins, or goes on; 0: it is the loop's own again. */
+static PyObject *View_step(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    struct m *m = self_m(v);
+    uint64_t w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    store_rlx(&m->step_host, load_rlx(&m->curg));
+    store_rel(&m->step, w);
+    struct g *g = &v->allgs[gword_index(w)];
+    if (w && load_rlx(&g->terms)) limited(v, gterms(v, g));
+    Py_RETURN_NONE;
+}
+
 /* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled, 32 as its time is up */
 static PyObject *View_asked(View *self, PyObject *arg) {
     CHECK(self);
@@ -674,7 +688,7 @@ static PyObject *View_said(View *self, PyObject *data) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
+    ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(step), ONE(asked),
     ONE(told), ONE(terms), ONE(be_late), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),

@@ -99,7 +99,7 @@ class Asyncs:
         m = self.m
         context = Context()
         context.run(running.set, gp)
-        task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
+        task = self.loop.create_task(scope.run(scope.Steps(coro, gp.word, m.view.step), gp.word, self.tasks), context=context)
         m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
         self.live[gp.word] = gp, task
