@@ -173,8 +173,7 @@ static PyObject *View_retire_wait(View *self, PyObject *none) {
     return PyBool_FromLong(retire_wait(&self->v));
 }
 
-/* Our running G has only so much time: who looks after that may have to look sooner. */
-static void limited(struct view *v, struct terms *terms) {
+void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
     if (ends) fence_sc(&v->seg->sched.limits_at);             /* View.late looks at curg after it has set that */
     if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);
@@ -334,6 +333,7 @@ static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
     store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
     if (!end_with(self, w, (uint32_t)kind, a[2])) return NULL;
+    if (load_rlx(&self_m(v)->step) == w) store_rel(&self_m(v)->step, 0);
     if (host) store_rel(&self_m(v)->curg, running_g = host);  /* as whom it waits for locks, too */
     Py_RETURN_NONE;
 }
@@ -403,20 +403,6 @@ static PyObject *View_gresume(View *self, PyObject *arg) {
     if (load_rlx(&g->terms)) limited(&self->v, gterms(&self->v, g));
     entersyscall(&self->v);
     return PyBool_FromLong((atomic_load(&g->flags) & G_TO_RAISE) != 0);
-}
-
-/* step(word): in the loop of the async Gs, that one's code begins, or goes on; 0: it is the loop's own again. */
-static PyObject *View_step(View *self, PyObject *arg) {
-    CHECK(self);
-    struct view *v = &self->v;
-    struct m *m = self_m(v);
-    uint64_t w = PyLong_AsUnsignedLongLong(arg);
-    if (PyErr_Occurred()) return NULL;
-    store_rlx(&m->step_host, load_rlx(&m->curg));
-    store_rel(&m->step, w);
-    struct g *g = &v->allgs[gword_index(w)];
-    if (w && load_rlx(&g->terms)) limited(v, gterms(v, g));
-    Py_RETURN_NONE;
 }
 
 /* asked(word) -> flags: 1 our running G has been asked to end, 2 it is to raise Cancelled, 32 as its time is up */
@@ -688,7 +674,7 @@ static PyObject *View_said(View *self, PyObject *data) {
 
 PyMethodDef sched_methods[] = {
     NOARGS(runqget), NOARGS(runqget_ring), ARGS(runqput), ONE(globrunqget), ONE(globrunqput), NOARGS(globrunqsize),
-    ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(step), ONE(asked),
+    ARGS(runqsteal), ARGS(steal_round), FAST(claim), NOARGS(schedtick), FAST(complete), FAST(finish), FAST(gpark), ONE(gresume), ONE(asked),
     ONE(told), ONE(terms), ONE(be_late), ONE(gready), NOARGS(readied), ONE(grant), ONE(permitted), ONE(take_permit), ONE(dep_results),
     NOARGS(mstart), NOARGS(releasep), NOARGS(pidleget), ONE(handoffp), ONE(take_token), NOARGS(wakep),
     NOARGS(become_spinning), NOARGS(set_spinning), NOARGS(reset_spinning), NOARGS(is_spinning), NOARGS(needspinning),
