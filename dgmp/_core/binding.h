@@ -167,6 +167,12 @@ int add_lock_types(PyObject *mod);    /* -1: an exception */
 PyObject *stack_address(PyObject *mod, PyObject *none);
 PyObject *send_self(PyObject *mod, PyObject *number);
 
+/* bind_exec.c */
+PyObject *execute(PyObject *mod, PyObject *args);
+PyObject *reap(PyObject *mod, PyObject *pidfd);
+PyObject *signal_fd(PyObject *mod, PyObject *args);
+PyObject *read_signal(PyObject *mod, PyObject *fd);
+
 /* bind_sema.c */
 extern PyMethodDef sema_methods[];
 

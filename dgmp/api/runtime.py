@@ -6,7 +6,6 @@ functions work on the M's own runtime.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import operator
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
 from ..runtime import boot, limits, nodes
-from . import interpreter
+from . import ending, interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class Runtime:
                  grace: float = 5.0,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
-        if _ending:
+        if ending.ended:
             raise RuntimeClosed("the program is ending")
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
@@ -337,7 +336,7 @@ class Runtime:
         try:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
-            self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
+            self.node.end(RuntimeClosed("the program is ending" if ending.ended else "the runtime was closed"))
             self._stop_coordinator()  # if another thread has begun to, until it has
             if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
                 self.node.output.close()
@@ -456,7 +455,6 @@ _runtimes: set[Runtime] = set()
 _lock = threading.Lock()
 _default: Runtime | None = None
 _member: Member | None = None
-_ending = False  # the interpreter shuts down: nothing is booted any more
 
 
 def become_member(member: Member) -> None:
@@ -470,10 +468,8 @@ def refuse_member(what: str) -> None:
         raise RuntimeError(f"cannot {what} inside a G: dgmp.go() there uses the runtime that runs it")
 
 
-@atexit.register
+@ending.at_end
 def _close_all() -> None:
-    global _ending
-    _ending = True
     for runtime in list(_runtimes):
         runtime.close(cancel=True)
 
