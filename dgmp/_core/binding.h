@@ -73,6 +73,7 @@ typedef struct View {
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
     PyObject *codec[NCODEC];          /* see codec() */
+    int kept;                         /* see keep(); -1: none */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct View *next;
 } View;

@@ -100,6 +100,7 @@ class Asyncs:
         context = Context()
         context.run(running.set, gp)
         task = self.loop.create_task(scope.run(m.view.steps(coro, gp.word), gp.word, self.tasks), context=context)
+        gp.world = m.worlds.current
         m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
         self.live[gp.word] = gp, task
