@@ -16,6 +16,17 @@
 #define PATIENCE_NS 100000000
 #define STUCK_LOOKS 30                /* in a row, PATIENCE_NS apart, that have found it asleep */
 #define DEAD UINT32_MAX               /* in the place of the holder */
+#ifdef __SANITIZE_THREAD__              /* gcc's does not know this way to lock */
+#include <sanitizer/tsan_interface.h>
+static int clocklock(pthread_mutex_t *mutex, clockid_t clock, const struct timespec *t) {
+    __tsan_mutex_pre_lock(mutex, __tsan_mutex_try_lock);
+    int e = pthread_mutex_clocklock(mutex, clock, t);
+    __tsan_mutex_post_lock(mutex, __tsan_mutex_try_lock | (e ? __tsan_mutex_try_lock_failed : 0), 0);
+    return e;
+}
+#define pthread_mutex_clocklock clocklock
+#endif
+
 #define SPINS 100                     /* what is done under a lock takes less, and sleeping takes far more */
 
 int lock_init(struct lock *l) {

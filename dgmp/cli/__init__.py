@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 VERBS = {
     "each": "run a command for each input",
     "run": "run a Python script as the main G",
+    "up": "start the daemon of this user",
+    "down": "end the daemon",
+    "status": "show the daemon, and what it has to do",
+    "submit": "give the daemon a job",
+    "jobs": "list jobs",
+    "show": "show all about a job",
+    "logs": "print what a job has written",
+    "wait": "wait until jobs have ended",
+    "attach": "show the progress of jobs",
+    "cancel": "cancel jobs",
+    "retry": "run failed tasks again",
+    "completion": "print a completion script for a shell",
     "version": "print the version",
 }
 USAGE = "usage: dgmp [-h] [--version] VERB ..."

@@ -154,6 +154,8 @@ FOREIGN = {
     "--semaphore": "semaphores", "--sem": "semaphores", "--round-robin": "--round-robin", "--tee": "--tee",
     "--cat": "--cat", "--fifo": "--fifo", "--shuf": "--shuf", "--plus": "--plus", "--sqlmaster": "SQL", "--tmux": "tmux",
     "--interactive": "asking before each job", "-p": "asking before each job", "--shebang": "--shebang", "--files": "--files"}
+SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context", "xargs",
+           "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp", "remove_rec_sep")
 SOURCES = (":::", "::::", ":::+", "::::+")
 
 
@@ -293,7 +295,7 @@ def run(options: Options, words: list[str]) -> int:
     else:
         again = []
         source = source_of(options, command, given, slots)
-        origin = origin_of(source) if options.flag("joblog") else None
+        origin = origin_of(options, source) if options.flag("joblog") else None
     if options.flag("dry_run"):
         return show(source)
     policy = control.policy(options, origin, say, again)
@@ -308,11 +310,13 @@ def run(options: Options, words: list[str]) -> int:
     return guarded(launch, reads_terminal=source.parks and os.isatty(0))
 
 
-def origin_of(source: Source) -> Origin:
-    """Whose jobs they are, for the joblog."""
+def origin_of(options: Options, source: Source) -> Origin:
+    """Whose jobs they are, for the joblog: the command, and what else says how jobs are made of inputs."""
     from ..jobs.joblog import Origin
 
-    return Origin(source.job.template.text, source.job.folder)
+    said = [f"--{key.replace('_', '-')}" + ("" if options.given[key] is True else f"={options.given[key]}")
+            for key in SHAPING if key in options.given]
+    return Origin(" ".join([*said, source.job.template.text]), source.job.folder)
 
 
 def launcher_of(options: Options, source: Source, slots: int, policy: Policy) -> Launcher:
@@ -353,11 +357,15 @@ def folder_of(options: Options, source: Source) -> Callable[[Command], str | Non
     if given is None:
         return None
     from ..jobs.environment import folder
+    from ..jobs.process import CannotRun
     from ..jobs.template import Field, Template
 
     template = Template(given, source.names, append=False, literal=True)
     if given != "..." and not any(isinstance(piece, Field) for token in template.tokens for piece in token):
-        made = folder(given, 0)
+        try:
+            made = folder(given, 0)
+        except CannotRun as e:
+            raise DgmpError(str(e)) from None
         return lambda command: made
     return lambda command: folder(template.line(command.draft, command.slot), command.seq)
 
@@ -570,7 +578,7 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
               ) -> Iterator[bytes]:
     """What each job reads with --pipe."""
     from ..jobs.amounts import size
-    from ..jobs.inputs import unescaped
+    from ..jobs.inputs import opened, unescaped
     from ..jobs.pipe import BLOCK, Records, blocks
 
     if not command:
@@ -593,16 +601,12 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
     if header not in (None, ":") and not (header or "").isdecimal():
         raise Usage(f"--header {header!r}: with --pipe it is : or a number of lines")
     try:
-        fd = os.open(paths[0], os.O_RDONLY | os.O_CLOEXEC) if paths and paths[0] != "-" else 0
-    except OSError as e:
-        raise InputError(f"cannot open the input file {paths[0]!r}: {e.strerror}") from None
-    try:
         longest = BLOCK if block is None else size(block)
     except ValueError as e:
         raise Usage(f"--block: {e}") from None
     if longest < 1:
         raise Usage("--block: give at least 1 byte")
-    return blocks(fd, records, longest, count or 0, 1 if header == ":" else int(header or 0))
+    return blocks(opened(paths[0] if paths else "-"), records, longest, count or 0, 1 if header == ":" else int(header or 0))
 
 
 def show(source: Source) -> int:

@@ -104,5 +104,5 @@ class Limits:
         if now >= ending.until:
             self.deaths.killed[word] = ending.late, f"did not end within {ending.grace / 1e9:g} s"
             self.ending[word] = ending._replace(until=now + RARELY_NS)  # if it cannot be killed now
-            return [("end", m, pid, word)]
+            return [("end", m, pid, word, ending.attempt)]
         return [("preempt", pid)] if flags & ASKED_TO_RAISE or (ending.late and not flags & LATE) else []

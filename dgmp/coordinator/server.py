@@ -272,14 +272,18 @@ class Server:
             self.last_words = {"broken": action[1]}
             self.done = True
 
-    def end_m(self, m: int, pid: int, word: int) -> None:
-        """Kills M m, stopped first: else it might be done with that G by now, and at another."""
+    def end_m(self, m: int, pid: int, word: int, attempt: int) -> None:
+        """Kills M m, stopped first: else it might be done with that G by now, and at another, or at the same one again."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             deadline = time.monotonic() + STOP_SECONDS
             while not stopped(pid) and time.monotonic() < deadline:
                 time.sleep(0.0002)
-            os.kill(pid, signal.SIGKILL if self.view.running_word(m) == word else signal.SIGCONT)
+            os.kill(pid, signal.SIGKILL if self.runs(m, word, attempt) else signal.SIGCONT)
+
+    def runs(self, m: int, word: int, attempt: int) -> bool:
+        seen = self.view.started(word)
+        return self.view.running_word(m) == word and (seen is None or seen[4] == attempt)
 
     def say(self, text: bytes) -> None:
         """To the client's stderr, as far as that takes it: nobody may read there, and we have better things to do than wait."""

@@ -17,7 +17,7 @@ Events (tuples):            Actions (tuples):
   ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
   ("tick", ns)                ("preempt", pid)        SIGURG: this M has something to learn (runtime.preempt)
-  ("looked", blocked, loose)  ("end", m, pid, word)   kill this M if it still runs that G
+  ("looked", blocked, loose)  ("end", m, pid, word, attempt)  kill this M if it still runs that G, and for that time
 """
 
 from __future__ import annotations

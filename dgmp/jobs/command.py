@@ -41,13 +41,18 @@ class Draft:
 
     @property
     def key(self) -> str:
-        """A digest of the command's template, of its inputs and of the folder: the same job in another run."""
+        """A digest of the command's template, of its inputs and of the folder: the same job in another run.
+
+        Of its number too, where the command uses that.
+        """
         from hashlib import blake2b  # 3 ms
 
         digest = blake2b(digest_size=KEY_BYTES)
         for word in (self.job.template.text, self.job.folder, *self.inputs):
             data = word.encode(errors="surrogateescape")
             digest.update(b"%d:%s" % (len(data), data))
+        if self.job.template.numbered:
+            digest.update(b"#%d" % self.seq)
         if self.stdin is not None:
             digest.update(self.stdin)
         return digest.hexdigest()

@@ -10,7 +10,12 @@ common() is called once, by cli.each; of_job() and folder() for each job, by lau
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+
+from .process import NO_PROGRAM, CannotRun
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 OURS = ("PARALLEL_SEQ", "PARALLEL_JOBSLOT", "PARALLEL_PID", "DGMP_JOB_SEQ", "DGMP_SLOT", "DGMP_ATTEMPT")
 NOTHING: Mapping[str, str] = {}
@@ -54,10 +59,13 @@ def folder(path: str, seq: int) -> str:
     """The folder that --wd gives a job: made if it is not there; `...` is a new one for each job, which stays.
 
     Raises:
-        OSError: it cannot be made.
+        CannotRun: it cannot be made.
     """
     if path == "...":
         cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         path = os.path.join(cache, "dgmp", "wd", f"{os.uname().nodename}-{os.getpid()}-{seq}")
-    os.makedirs(path, exist_ok=True)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as e:
+        raise CannotRun(NO_PROGRAM, f"cannot make the folder {path} (--wd): {e.strerror}") from None
     return path

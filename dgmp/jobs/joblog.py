@@ -24,7 +24,9 @@ import errno
 import fcntl
 import json
 import os
+import re
 import stat
+import time
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -33,7 +35,9 @@ from ..errors import DgmpError
 COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 HERE = ":"  # the Host column
+SLOT = "{%}"
 MAGIC = "#dgmp-keys 1"
+PATIENCE_SECONDS = 2.0  # for a lock
 
 
 class JobLogError(DgmpError):
@@ -45,6 +49,7 @@ class Line(NamedTuple):
 
     seq: int
     started: str
+    sent: int
     exitval: int
     signal: int
     command: str
@@ -114,12 +119,8 @@ class JobLog:
             raise JobLogError(f"cannot write the joblog {path}: {e.strerror}") from None
 
     def prepare(self, fd: int, append: bool, alone: bool) -> None:
-        try:
-            fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        except OSError as e:
-            if e.errno == errno.EWOULDBLOCK:  # else this file system has no locks
-                raise JobLogError(f"the joblog {self.path} is being written by another dgmp: wait for it, or take another file"
-                                  ) from None
+        if not locked(fd, alone):
+            raise JobLogError(f"the joblog {self.path} is being written by another dgmp: wait for it, or take another file")
         if append:
             cut(fd)
         else:
@@ -160,6 +161,21 @@ class JobLog:
         for fd in (self.fd, self.keys):
             if fd is not None:
                 os.close(fd)
+
+
+def locked(fd: int, alone: bool) -> bool:
+    """Whether nobody else is at it; one that was killed may need a moment to end what it has started."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            return True
+        except OSError as e:
+            if e.errno != errno.EWOULDBLOCK:  # this file system has no locks
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
 
 
 def line(seq: int, started: str, seconds: float, sent: int, received: int, exitval: int, signal: int, command: str) -> bytes:
@@ -220,8 +236,8 @@ def lines(path: str) -> Iterator[Line]:
 def parsed(data: bytes) -> Line | None:
     fields = data.split(b"\t", 8)
     try:
-        seq, _, started, _, _, _, exitval, signal, command = fields
-        return Line(int(seq), started.decode(), int(exitval), int(signal), os.fsdecode(command.replace(b"\0", b"\n")))
+        seq, _, started, _, sent, _, exitval, signal, command = fields
+        return Line(int(seq), started.decode(), int(sent), int(exitval), int(signal), os.fsdecode(command.replace(b"\0", b"\n")))
     except ValueError:
         return None
 
@@ -341,14 +357,20 @@ class Done:
         return logged is not None and logged[1]
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two command lines are the same but for how they quote."""
-    if one == other:
+def same(logged: str, draft: str) -> bool:
+    """Whether a logged command line is that of a draft, but for how it quotes, and the slot, which that does not know."""
+    if logged == draft:
         return True
+    if SLOT in draft:
+        pattern = re.escape(draft)
+        for text in (f"'{SLOT}'", SLOT):
+            pattern = pattern.replace(re.escape(text), "[0-9]+")
+        if re.fullmatch(pattern, logged):
+            return True
     import shlex
 
     try:
-        return shlex.split(one) == shlex.split(other)
+        return shlex.split(logged) == shlex.split(draft)
     except ValueError:
         return False
 
@@ -373,6 +395,9 @@ def failed(path: str) -> list[Failed]:
     latest: dict[tuple[str, int], tuple[Failed, bool]] = {}
     try:
         for entry in lines(path):
+            if entry.sent:
+                raise JobLogError(f"job {entry.seq} in the joblog {path} has read a block of --pipe, which is not there: give the "
+                                  "same command line and input with --resume-failed instead")
             key, origin = known.of(entry)
             folder = known.origins[origin].folder if origin in known.origins else ""
             latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin, folder), bool(entry.exitval or entry.signal)

@@ -170,7 +170,7 @@ class Launcher:
             if not self.execute(*found):
                 self.rerun.appendleft(found)
                 break
-        return bool(self.running) or not (self.stopping or self.drafts.over and not self.rerun)
+        return bool(self.running) or not self.stopping and bool(self.rerun or self.drafts.ahead or not self.drafts.over)
 
     def count(self) -> None:
         """How many there are in all, if they can be read before their turn, and all have come."""

@@ -199,7 +199,7 @@ class FreeMemory:
             raise ValueError(f"--memfree {text}: {e}") from None
         most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if least > most:
-            raise ValueError(f"--memfree {text}: this machine has {amounts.spoken_size(most)} in all, so no job could ever start")
+            raise ValueError(f"--memfree {text}: this machine has {amounts.spoken_size(most)} in all: no job could ever start")
         return cls(least, free_memory) if least else None
 
     def may_start(self, now: float) -> bool | float:

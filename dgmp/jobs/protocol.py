@@ -52,19 +52,18 @@ def bad(text: str) -> ProtocolError:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    import msgpack
+    from .wire import pack
 
-    packed: bytes = msgpack.packb(message)
-    return packed
+    return pack(message)
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """The message; ProtocolError if it is none."""
-    import msgpack
+    from .wire import unpack
 
     try:
-        message = msgpack.unpackb(data, max_buffer_size=MAX_MESSAGE)
-    except (ValueError, TypeError, RecursionError, UnicodeDecodeError, msgpack.UnpackException) as e:
+        message = unpack(data)
+    except (ValueError, TypeError, RecursionError) as e:  # TypeError: a key that is a map
         raise ProtocolError(BAD_MESSAGE, f"not a message: {type(e).__name__}") from None
     if not isinstance(message, dict) or not all(isinstance(k, str) for k in message):
         raise ProtocolError(BAD_MESSAGE, "not a message: a map was expected")
@@ -87,7 +86,8 @@ class JobSpec:
         retries: how often a task that failed is run again.
         timeout: seconds that a task may run.
         on_lost: what becomes of a task whose end nobody saw (keeper.py): it is run again, or it has failed.
-        cpus: cores that a task holds, and is bound to.
+        cpus: cores that a task holds, and is bound to.  None: a slot, which counts as one core, without being bound to it;
+            0: not even that.
         mem: bytes of memory that a task holds; 0 says nothing of it.
         resources: the named resources that a task holds.
         priority: the higher ones first; with equal ones the earlier job.
@@ -105,7 +105,7 @@ class JobSpec:
     retries: int = 0
     timeout: float | None = None
     on_lost: str = "rerun"
-    cpus: int = 1
+    cpus: int | None = None
     mem: int = 0
     resources: dict[str, int] = field(default_factory=dict)
     priority: int = 0
@@ -150,7 +150,8 @@ def job_spec(body: Any) -> JobSpec:
     spec.after, spec.after_ok = job_ids(body.get("after") or [], "after"), job_ids(body.get("after_ok") or [], "after_ok")
     spec.umask = number(body.get("umask", 0o077), "umask", 0, 0o777)
     spec.retries = number(body.get("retries", 0), "retries", 0, 1_000_000)
-    spec.cpus = number(body.get("cpus", 1), "cpus", 0, 1 << 16)
+    if body.get("cpus") is not None:
+        spec.cpus = number(body["cpus"], "cpus", 0, 1 << 16)
     spec.mem = number(body.get("mem", 0), "mem", 0, 1 << 62)
     spec.priority = number(body.get("priority", 0), "priority", -(1 << 31), 1 << 31)
     timeout = body.get("timeout")
@@ -236,7 +237,8 @@ class Select:
     tasks: Ranges | None = None
 
     def message(self) -> list[Any]:
-        return [self.jobs if isinstance(self.jobs, str) else list(self.jobs), self.tasks.pack() if self.tasks is not None else None]
+        jobs = self.jobs if isinstance(self.jobs, str) else list(self.jobs)
+        return [jobs, None if self.tasks is None else self.tasks.pack()]
 
 
 def selects(body: Any) -> list[Select]:

@@ -120,6 +120,8 @@ class Template:
                 self.gaps[-1] = " "
             self.tokens.append([Field("", None, as_it_is if literal or quoted else quote)])
             self.gaps.append("")
+        self.numbered = "PARALLEL_SEQ" in self.text or "DGMP_JOB_SEQ" in self.text or any(
+            isinstance(piece, Field) and piece.of == "#" for token in self.tokens for piece in token)
         self.quoted = quoted
         self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token)
                                 and not any("\n" in gap for gap in self.gaps))
@@ -220,7 +222,8 @@ def split(text: str, pattern: re.Pattern[str], strings: dict[str, str], columns:
         at = found.end()
         quoting = as_it_is if scanner is None else scanner.quoting()
         if found[1] is not None:
-            pieces.append(Field(strings[found[1]], None, quoting))
+            of = strings[found[1]]
+            pieces.append(Field(of, None, quoting if of in PARTS else as_it_is))
         else:
             index = columns.get(found[2]) or int(found[2])
             pieces.append(Field(found[3] or "", index or None, quoting))

@@ -5,12 +5,16 @@
 Between two rounds of work, when nothing runs, it is measured what the client, the coordinator and all Ms together take.  Of
 each figure the median of the second sixth of the time is compared with that of the last: the first one warms up.  Ends with
 1 if one of them has grown.
+
+What the client takes from the system goes up and down by megabytes with the threads that it starts, each of which may make
+malloc an arena more; a leak would show in what of that is in use: `blocks` of Python's own, and bytes of malloc.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import gc
 import math
 import os
@@ -21,6 +25,7 @@ import statistics
 import sys
 import tempfile
 import time
+from array import array
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,16 +44,18 @@ PARTS = 6
 MB = 1 << 20
 MOST_MEMORY = 5 * MB  # may each grow by, or by a tenth: the arenas of malloc fill in steps
 RING_WORDS = 5  # of 8 bytes that a G takes in queues on its way; each word is new until its queue has come round
-MEMORY = ("client", "coordinator", "m", "segment")
-MOST = {"processes": 2, "fds": 8}  # may grow by so much
+MEMORY = ("client", "malloc", "coordinator", "m", "segment")
+MOST = {"processes": 2, "fds": 8, "blocks": 1000, "malloc": MB / 4}  # may grow by so much
 
 
 class Sample(NamedTuple):
-    """What is in use: bytes of memory that the client has for itself, the coordinator, and an M on average; bytes of the
-    segment that are there; descriptors of client and coordinator, and of an M; processes; shared objects; large blocks; and how
-    many Gs there have been."""
+    """What is in use: bytes of memory that the client has for itself, blocks of Python's and bytes of malloc that are in use
+    there; bytes that the coordinator has, and an M on average; bytes of the segment that are there; descriptors of client and
+    coordinator, and of an M; processes; shared objects; large blocks; and how many Gs there have been."""
 
     client: float
+    blocks: float
+    malloc: float
     coordinator: float
     m: float
     segment: float
@@ -58,6 +65,23 @@ class Sample(NamedTuple):
     objects: float
     large_blocks: float
     gs: float
+
+
+class MallInfo(ctypes.Structure):
+    """struct mallinfo2 of glibc."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+
+def in_use_of_malloc() -> int:
+    """Bytes, in all arenas; 0 where the libc does not say."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return 0
+    mallinfo.restype = MallInfo
+    said = mallinfo()
+    return int(said.uordblks + said.hblkhd)
 
 
 def private_memory(pid: int) -> int:
@@ -79,7 +103,7 @@ def segment_memory(pid: int) -> int:
     """Bytes of the shared segment that are there: those of the memfd that this process has open, or mapped."""
     with contextlib.suppress(OSError):
         for path in Path(f"/proc/{pid}/fd").iterdir():
-            if "memfd:dgmp" in os.readlink(path):
+            if os.readlink(path).startswith("/memfd:dgmp (deleted)"):
                 return os.stat(path).st_blocks * 512
     return 0
 
@@ -88,8 +112,9 @@ def take(runtime: dgmp.Runtime) -> Sample:
     family = descendants(os.getpid())
     ms = list(family - {runtime._pid})  # and the zygote, which is one that has not begun
     stats = runtime.stats()
-    return Sample(private_memory(os.getpid()), private_memory(runtime._pid), statistics.mean(map(private_memory, ms)),
-                  segment_memory(runtime._pid), descriptors(os.getpid()) + descriptors(runtime._pid),
+    return Sample(private_memory(os.getpid()), sys.getallocatedblocks(), in_use_of_malloc(),
+                  private_memory(runtime._pid), statistics.mean(map(private_memory, ms)), segment_memory(runtime._pid),
+                  descriptors(os.getpid()) + descriptors(runtime._pid),
                   statistics.mean(map(descriptors, ms)), len(family), stats["objects"], stats["large_blocks"],
                   stats["spawned"])
 
@@ -108,7 +133,7 @@ class Soak:
         self.runtime = runtime
         self.rounds = self.kills = 0
         self.next_kill = time.monotonic() + KILL_EACH
-        self.samples: list[Sample] = []
+        self.samples = tempfile.TemporaryFile()  # in memory they would be what grows
         self.wrong: list[str] = []
 
     def round(self) -> None:
@@ -119,7 +144,14 @@ class Soak:
         self.rounds += 1
         if not eventually(self.settled, 20):
             self.wrong.append(f"after round {self.rounds}: {', '.join(leaks(self.runtime.stats()))}")
-        self.samples.append(take(self.runtime))
+        array("d", take(self.runtime)).tofile(self.samples)
+
+    def history(self) -> list[Sample]:
+        values = array("d")
+        self.samples.seek(0)
+        values.frombytes(self.samples.read())
+        size = len(Sample._fields)
+        return [Sample(*values[i:i + size]) for i in range(0, len(values), size)]
 
     def settled(self) -> bool:
         gc.collect()
@@ -153,7 +185,7 @@ def most(name: str, before: Sample, after: Sample) -> float:
     """By how much a figure may grow."""
     if name == "gs":
         return math.inf
-    if name not in MEMORY:
+    if name in MOST or name not in MEMORY:
         return MOST.get(name, 0.5)
     rings = 8 * RING_WORDS * (after.gs - before.gs) if name == "segment" else 0
     return max(MOST_MEMORY, getattr(before, name) / 10) + rings
@@ -170,12 +202,12 @@ def main() -> int:
     with dgmp.Runtime(procs=PROCS, max_ms=MOST_MS) as runtime:
         workloads.runtime = runtime
         soak = Soak(options.seed, runtime)
-        while time.monotonic() < end or len(soak.samples) < 2 * PARTS:
+        while time.monotonic() < end or soak.rounds < 2 * PARTS:
             soak.round()
             for path in Path(folder).glob("*.log"):  # nobody checks this history
                 os.truncate(path, 0)
     workloads.runtime = None
-    text, grown = table(soak.samples)
+    text, grown = table(soak.history())
     complaints = Path(folder, "complaints.txt")
     if complaints.exists():
         soak.wrong.append(f"complaints: {complaints.read_text():.2000}")

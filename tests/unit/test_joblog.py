@@ -177,7 +177,8 @@ def test_a_log_is_emptied_unless_it_is_gone_on_with(path):
     assert Done(str(path), HERE).has(draft(1, "gzip b"))
 
 
-def test_two_do_not_write_the_same_log(path):
+def test_two_do_not_write_the_same_log(path, monkeypatch):
+    monkeypatch.setattr(joblog, "PATIENCE_SECONDS", 0.1)
     log = JobLog(str(path), origin=HERE)
     with pytest.raises(JobLogError, match="another dgmp"):
         JobLog(str(path), append=True, origin=HERE)
@@ -239,3 +240,19 @@ def test_skipped_jobs_count_as_done(path):
     assert policy.skip(draft(1, "gzip a")) and policy.skip(draft(2, "gzip b")) and not policy.skip(draft(3, "gzip c"))
     policy.ended(job(3, "gzip c"))
     assert policy.halting == "soon" and policy.exit_status() == 0
+
+
+def test_the_slot_is_not_compared(path):
+    write(path, job(1, "echo 7 x"))
+    os.unlink(f"{path}.keys")
+    assert Done(str(path), HERE).has(draft(1, "echo {%} x"))
+    with pytest.raises(JobLogError):
+        Done(str(path), HERE).has(draft(1, "echo {%} y"))
+
+
+def test_blocks_of_pipe_are_not_in_the_log(path):
+    one = job(1, "wc", 1)
+    one.sent = 100
+    write(path, one)
+    with pytest.raises(JobLogError, match="--resume-failed"):
+        failed(str(path))

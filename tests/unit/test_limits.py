@@ -163,7 +163,7 @@ def test_one_that_runs_is_told_until_it_knows_then_its_m_is_killed(node):
     assert n.limits.look(0) == [("preempt", 100)] and n.limits.next_look(0) == 2 * AGAIN_NS
     assert n.limits.look(AGAIN_NS) == [("preempt", 100)]
     assert n.m.told(f.word) and n.limits.look(2 * AGAIN_NS) == []
-    assert n.limits.look(2 * S) == [("end", 0, 100, f.word)]
+    assert n.limits.look(2 * S) == [("end", 0, 100, f.word, 1)]
     n.die()
     assert n.ended(f) and death.split(f._data)[1] == death.CANCELLED
     assert "did not end within 2 s" in death.describe(f._data, "f") and n.limits.look(3 * S) == []
@@ -175,7 +175,7 @@ def test_its_own_grace_counts(node):
     f, g = n.spawn(said(grace=1 * S)), n.spawn(said(grace=NO_GRACE))
     assert n.run() and n.client.ask(f.word)
     n.limits.told(0)
-    assert n.limits.look(S) == [("end", 0, 100, f.word)]
+    assert n.limits.look(S) == [("end", 0, 100, f.word, 1)]
     n.die()
     assert n.run() and n.client.ask(g.word)
     n.limits.told(S)
@@ -201,7 +201,7 @@ def test_whose_time_is_up(node):
     assert n.run()
     now = n.m.terms(f.word)[0] + 1
     assert n.limits.look(now) == [("preempt", 100)]
-    assert n.limits.look(now + S) == [("end", 0, 100, f.word)]
+    assert n.limits.look(now + S) == [("end", 0, 100, f.word, 1)]
     n.die()
     assert n.ended(f) and death.split(f._data)[1] == death.LATE
 
@@ -220,7 +220,7 @@ def test_a_timeout_that_may_be_retried(node):
     assert n.run()
     now = n.m.terms(f.word)[0] + 1
     n.limits.look(now)
-    assert n.limits.look(now + S) == [("end", 0, 100, f.word)]
+    assert n.limits.look(now + S) == [("end", 0, 100, f.word, 1)]
     n.die()
     assert not n.ended(f) and n.run() and not n.deaths.strikes
     n.die()
