@@ -736,9 +736,7 @@ def num_g() -> int:
         >>> dgmp.go(dgmp.num_g).result() >= 1  # that one
         True
     """
-    at = node()
-    at.collect()
-    return int(at.view.stats()["num_g"])
+    return int(node().stats()["num_g"])
 
 
 def gomaxprocs(n: int | None = None) -> int:

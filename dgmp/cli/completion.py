@@ -37,7 +37,7 @@ def act(options: Any) -> int:
 
 def print_script(shell: str) -> int:
     make = {"bash": bash, "zsh": zsh, "fish": fish}[shell]
-    print(make({name: parsers.arguments(parser) for name, parser in parsers.parsers().items()}), end="")
+    print(make({name: verb.arguments for name, verb in parsers.verbs().items()}), end="")
     return talk.OK
 
 

@@ -578,7 +578,7 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
               ) -> Iterator[bytes]:
     """What each job reads with --pipe."""
     from ..jobs.amounts import size
-    from ..jobs.inputs import unescaped
+    from ..jobs.inputs import opened, unescaped
     from ..jobs.pipe import BLOCK, Records, blocks
 
     if not command:
@@ -601,16 +601,12 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
     if header not in (None, ":") and not (header or "").isdecimal():
         raise Usage(f"--header {header!r}: with --pipe it is : or a number of lines")
     try:
-        fd = os.open(paths[0], os.O_RDONLY | os.O_CLOEXEC) if paths and paths[0] != "-" else 0
-    except OSError as e:
-        raise InputError(f"cannot open the input file {paths[0]!r}: {e.strerror}") from None
-    try:
         longest = BLOCK if block is None else size(block)
     except ValueError as e:
         raise Usage(f"--block: {e}") from None
     if longest < 1:
         raise Usage("--block: give at least 1 byte")
-    return blocks(fd, records, longest, count or 0, 1 if header == ":" else int(header or 0))
+    return blocks(opened(paths[0] if paths else "-"), records, longest, count or 0, 1 if header == ":" else int(header or 0))
 
 
 def show(source: Source) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -68,7 +69,8 @@ class Printer:
     def print_all(self) -> None:
         """What there is now."""
         for task in self.started():
-            self.look(task)
+            while not self.look(task):
+                time.sleep(LOOK_SECONDS)
         for output in self.running.values():
             output.finish()
 
@@ -107,31 +109,24 @@ class Printer:
                 return
             after = page["tasks"][-1]["task"]
 
-    def look(self, task: int) -> None:
-        """A task has started or ended, or may have: prints what is new."""
-        while True:
-            said = self.client.logs(self.job, task)
-            output = self.running.pop(task, None)
-            if output is None and self.printed.get(task) == said["attempt"]:
-                return
-            if output is None or output.attempt != said["attempt"]:
-                if output is not None:
-                    output.finish()
-                output = Output(said["attempt"], f"{self.job}.{task}\t".encode() if self.tag else b"", self.only, self.one_task)
-            output.pieces = [said["stdout"] if self.only != "stderr" else None, said["stderr"] if self.only != "stdout" else None]
-            try:
-                output.copy()
-            except FileNotFoundError:  # it has ended meanwhile, and its output lies elsewhere
-                if said["state"] != RUNNING:
-                    raise
-                self.running[task] = output
-                continue
-            if said["state"] == RUNNING:
-                self.running[task] = output
-            else:
+    def look(self, task: int) -> bool:
+        """A task has started or ended, or may have: prints what is new.  False if a file of it has just gone elsewhere."""
+        said = self.client.logs(self.job, task)
+        output = self.running.pop(task, None)
+        if output is None and self.printed.get(task) == said["attempt"]:
+            return True
+        if output is None or output.attempt != said["attempt"]:
+            if output is not None:
                 output.finish()
-                self.printed[task] = said["attempt"]
-            return
+            output = Output(said["attempt"], f"{self.job}.{task}\t".encode() if self.tag else b"", self.only, self.one_task)
+        output.pieces = [said[name] if self.only in (None, name) else None for name in ("stdout", "stderr")]
+        there = output.copy()
+        if said["state"] == RUNNING:
+            self.running[task] = output
+        else:
+            output.finish()
+            self.printed[task] = said["attempt"]
+        return there
 
 
 class Output:
@@ -148,10 +143,10 @@ class Output:
         by_lines = bool(label) or not one_task
         self.streams = [Stream(to.buffer, label, by_lines) for to in (sys.stdout, errors)]
 
-    def copy(self) -> None:
-        """What has come since the last time."""
-        for piece, stream in zip(self.pieces, self.streams, strict=True):
-            stream.copy(piece)
+    def copy(self) -> bool:
+        """What has come since the last time; False if a file is not there any more, as the task has ended meanwhile."""
+        there = [stream.copy(piece) for piece, stream in zip(self.pieces, self.streams, strict=True)]
+        return all(there)
 
     def finish(self) -> None:
         """The last lines, which may have no end."""
@@ -168,13 +163,19 @@ class Stream:
         self.rest = b""  # of a line that has no end yet
         self.labelled = False  # that line, whose beginning is printed
 
-    def copy(self, piece: dict[str, Any] | None) -> None:
+    def copy(self, piece: dict[str, Any] | None) -> bool:
         from ..jobs.client import read
 
-        while data := read(piece, self.at, CHUNK):
-            self.at += len(data)
-            self.put(data)
+        try:
+            while data := read(piece, self.at, CHUNK):
+                self.at += len(data)
+                self.put(data)
+        except FileNotFoundError:
+            if piece is None or piece["length"] is not None:
+                raise
+            return False
         self.to.flush()
+        return True
 
     def put(self, data: bytes) -> None:
         if not self.by_lines:

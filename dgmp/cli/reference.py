@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import textwrap
 
 from . import VERBS
-from .parsers import Argument, arguments, parsers
-from .talk import EXAMPLES, EXITS
+from .parsers import Argument, Verb, verbs
+from .talk import EXITS
 
 HEAD = """# The command line
 
@@ -31,32 +30,21 @@ Of all verbs but `run` and `each`:
 
 def page() -> str:
     """The text of docs/cli.md."""
-    found = parsers()
     head = HEAD.format(verbs="\n".join(f"| [`dgmp {verb}`](#dgmp-{verb}) | {what} |" for verb, what in VERBS.items()),
                        exits="\n".join(f"| {code} | {what} |" for code, what in EXITS.items()))
-    return "\n".join([head, *(section(verb, found[verb]) for verb in VERBS)])
+    return "\n".join([head, *(section(name, verb) for name, verb in verbs().items())])
 
 
-def section(verb: str, parser: argparse.ArgumentParser) -> str:
-    given = arguments(parser)
-    description = " ".join((parser.description or f"{VERBS[verb].capitalize()}.").split())
-    parts = [f"## dgmp {verb}", f"```\n{usage(verb, parser, given)}\n```", textwrap.fill(description, 125)]
-    if given:
-        parts.append("| | |\n| --- | --- |\n" + "\n".join(f"| {cell(spelled(a))} | {cell(a.help)} |" for a in given))
-    if epilog := (parser.epilog or "").strip():
-        examples = epilog.removeprefix(EXAMPLES).strip("\n")
-        parts.append(f"```\n{textwrap.dedent(examples)}\n```")
-    return "\n\n".join(parts) + "\n"
+def section(name: str, verb: Verb) -> str:
+    about = fenced(verb.about) if "\n" in verb.about else textwrap.fill(verb.about, 125)
+    parts = [f"## dgmp {name}", fenced(verb.usage), about]
+    if verb.arguments:
+        parts.append("| | |\n| --- | --- |\n" + "\n".join(f"| {cell(spelled(a))} | {cell(a.help)} |" for a in verb.arguments))
+    return "\n\n".join([*parts, *[fenced(verb.examples)][:bool(verb.examples)]]) + "\n"
 
 
-def usage(verb: str, parser: argparse.ArgumentParser, given: list[Argument]) -> str:
-    if parser.usage:
-        return textwrap.dedent("       " + parser.usage)
-    options = " [options]" if any(a.names for a in given) else ""
-    needed = [action.required for action in parser._actions if not action.option_strings]
-    positional = [a.value for a in given if not a.names]
-    words = [value if must else f"[{value}]" for value, must in zip(positional, needed, strict=True)]
-    return " ".join([f"dgmp {verb}{options}", *words])
+def fenced(text: str) -> str:
+    return f"```\n{text}\n```"
 
 
 def spelled(argument: Argument) -> str:

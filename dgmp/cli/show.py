@@ -101,7 +101,7 @@ def fields(job: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield "cpus", job.get("cpus")
     yield "mem", amount(job.get("mem") or None)
     yield "resources", ", ".join(f"{name}={n}" for name, n in (job.get("resources") or {}).items())
-    yield "on lost", job.get("on_lost")
+    yield "on lost", "fails" if job.get("on_lost") == "fail" else None
     yield "stdout", job.get("stdout")
     yield "stderr", job.get("stderr")
 

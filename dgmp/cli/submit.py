@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration, size
+from ..jobs.protocol import bad
 from ..jobs.selectors import selection, task_ids
 from . import talk
 
@@ -128,7 +129,7 @@ def spec(client: Client, options: Any) -> dict[str, Any]:
     """The fields of protocol.JobSpec that the options say."""
     cwd = os.path.abspath(options.cwd or os.getcwd())
     if not os.path.isdir(cwd):
-        raise NotADirectoryError(f"there is no folder {cwd}")
+        raise bad(f"there is no folder {cwd}")
     fields = {
         "name": options.name or (first_word(options.command[0]) if not options.py else None),
         "array": None if options.array is None else options.array.pack(), "after": talk.job_ids(client, options.after),

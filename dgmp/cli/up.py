@@ -41,4 +41,4 @@ def in_background(options: Any) -> int:
 def here(options: Any) -> int:
     from ..jobs.daemon import main
 
-    return main(boot.words(options))
+    return talk.REFUSED if main(boot.words(options)) else talk.OK

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration
-from ..jobs.selectors import selection
+from ..jobs.protocol import ABORTED, CANCELLED, FAILED, Select
+from ..jobs.ranges import packed, ranges_of
+from ..jobs.selectors import selection, written
 from . import talk
+from .show import tasks as tasks_of
 
 if TYPE_CHECKING:
     from ..jobs.client import Client
@@ -39,4 +43,22 @@ def act(client: Client, options: Any) -> int:
         raise TimeoutError("they have not ended yet") from None
     if options.json:
         talk.print_json("dgmp.jobs/1", jobs=jobs)
-    return talk.verdict(jobs, options.quiet)
+    whole = [select for select in options.selector if select.tasks is None]
+    if len(whole) < len(options.selector):
+        jobs = client.wait(whole) if whole else []
+    return max(talk.verdict(jobs, options.quiet), *[tasks_verdict(client, s, options.quiet) for s in options.selector], talk.OK)
+
+
+def tasks_verdict(client: Client, select: Select, quiet: bool) -> int:
+    """The exit code for some tasks of jobs, which have ended: what has become of the jobs does not matter."""
+    code = talk.OK
+    for job in client.wait([select]) if select.tasks is not None else ():
+        tasks, never = tasks_of(client, job["id"], select.tasks, [FAILED, CANCELLED, ABORTED])
+        bad = ranges_of(task["task"] for task in tasks)
+        for ranges in never.values():
+            bad.add(packed(ranges))
+        if bad:
+            code = talk.UNSUCCESSFUL
+            if not quiet:
+                print(f"dgmp: tasks {written(bad)} of job {job['id']} have not finished", file=sys.stderr)
+    return code

@@ -99,7 +99,8 @@ class Client:
     def tasks(self, job: int, tasks: Ranges | None = None, states: Sequence[str] | None = None, after: int | None = None,
               limit: int = 1000) -> dict[str, Any]:
         """A page of the tasks of a job that have started, and ranges of those that have not."""
-        return self.call("tasks", job=job, tasks=None if tasks is None else tasks.pack(), states=states, after=after, limit=limit)
+        ranges = None if tasks is None else tasks.pack()
+        return self.call("tasks", job=job, tasks=ranges, states=states, after=after, limit=limit)
 
     def logs(self, job: int, task: int = 0) -> dict[str, Any]:
         """Where the output of a task lies: {"state", "attempt", "stdout", "stderr"}; read() reads a piece."""
@@ -139,9 +140,9 @@ class Client:
         return Subscription(self, number, self.reply(number, None)["jobs"])
 
     # ------------------------------------------------------------------ messages
-    def call(self, verb: str, timeout: float | None = None, **body: Any) -> dict[str, Any]:
-        """One request and its reply; fields that are None are not sent."""
-        return self.reply(self.send(verb, body), timeout)
+    def call(self, verb: str, within: float | None = None, /, **body: Any) -> dict[str, Any]:
+        """One request and its reply, within so many seconds; fields that are None are not sent."""
+        return self.reply(self.send(verb, body), within)
 
     def send(self, verb: str, body: dict[str, Any]) -> int:
         number = next(self.ids)
@@ -165,12 +166,12 @@ class Client:
         deadline = None if timeout is None else time.monotonic() + timeout
         while not done():
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            ready = dict(self.poller.poll(None if left is None else left * 1000))
+            ready = dict(self.poller.poll(None if left is None else int(left * 1000) + 1))
             if self.socket in ready:
                 self.take(decode(self.socket.recv()))
             elif self.pidfd in ready:
-                raise NoDaemon("the dgmp daemon has ended before it answered: see `dgmp jobs` after `dgmp up` for what it knows")
-            elif left == 0.0:
+                raise NoDaemon("the dgmp daemon has ended before it answered: `dgmp up`, and `dgmp jobs` says what it knows")
+            elif left == 0.0 and not ready:
                 raise TimeoutError("the daemon has not answered yet")
 
     def take(self, message: dict[str, Any]) -> None:

@@ -165,7 +165,7 @@ class Daemon:
         until = [s.next for s in self.subscribers.values() if s.changed or s.tasks]
         if self.broken_until:
             until.append(self.broken_until)
-        return dict(poller.poll(max(0.0, min(until) - time.monotonic()) * 1000 + 1 if until else None))
+        return dict(poller.poll(int(max(0.0, min(until) - time.monotonic()) * 1000) + 1 if until else None))
 
     def attempt(self, turn: Callable[[], None]) -> None:
         """A turn and its commit; if that fails, nothing of it has happened."""
@@ -278,12 +278,15 @@ class Daemon:
                 return
             client.number = found
             if message.get("v") != VERSION:
-                raise ProtocolError(BAD_VERSION, f"this daemon is dgmp {__version__} and speaks version {VERSION} of the protocol; "
-                                    f"the client speaks version {str(message.get('v'))[:20]}: use the same dgmp for both")
+                raise ProtocolError(BAD_VERSION, f"this daemon is dgmp {__version__} and speaks version {VERSION} of the "
+                                    f"protocol; the client speaks version {str(message.get('v'))[:20]}: use the same dgmp "
+                                    "for both")
             verb, body = message.get("verb"), message.get("body", {})
             handler = VERBS.get(verb) if isinstance(verb, str) else None
-            if handler is None or not isinstance(body, dict):
-                raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}" if handler is None else "the body is no map")
+            if handler is None:
+                raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
+            if not isinstance(body, dict):
+                raise ProtocolError(BAD_MESSAGE, "the body is no map")
             self.queue.put()
             answer = handler(self, client, body)
             if answer is not None:
@@ -322,7 +325,7 @@ class Daemon:
         job = self.queue.submit(job_spec(body))
         return {"job": job.id, "tasks": job.total}
 
-    def list(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         fields(body, "select", "states", "name", "limit", "before")
         wanted = None
         if body.get("select") is not None:
@@ -388,7 +391,10 @@ class Daemon:
         if len(self.waits) >= MOST_WAITING:
             raise bad(f"{MOST_WAITING} clients wait already")
         wait = Wait(client, chosen)
-        return self.waited(wait) if self.over(wait) else self.waits.append(wait)
+        if self.over(wait):
+            return self.waited(wait)
+        self.waits.append(wait)
+        return None
 
     def over(self, wait: Wait) -> bool:
         wait.pending = [(id, tasks) for id, tasks in wait.pending if not self.queue.at_rest(id, tasks)]
@@ -398,11 +404,9 @@ class Daemon:
         return {"jobs": [self.queue.job(id).message() for id in dict.fromkeys(wait.jobs)]}
 
     def answer_waits(self, jobs: dict[int, Job]) -> None:
-        left, answered = [], []
-        for wait in self.waits:
-            due = any(id in jobs for id, _ in wait.pending) and self.over(wait)
-            (answered if due else left).append(wait)
-        self.waits = left
+        answered = [wait for wait in self.waits if any(id in jobs for id, _ in wait.pending) and self.over(wait)]
+        if answered:
+            self.waits = [wait for wait in self.waits if wait.pending]
         for wait in answered:
             self.send(wait.client, ok(wait.client, self.waited(wait)))
 
@@ -437,7 +441,7 @@ class Daemon:
         chosen: list[Job] = list(self.queue.open.values())
         if body.get("select") is not None:
             found = selects(body["select"])
-            jobs = [((self.store.last() or 0,) * 2 if s.jobs == "last" else s.jobs) for s in found]  # type: ignore[misc]
+            jobs = [((self.store.last() or 0,) * 2 if s.jobs == "last" else s.jobs) for s in found]
             chosen = [job for job, _ in self.queue.chosen(found, "1")]
         self.subscribers[client.key()] = Subscriber(client, jobs, body.get("tasks") is True)
         return {"jobs": [job.message() for job in chosen[:PAGE]]}
@@ -469,7 +473,8 @@ class Daemon:
                 "jobs": {state: self.queue.job_counts[state] for state in STATES}, "tasks": dict(self.queue.task_counts()),
                 "running": [{"job": job.id, "task": task.task, "pid": task.pid, "started": task.started}
                             for job, task in running[:100]],
-                "cpus": {"total": self.totals["cpus"], "used": used}, "resources": self.totals, "closing": self.closing is not None}
+                "cpus": {"total": self.totals["cpus"], "used": used}, "resources": self.totals,
+                "closing": self.closing is not None}
 
     def shutdown(self, client: Client, body: dict[str, Any]) -> None:
         fields(body, "now")
@@ -489,7 +494,7 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.list, "show": Daemon.show, "tasks": Daemon.tasks,
+    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
     "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
     "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
 }

@@ -76,7 +76,7 @@ class Spool:
 
     def pieces(self) -> list[list[Any] | None]:
         """As long as it runs: what there is, and will be."""
-        return [name and [f"spool/{name}", 0, None] for name in self.names]  # type: ignore[misc]
+        return [None if name is None else [f"spool/{name}", 0, None] for name in self.names]
 
 
 class Logs:
@@ -92,8 +92,8 @@ class Logs:
 
     def take(self, job: int, task: int, attempt: int, spool: Spool) -> list[list[Any] | None]:
         """Puts away what a task has written: its two pieces."""
-        return [name and self.take_one(job, f"{job}-{task}-{attempt}.{'err' if which else 'out'}", spool.folder / name)
-                for which, name in enumerate(spool.names)]  # type: ignore[misc]
+        return [None if name is None else self.take_one(job, f"{job}-{task}-{attempt}.{stream}", spool.folder / name)
+                for stream, name in zip(("out", "err"), spool.names, strict=True)]
 
     def take_one(self, job: int, name: str, path: Path) -> list[Any] | None:
         try:

@@ -67,5 +67,5 @@ def socket_path(folder: Path, name: str) -> str:
     """The path of a socket in it, if it is short enough to be one."""
     path = str(folder / name)
     if len(os.fsencode(path)) > LONGEST_SOCKET:
-        raise UnsafeFolder(f"{path} is too long for a socket ({LONGEST_SOCKET} bytes): set DGMP_RUNTIME_DIR to a shorter folder")
+        raise UnsafeFolder(f"{path} is too long for a socket ({LONGEST_SOCKET} bytes): set DGMP_RUNTIME_DIR to a shorter one")
     return path

@@ -6,9 +6,11 @@ All is read when it is asked for, by netpoll.read: an endless producer works, an
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import re
+import stat
 
 from .netpoll import read
 from .ranges import numbers
@@ -83,7 +85,7 @@ def unescaped(text: str) -> str:
 
 
 def lines(fd: int, delimiter: bytes) -> Iterator[str]:
-    """The lines of a file, as they come."""
+    """The lines of a file, as they come; it is closed at its end."""
     rest: bytes | bytearray = b""
     while data := read(fd, CHUNK):
         if delimiter not in rest[-len(delimiter):] + data:
@@ -96,6 +98,8 @@ def lines(fd: int, delimiter: bytes) -> Iterator[str]:
             yield os.fsdecode(line)
     if rest:
         yield os.fsdecode(bytes(rest))
+    if fd:
+        os.close(fd)
 
 
 def from_file(path: str, layout: Layout) -> Records:
@@ -104,13 +108,21 @@ def from_file(path: str, layout: Layout) -> Records:
     Raises:
         InputError: it cannot be opened.
     """
+    return records(lines(opened(path), layout.delimiter), layout)
+
+
+def opened(path: str) -> int:
+    """Its descriptor; InputError: it cannot be opened."""
+    if path == "-":
+        return 0
     try:
-        fd = 0 if path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if path != "-" and os.path.isdir(path):
-            raise IsADirectoryError(21, os.strerror(21))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     except OSError as e:
         raise InputError(f"cannot open the input file {path!r}: {e.strerror}") from None
-    return records(lines(fd, layout.delimiter), layout)
+    return fd
 
 
 def records(found: Iterable[str], layout: Layout) -> Records:

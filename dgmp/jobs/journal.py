@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import msgpack
+from .wire import pack, unpack
 
 HEAD = struct.Struct("<II")
 SEGMENT = 16 << 20
@@ -78,6 +78,11 @@ class Writer:
             written = os.write(self.fd, self.left)
             self.left = self.left[written:]
             self.size += written
+
+    def close(self) -> None:
+        """With it goes the lock."""
+        for fd in {self.fd, self.lock, self.following} - {-1}:
+            os.close(fd)
 
 
 class Reader:
@@ -142,7 +147,7 @@ class Reader:
 
 
 def frame(record: list[Any]) -> bytes:
-    body: bytes = msgpack.packb(record)
+    body = pack(record)
     return HEAD.pack(len(body), zlib.crc32(body)) + body
 
 
@@ -154,6 +159,6 @@ def unframe(data: bytes) -> tuple[list[list[Any]], int]:
         body = data[at + HEAD.size:at + HEAD.size + length]
         if not 0 < length <= LONGEST or len(body) < length or zlib.crc32(body) != checksum:
             break
-        records.append(msgpack.unpackb(body, strict_map_key=False))
+        records.append(unpack(body))
         at += HEAD.size + length
     return records, at

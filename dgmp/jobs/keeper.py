@@ -37,14 +37,13 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-import msgpack
-
 from . import folders
 from .files import Logs, Spool
 from .journal import Writer
 from .programs import Failed, end_of, start
 from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
+from .wire import pack, stream
 
 NEWS_SECONDS = 0.02  # the daemon is told so late at most, as long as there is more to do
 RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, disk) is tried again
@@ -108,7 +107,7 @@ class Keeper:
         self.poll = select.epoll()
         self.poll.register(listening, select.EPOLLIN)
         self.daemon: socket.socket | None = None
-        self.unpacker = msgpack.Unpacker()
+        self.unpacker = stream()
         self.output = b""
         self.news_at: float | None = None
         self.stopped_until = 0.0  # nothing starts before
@@ -168,7 +167,7 @@ class Keeper:
             return
         self.disconnect()
         connection.setblocking(False)
-        self.daemon, self.unpacker, self.output = connection, msgpack.Unpacker(strict_map_key=False), b""
+        self.daemon, self.unpacker, self.output = connection, stream(), b""
         self.poll.register(connection, select.EPOLLIN)
 
     def disconnect(self) -> None:
@@ -197,7 +196,7 @@ class Keeper:
         """To the daemon, if there is one."""
         if self.daemon is None:
             return
-        self.output += b"".join(msgpack.packb(message) for message in messages)
+        self.output += b"".join(pack(message) for message in messages)
         with contextlib.suppress(OSError):  # that it is gone, reading tells
             while self.output:
                 self.output = self.output[self.daemon.send(self.output):]
@@ -343,8 +342,8 @@ class Keeper:
         run.spool = Spool(self.spools, f"{self.name}-{run.slot}-{run.task}-{run.attempt}", spec, job.id, run.task, run.attempt)
         held = run.held if job.bound else run.held._replace(cores=())
         told = {"DGMP_CPUS": "", **held.variables()}
-        told.update(DGMP_JOB_ID=str(job.id), DGMP_TASK_ID=str(run.task), DGMP_ATTEMPT=str(run.attempt), DGMP_SLOT=str(run.slot),
-                    DGMP_KEEPER=self.name)
+        told.update(DGMP_JOB_ID=str(job.id), DGMP_TASK_ID=str(run.task), DGMP_ATTEMPT=str(run.attempt),
+                    DGMP_SLOT=str(run.slot), DGMP_KEEPER=self.name)
         more = [os.fsencode(f"{k}={v}") for k, v in told.items()]
         os.umask(spec.umask)
         try:
@@ -434,9 +433,8 @@ def birth(pid: int) -> int:
 
 def main(arguments: list[str]) -> None:
     listening, state, name, cpus, mem, *named = arguments
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends with its tasks, or when it is told to
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # it ends with its tasks, or when it is told to
+        signal.signal(number, lambda number, frame: None)  # tasks do not inherit that, as they would SIG_IGN
     os.umask(0o077)
     os.set_inheritable(int(listening), False)
     resources = Resources([int(c) for c in cpus.split(",")], int(mem), declared(named, {}))

@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgpack
-
 from . import folders
 from .journal import Reader
 from .keeper import birth
 from .protocol import RUNNING
 from .queue import Queue
 from .store import CANCELLING, Job, Store, Task
+from .wire import pack, stream
 
 
 def boot_id() -> str:
@@ -51,7 +50,7 @@ class Keeping:
         self.pid, self.pidfd = 0, -1
         self.known = False
         self.sent: set[int] = set()  # jobs that it knows
-        self.unpacker = msgpack.Unpacker()
+        self.unpacker = stream()
         self.output = b""
 
     # ------------------------------------------------------------------ find it, or start it
@@ -83,7 +82,7 @@ class Keeping:
             raise
         connection.setblocking(False)
         self.socket, self.output, self.sent = connection, b"", set()
-        self.unpacker = msgpack.Unpacker(strict_map_key=False)
+        self.unpacker = stream()
         self.send(["hello"])
 
     def replace(self, queue: Queue, store: Store) -> None:
@@ -142,8 +141,8 @@ class Keeping:
             self.connect()
             with open(self.state / folders.LOG, "ab") as log:
                 self.child = subprocess.Popen(
-                    [sys.executable, "-m", "dgmp.jobs.keeper", str(listening.fileno()), str(self.state), name, *self.arguments],
-                    cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    [sys.executable, "-m", "dgmp.jobs.keeper", str(listening.fileno()), str(self.state), name,
+                     *self.arguments], cwd="/", stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                     pass_fds=(listening.fileno(),))
         self.pid, self.pidfd = self.child.pid, os.pidfd_open(self.child.pid)
 
@@ -164,7 +163,7 @@ class Keeping:
 
     # ------------------------------------------------------------------ messages
     def send(self, *messages: list[Any]) -> None:
-        self.output += b"".join(msgpack.packb(message) for message in messages)
+        self.output += b"".join(pack(message) for message in messages)
         self.flush()
 
     def flush(self) -> None:

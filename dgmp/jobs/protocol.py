@@ -52,19 +52,18 @@ def bad(text: str) -> ProtocolError:
 
 
 def encode(message: dict[str, Any]) -> bytes:
-    import msgpack
+    from .wire import pack
 
-    packed: bytes = msgpack.packb(message)
-    return packed
+    return pack(message)
 
 
 def decode(data: bytes) -> dict[str, Any]:
     """The message; ProtocolError if it is none."""
-    import msgpack
+    from .wire import unpack
 
     try:
-        message = msgpack.unpackb(data)
-    except (ValueError, RecursionError, UnicodeDecodeError, msgpack.UnpackException) as e:
+        message = unpack(data)
+    except (ValueError, TypeError, RecursionError) as e:  # TypeError: a key that is a map
         raise ProtocolError(BAD_MESSAGE, f"not a message: {type(e).__name__}") from None
     if not isinstance(message, dict) or not all(isinstance(k, str) for k in message):
         raise ProtocolError(BAD_MESSAGE, "not a message: a map was expected")
@@ -238,7 +237,8 @@ class Select:
     tasks: Ranges | None = None
 
     def message(self) -> list[Any]:
-        return [self.jobs if isinstance(self.jobs, str) else list(self.jobs), self.tasks.pack() if self.tasks is not None else None]
+        jobs = self.jobs if isinstance(self.jobs, str) else list(self.jobs)
+        return [jobs, None if self.tasks is None else self.tasks.pack()]
 
 
 def selects(body: Any) -> list[Select]:

@@ -12,6 +12,8 @@ between two tasks; the shorter tasks are, the more.
 from __future__ import annotations
 
 import bisect
+import heapq
+import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -38,6 +40,7 @@ from .store import CANCELLING, CLAIMED, FREE, Job, Store, Task
 MOST_LOST = 5  # a task that was lost so often fails: it may be what kills keepers
 PREFETCH_SECONDS = 0.1
 MOST_PREFETCHED = 256
+MOST_LOOKED = 1000  # jobs that are tried in a turn
 UNBOUND = 256  # tasks that need no resource at all, at once
 SEVERITY = (ABORTED, FAILED, CANCELLED)  # of a job's tasks, the worst first
 
@@ -187,7 +190,7 @@ class Queue:
 
     # ------------------------------------------------------------------ selections
     def chosen(self, selects: Iterable[Select], where: str) -> Iterator[tuple[Job, Ranges | None]]:
-        """The jobs, those in ranges and "all" as far as the condition holds for them; ProtocolError if a single one is not there."""
+        """The jobs, those in ranges and "all" as far as the condition holds; ProtocolError if a single one is not there."""
         for select in selects:
             if select.jobs == "all":
                 yield from ((self.get(job), select.tasks) for job in list(self.store.select(where, (), "id")))
@@ -294,29 +297,34 @@ class Queue:
         """Claims tasks for the keeper; they are in the orders."""
         free = dict(self.totals)
         prefetch = self.prefetch()
-        for job in list(self.ready_or_running()):
+        for job in list(itertools.islice(self.ready_or_running(), MOST_LOOKED)):
             need = needs(job.spec)
-            has = [t for t in job.open.values() if t.claimed]
+            if prefetch <= 0 and free["cpus"] <= 0 and "cpus" in need:
+                continue
+            has = sum(1 for task in job.open.values() if task.claimed)
             waiting = len(job.never[WAITING]) + len(self.again[job.id]) if not job.held else 0
             room = min((free[name] // amount for name, amount in need.items()), default=UNBOUND)
-            fits = min(room, waiting + len(has))
+            fits = min(room, waiting + has)
             for name, amount in need.items():
                 free[name] -= fits * amount
-            ahead = len(has) - fits  # what the keeper has of it beyond what can run
-            more = min(waiting, max(0, fits - len(has)))
-            extra = min(waiting - more, max(0, prefetch - max(0, ahead)))
-            prefetch -= max(0, ahead) + extra
+            if not fits and waiting:
+                self.reserve(need, free)
+            ahead = max(0, has - fits)  # what the keeper has of it beyond what can run
+            more = min(waiting, max(0, fits - has))
+            extra = min(waiting - more, max(0, prefetch - ahead))
+            prefetch -= ahead + extra
             if more + extra:
                 self.claim(job, more + extra)
-            if prefetch <= 0 and free["cpus"] <= 0:
-                break
+
+    def reserve(self, need: dict[str, int], free: dict[str, int]) -> None:
+        """Of what a job lacks those behind it get nothing, or it would wait for ever.  Cores only if it lacks nothing else."""
+        lacking = [name for name, amount in need.items() if free[name] < amount]
+        for name in [name for name in lacking if name != "cpus"] or lacking:
+            free[name] = 0
 
     def prefetch(self) -> int:
-        """How many tasks the keeper has beyond what runs."""
-        cpus = self.totals["cpus"]
-        if not self.seconds:
-            return cpus
-        return max(1, min(MOST_PREFETCHED, int(cpus * PREFETCH_SECONDS / self.seconds)))
+        """How many tasks the keeper has beyond what runs: none if they are long, as a better one may come meanwhile."""
+        return min(MOST_PREFETCHED, int(self.totals["cpus"] * PREFETCH_SECONDS / self.seconds)) if self.seconds else 0
 
     def ready_or_running(self) -> Iterator[Job]:
         """In order; a job that has nothing to start but runs takes up room."""
@@ -324,7 +332,7 @@ class Queue:
             yield self.open[id]
 
     def claim(self, job: Job, count: int) -> None:
-        claimed = []
+        claimed: list[Task] = []
         again = self.again[job.id]
         while again and len(claimed) < count:
             task = job.open[again.popleft()]
@@ -436,8 +444,6 @@ def overlap(a: Ranges, b: Ranges) -> bool:
 
 def merged(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
     """Both in order, what is in both once."""
-    import heapq
-
     last = None
     for item in heapq.merge(a, b):
         if item != last:

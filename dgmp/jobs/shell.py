@@ -1,7 +1,8 @@
 """The shell: which one runs a command line, when none is needed, and how a value is written in one.
 
 A value is written so that the shell takes it for the value and nothing else, wherever in the line it stands: by itself, in
-'...' or "...", in $(...) or `...`, and in the script after a -c or eval.  Called by template.
+'...' or "...", in $(...) or `...`, and in the script after a -c or eval.  In a here-document that cannot be.
+Called by template.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
+
+from ..errors import DgmpError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ SAFE = re.compile(r"[A-Za-z0-9_./+-]+")
 # A line of these alone means the same to every shell: words between blanks.
 PLAIN = re.compile(r"[^\x00-\x1f\x7f!\"#$&'()*;<>?\[\\\]^`{|}~]*")
 NESTING = re.compile(r"(?:^|\s)(?:-[A-Za-z]*c|eval)\s+$")
+HERE = re.compile(r"(?<!<)<<-?[ \t]*([^\s<;&|()]+)[\s;&|)]$")
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "yash", "posh", "rbash", "busybox"}
 # What the shell itself does, whatever there may be in PATH.
 BUILTINS = set("""
@@ -60,6 +64,10 @@ def as_it_is(value: str) -> str:
     return value
 
 
+class Unquotable(DgmpError):
+    """There is no way to write a value here."""
+
+
 class Scanner:
     """Reads a command line from the left, and knows at each place how a value is written there."""
 
@@ -68,10 +76,26 @@ class Scanner:
         self.before = ""  # what was read at the level of words
         self.script: Scanner | None = None  # of what is in the quotes that are open, if that is a script
         self.escaped = self.comment = False
+        self.here: list[str] = []  # the ends of here-documents that begin with the next line, or have begun
+        self.body: str | None = None  # the line of a here-document, as far as it has been read
 
     def read(self, text: str) -> None:
         for c in text:
+            if self.body is not None:
+                self.in_here_document(c)
+                continue
             self.step(c)
+            if c == "\n" and not self.inside and self.here:
+                self.body = ""
+
+    def in_here_document(self, c: str) -> None:
+        assert self.body is not None
+        if c != "\n":
+            self.body += c
+            return
+        if self.body.lstrip("\t") == self.here[0]:
+            del self.here[0]
+        self.body = "" if self.here else None
 
     def value(self) -> None:
         """A value stands here."""
@@ -111,7 +135,9 @@ class Scanner:
             self.inside.append("(")
         else:
             self.opened(c)
-        self.before = self.before[-40:] + c
+        self.before = self.before[-40:] + ("x" if inner in ("'", '"') and c in "<#&;| \t\n" else c)
+        if not self.inside and (found := HERE.search(self.before)) is not None and c in " \t\n;&|)":
+            self.here.append(re.sub(r"[\\'\"]", "", found[1]))
 
     def feed(self, c: str) -> None:
         if self.script is not None:
@@ -139,7 +165,13 @@ class Scanner:
         self.script = None
 
     def quoting(self) -> Quoting:
-        """How a value is written here."""
+        """How a value is written here.
+
+        Raises:
+            Unquotable: in no way.
+        """
+        if self.body is not None or (self.script is not None and self.script.body is not None):
+            raise Unquotable("an input cannot be put safely into a here-document: let the command have it as an argument")
         inner = self.inside[-1] if self.inside else ""
         here = {"'": in_single, '"': in_double}.get(inner, quote)
         steps: list[Quoting] = [here]

@@ -20,6 +20,7 @@ from typing import Any
 from ..errors import DgmpError
 from .protocol import ABORTED, CANCELLED, ENDED, STATES, WAITING, JobSpec
 from .ranges import Ranges, packed
+from .wire import pack, unpack
 
 MOST_TERMS = 400  # of an expression of SQLite's, which has at most 1,000
 FREE, CLAIMED, CANCELLING = 0, 1, 2  # what a task that has not ended is to the keeper
@@ -85,7 +86,8 @@ class Task:
 
     def row(self) -> tuple[Any, ...]:
         return (self.job, self.task, self.state, self.claimed, self.attempt, self.tries, self.lost, self.started, self.ended,
-                self.exit, self.reason, self.text, self.pid, self.born, self.cpu, self.maxrss, pack(self.stdout), pack(self.stderr))
+                self.exit, self.reason, self.text and text(self.text), self.pid, self.born, self.cpu, self.maxrss,
+                self.stdout and pack(self.stdout), self.stderr and pack(self.stderr))
 
     def message(self) -> dict[str, Any]:
         """For clients."""
@@ -97,7 +99,7 @@ def task_of(row: tuple[Any, ...]) -> Task:
     task = Task(row[0], row[1])
     for name, value in zip(TASK_COLUMNS[2:-2], row[2:-2], strict=True):
         setattr(task, name, value)
-    task.stdout, task.stderr = unpack(row[-2]), unpack(row[-1])
+    task.stdout, task.stderr = (None if piece is None else unpack(piece) for piece in row[-2:])
     return task
 
 
@@ -113,11 +115,12 @@ class Job:
         held: ids of the jobs that must end before it starts.
     """
 
-    __slots__ = ("counts", "ended", "env", "held", "id", "name", "never", "open", "spec", "started", "state", "submitted", "total")
+    __slots__ = ("counts", "ended", "env", "held", "id", "name", "never", "open", "spec", "started", "state", "submitted",
+                 "total")
 
     def __init__(self, id: int, spec: JobSpec, env: bytes, submitted: float) -> None:
         self.id, self.spec, self.env, self.submitted = id, spec, env, submitted
-        self.name = spec.name or os.path.basename(spec.argv[0])
+        self.name = text(spec.name or os.path.basename(spec.argv[0]))
         waiting = spec.tasks()
         self.total = len(waiting)
         self.never = {WAITING: waiting, CANCELLED: Ranges(), ABORTED: Ranges()}
@@ -140,16 +143,9 @@ class Job:
                 "priority": self.spec.priority, "held": sorted(self.held)}
 
 
-def pack(value: Any) -> bytes | None:
-    import msgpack
-
-    return None if value is None else msgpack.packb(value)
-
-
-def unpack(value: bytes | None) -> Any:
-    import msgpack
-
-    return None if value is None else msgpack.unpackb(value, strict_map_key=False)
+def text(said: str) -> str:
+    """As a column takes it: bytes that are no UTF-8 (surrogates, in a str) become escapes."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 class Store:
@@ -202,7 +198,7 @@ class Store:
 
     def add_job(self, spec: JobSpec, now: float) -> Job:
         self.begin()
-        env = pack(dict(sorted(spec.env.items()))) or b""
+        env = pack(dict(sorted(spec.env.items())))
         digest = hashlib.blake2b(env, digest_size=16).digest()
         self.db.execute("INSERT OR IGNORE INTO env VALUES (?, ?)", (digest, env))
         spec.env = {}
@@ -268,7 +264,7 @@ class Store:
             where.append("(" + (" OR ".join(["id BETWEEN ? AND ?"] * len(ranges)) or "0") + ")")
             more += [n for r in ranges for n in r]
         elif ranges is not None:
-            where.append("EXISTS (SELECT 1 FROM json_each(?) WHERE id BETWEEN value->>0 AND value->>1)")
+            where.append("EXISTS (SELECT 1 FROM json_each(?) WHERE job.id BETWEEN value->>0 AND value->>1)")
             more.append(json.dumps(ranges))
         if before is not None:
             where.append("id < ?")
@@ -282,7 +278,9 @@ class Store:
     def tasks(self, job: int, tasks: Ranges | None, states: Iterable[str], after: int, limit: int) -> list[Task]:
         """The rows of that job's tasks in these states, by id, after that one."""
         states = tuple(states)
-        wanted = [(after + 1, 1 << 62)] if tasks is None else [(max(r[0], after + 1), r[1]) for r in tasks.ranges if r[1] > after]
+        wanted = [(after + 1, 1 << 62)]
+        if tasks is not None:
+            wanted = [(max(r[0], after + 1), r[1]) for r in tasks.ranges if r[1] > after]
         found: list[Task] = []
         for first, last in wanted:
             for row in self.db.execute(

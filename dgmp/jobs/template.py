@@ -222,7 +222,8 @@ def split(text: str, pattern: re.Pattern[str], strings: dict[str, str], columns:
         at = found.end()
         quoting = as_it_is if scanner is None else scanner.quoting()
         if found[1] is not None:
-            pieces.append(Field(strings[found[1]], None, quoting))
+            of = strings[found[1]]
+            pieces.append(Field(of, None, quoting if of in PARTS else as_it_is))
         else:
             index = columns.get(found[2]) or int(found[2])
             pieces.append(Field(found[3] or "", index or None, quoting))

@@ -106,7 +106,7 @@ class Asyncs:
         if gp.ends:
             timer = self.loop.call_at(gp.ends / 1e9, self.late, gp, context=context)
             task.add_done_callback(lambda task: timer.cancel(), context=context)
-        task.add_done_callback(partial(self.ended, gp), context=context)
+        task.add_done_callback(partial(self.ended, gp, coro), context=context)
         self.began = True
         g = self.g
         if g.word:
@@ -176,9 +176,10 @@ class Asyncs:
             self.tasks.setdefault(gp.word, WeakSet()).add(task)
         return task
 
-    def ended(self, gp: G, task: asyncio.Task[Any]) -> None:
+    def ended(self, gp: G, coro: Coroutine[Any, Any, Any], task: asyncio.Task[Any]) -> None:
         """gp's task is done: its result is gp's.  The host's slot is another's to run under, before it is told."""
         m = self.m
+        coro.close()  # one that was cancelled before its first step would be warned of, as nobody has awaited it
         if os.getpid() != m.pid:
             m.end_child(None if task.cancelled() else task.exception())
         kind, out = self.outcome(gp, task)

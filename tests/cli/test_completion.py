@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from dgmp.cli import VERBS
-from dgmp.cli.parsers import arguments, parsers
+from dgmp.cli.parsers import verbs
 from tests.terminal import Terminal
 
 STUB = """#!/bin/sh
@@ -60,6 +60,9 @@ COMPLETED = [
 ]
 
 
+NOT_IN_FISH = ("submit --af", "show 18,17", "cancel 3,al")
+
+
 @pytest.mark.parametrize("typed,completed", COMPLETED)
 def test_bash(home, typed, completed):
     with Terminal(["bash", "--norc", "-i"], env={**environment(home), "PS1": "> "}, cwd=home) as terminal:
@@ -72,7 +75,7 @@ def test_bash(home, typed, completed):
 @pytest.mark.parametrize("typed,completed", COMPLETED)
 def test_zsh(home, typed, completed):
     with Terminal(["zsh", "-f", "-i"], env=environment(home), cwd=home) as terminal:
-        terminal.type("PS1='> '; autoload -Uz compinit; compinit -u -D; source ./_dgmp.zsh; setopt no_auto_list; echo rea''dy\n")
+        terminal.type("PS1='> '; autoload -Uz compinit; compinit -u -D; source ./_dgmp.zsh; echo rea''dy\n")
         terminal.until(r"[\r\n]ready")
         check(terminal, typed, completed)
 
@@ -86,7 +89,7 @@ def check(terminal, typed, completed):
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="fish is not installed")
-@pytest.mark.parametrize("typed,completed", [c for c in COMPLETED if c[0] not in ("submit --af", "show 18,17", "cancel 3,al")])
+@pytest.mark.parametrize("typed,completed", [c for c in COMPLETED if c[0] not in NOT_IN_FISH])
 def test_fish(home, typed, completed):
     script = f"source _dgmp.fish; complete -C {shlex.quote('dgmp ' + typed)}"
     done = subprocess.run(["fish", "--no-config", "-c", script], env=environment(home), cwd=home,
@@ -97,9 +100,9 @@ def test_fish(home, typed, completed):
 
 
 def test_every_option_is_completed(home):
-    for name, parser in parsers().items():
-        for option in arguments(parser):
+    for name, verb in verbs().items():
+        for option in verb.arguments:
             for spelled in option.names:
-                assert spelled in (home / "_dgmp.bash").read_text() and spelled in (home / "_dgmp.zsh").read_text(), (name, spelled)
+                assert all(spelled in (home / f"_dgmp.{shell}").read_text() for shell in ("bash", "zsh")), (name, spelled)
                 assert re.search(rf"__dgmp_verb {name}' .*-[slo] {spelled.lstrip('-')}\b", (home / "_dgmp.fish").read_text())
-    assert set(parsers()) == set(VERBS)
+    assert set(verbs()) == set(VERBS)

@@ -3,6 +3,7 @@
 import asyncio
 import contextvars
 import functools
+import gc
 import os
 import signal
 import socket
@@ -259,6 +260,28 @@ async def exits():
 
 async def returns_what_cannot_travel():
     return threading.Lock()
+
+
+def is_cancelled_as_it_makes_a_coroutine(path):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
+    Path(path).write_text("begun")
+    eventually(dgmp.cancelled, 30)
+    return nap(1, 3600)
+
+
+async def forgets_all():
+    gc.collect()
+
+
+def test_one_that_was_cancelled_before_its_first_step_is_not_warned_of(tmp_path, capfd):
+    path = tmp_path / "begun"
+    with dgmp.Runtime(procs=1) as rt:
+        f = rt.go(is_cancelled_as_it_makes_a_coroutine, str(path))
+        assert eventually(path.exists, 30) and f.cancel()
+        with pytest.raises(dgmp.Cancelled):
+            f.result(30)
+        rt.go(forgets_all).result(30)
+    assert capfd.readouterr().err == ""
 
 
 async def cancels_itself():
