@@ -444,14 +444,14 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
 
 def slots_of(text: str | None) -> int:
     """How many jobs run at once; 0: as many as possible."""
-    from ..jobs.amounts import of_cpus
-
     cores = len(os.sched_getaffinity(0))
     if text is None:
         return cores
+    if text.isdecimal():
+        return int(text)
+    from ..jobs.amounts import of_cpus
+
     try:
-        if text == "0":
-            return 0
         return max(1, int(of_cpus(text, cores)))
     except ValueError as e:
         raise Usage(f"--jobs: {e}") from None
