@@ -154,8 +154,8 @@ FOREIGN = {
     "--semaphore": "semaphores", "--sem": "semaphores", "--round-robin": "--round-robin", "--tee": "--tee",
     "--cat": "--cat", "--fifo": "--fifo", "--shuf": "--shuf", "--plus": "--plus", "--sqlmaster": "SQL", "--tmux": "tmux",
     "--interactive": "asking before each job", "-p": "asking before each job", "--shebang": "--shebang", "--files": "--files"}
-SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context", "xargs",
-           "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp", "remove_rec_sep")
+SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
+           "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp", "remove_rec_sep")
 SOURCES = (":::", "::::", ":::+", "::::+")
 
 
@@ -444,14 +444,14 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
 
 def slots_of(text: str | None) -> int:
     """How many jobs run at once; 0: as many as possible."""
-    from ..jobs.amounts import of_cpus
-
     cores = len(os.sched_getaffinity(0))
     if text is None:
         return cores
+    if text.isdecimal():
+        return int(text)
+    from ..jobs.amounts import of_cpus
+
     try:
-        if text == "0":
-            return 0
         return max(1, int(of_cpus(text, cores)))
     except ValueError as e:
         raise Usage(f"--jobs: {e}") from None
