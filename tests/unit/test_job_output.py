@@ -28,8 +28,7 @@ def descriptors():
 def test_what_waits_for_its_turn_holds_neither_descriptors_nor_disk_for_ever(monkeypatch):
     monkeypatch.setattr(spill, "SEGMENT", 10_000)
     shown = []
-    order = Order(lambda parts: shown.append(tuple(b"".join(part) for part in parts)), lambda line: None) \
-        if takes_log() else Order(lambda parts: shown.append(tuple(b"".join(part) for part in parts)))
+    order = Order(lambda told: shown.append((b"".join(told[0]), b"".join(told[1]), told[2])))
     numbers = list(range(1, 1001))
     random.Random(1).shuffle(numbers)
     numbers.remove(1)
@@ -40,18 +39,13 @@ def test_what_waits_for_its_turn_holds_neither_descriptors_nor_disk_for_ever(mon
     held = descriptors() - before
     assert held < 10
     put(order, 1, [b"1"], [])
-    assert [out[: len(str(seq))] for seq, (out, _) in enumerate(shown, 1)] == [b"%d" % seq for seq in range(1, 1001)]
-    assert [err for _, err in shown[1:]] == [b"e" * (seq % 2) for seq in range(2, 1001)]
+    assert [out[: len(str(seq))] for seq, (out, *_) in enumerate(shown, 1)] == [b"%d" % seq for seq in range(1, 1001)]
+    assert [err for _, err, _ in shown[1:]] == [b"e" * (seq % 2) for seq in range(2, 1001)]
+    assert [note for *_, note in shown] == [b"line %d" % seq for seq in range(1, 1001)]
     assert descriptors() - before <= 2
     order.close()
     assert descriptors() == before
 
 
-def takes_log():
-    import inspect
-
-    return len(inspect.signature(Order).parameters) > 1
-
-
 def put(order, seq, out, err):
-    order.put(seq, (out, err))
+    order.put(seq, (out, err, b"line %d" % seq))
