@@ -3,14 +3,11 @@
 import os
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dgmp.jobs import spill
-from dgmp.jobs.netpoll import Inputs, Netpoll, read
 from dgmp.jobs.output import Order, tagged
-from dgmp.jobs.sink import CannotWrite, Closed, Sink
 
 
 @given(st.lists(st.binary(min_size=1, max_size=20)), st.binary(max_size=3).filter(lambda tag: b"\n" not in tag))
@@ -43,7 +40,7 @@ def test_what_waits_for_its_turn_holds_neither_descriptors_nor_disk_for_ever(mon
     assert [err for _, err, _ in shown[1:]] == [b"e" * (seq % 2) for seq in range(2, 1001)]
     assert [note for *_, note in shown] == [b"line %d" % seq for seq in range(1, 1001)]
     assert descriptors() - before <= 2
-    order.close()
+    order.rest()
     assert descriptors() == before
 
 
