@@ -108,9 +108,11 @@ def exit_code(act: Callable[[], int]) -> int:
         return complain(str(e), NO_DAEMON)
     except TimeoutError as e:
         return complain(str(e), TIME_UP)
-    except (DgmpError, OSError) as e:
-        drop_output()
+    except DgmpError as e:
         return complain(str(e), REFUSED)
+    except OSError as e:
+        drop_output()
+        return complain(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e), REFUSED)
 
 
 def complain(text: str, code: int) -> int:
