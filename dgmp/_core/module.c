@@ -233,8 +233,8 @@ PyMethodDef own_methods[] = {
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
-                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, netpoll_methods,
-                             chan_methods, sema_methods, coordinator_methods};
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, steps_view_methods,
+                             netpoll_methods, chan_methods, sema_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;

@@ -9,15 +9,14 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import re
 import stat
 
 from .netpoll import read
-from .ranges import numbers
 from .template import InputError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterable, Iterator
 
     from .template import Record
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     Records = Iterator[Record]
 
 CHUNK = 65536
-RANGE = re.compile(r"(-?\d[\d_]*)(?:-(-?\d[\d_]*)(?::(\d+))?)?")
+RANGE = r"(-?\d[\d_]*)(?:-(-?\d[\d_]*)(?::(\d+))?)?"
 ESCAPES = {"n": "\n", "t": "\t", "0": "\0", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v", "\\": "\\"}
 
 
@@ -43,16 +42,22 @@ class Layout:
     def __init__(self, delimiter: bytes = b"\n", columns: str | None = None, csv: str | None = None, trim: str | None = None,
                  end: str | None = None) -> None:
         self.delimiter, self.csv, self.end = delimiter, csv, end
-        try:
-            self.columns = None if columns is None or csv is not None else re.compile(columns)
-        except re.error as e:
-            raise InputError(f"--colsep {columns!r} is no regular expression: {e}") from None
+        self.columns = None if columns is None or csv is not None else compiled(columns)
         self.trim = trimming(trim or ("lr" if self.columns is not None else "n"))
 
     def record(self, line: str) -> Record:
         if self.columns is None:
             return (self.trim(line),)
         return tuple([self.trim(value or "") for value in self.columns.split(line)])
+
+
+def compiled(columns: str) -> re.Pattern[str]:
+    import re
+
+    try:
+        return re.compile(columns)
+    except re.error as e:
+        raise InputError(f"--colsep {columns!r} is no regular expression: {e}") from None
 
 
 def trimming(which: str) -> Callable[[str], str]:
@@ -72,6 +77,8 @@ def unescaped(text: str) -> str:
         >>> unescaped(r"a\tb\x41\\")
         'a\tbA\\'
     """
+    import re
+
     def one(found: re.Match[str]) -> str:
         code = found[1]
         if code[0] == "x":
@@ -143,8 +150,7 @@ def of_csv(found: Iterable[str], layout: Layout) -> Records:
 
     def parsed(text: str) -> Record:
         try:
-            rows = list(reader(text.splitlines(keepends=True) if "\n" in text else [text], delimiter=layout.csv or ",",
-                               strict=True))
+            rows = list(reader([line + "\n" for line in text.split("\n")], delimiter=layout.csv or ",", strict=True))
         except Error as e:
             raise InputError(f"this is no CSV ({e}): {text[:60]!r}") from None
         return tuple([layout.trim(value) for value in (rows[0] if rows else [""])])
@@ -165,8 +171,12 @@ def of_csv(found: Iterable[str], layout: Layout) -> Records:
 
 def from_range(spec: str) -> Records:
     """1-1000, 0-10:2, 1,5,7-9: whole numbers, as HyperQueue's --array has them."""
+    import re
+
+    from .ranges import numbers
+
     for part in spec.split(","):
-        found = RANGE.fullmatch(part.strip())
+        found = re.fullmatch(RANGE, part.strip())
         if found is None:
             raise InputError(f"{spec!r} is no range: give such as 1-1000, 0-10:2 or 1,5,7-9")
         first, last = int(found[1]), int(found[2] or found[1])

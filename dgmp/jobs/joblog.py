@@ -237,7 +237,8 @@ def parsed(data: bytes) -> Line | None:
     fields = data.split(b"\t", 8)
     try:
         seq, _, started, _, sent, _, exitval, signal, command = fields
-        return Line(int(seq), started.decode(), int(sent), int(exitval), int(signal), os.fsdecode(command.replace(b"\0", b"\n")))
+        return Line(int(seq), started.decode(), int(sent), int(exitval), int(signal),
+                    os.fsdecode(command.replace(b"\0", b"\n")))
     except ValueError:
         return None
 
@@ -396,8 +397,8 @@ def failed(path: str) -> list[Failed]:
     try:
         for entry in lines(path):
             if entry.sent:
-                raise JobLogError(f"job {entry.seq} in the joblog {path} has read a block of --pipe, which is not there: give the "
-                                  "same command line and input with --resume-failed instead")
+                raise JobLogError(f"job {entry.seq} in the joblog {path} has read a block of --pipe, which is not there: give "
+                                  "the same command line and input with --resume-failed instead")
             key, origin = known.of(entry)
             folder = known.origins[origin].folder if origin in known.origins else ""
             latest[key, entry.seq] = Failed(entry.seq, entry.command, key, origin, folder), bool(entry.exitval or entry.signal)

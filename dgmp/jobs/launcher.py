@@ -53,7 +53,11 @@ MOST_AHEAD = 100_000  # drafts that are read only to know how many there are
 
 
 class Ended(Exception):
-    """It is over at once: nothing that runs is waited for."""
+    """It is over at once: what runs is killed."""
+
+
+class Ending(Exception):
+    """What runs is being ended, and its output is not wanted any more."""
 
 
 class Launcher:
@@ -119,7 +123,7 @@ class Launcher:
             for sink in (self.output.out, self.output.err):
                 if self.policy.wants_total and os.isatty(sink.fd):
                     sink.before = self.policy.hide
-                sink.interrupt, sink.act = signals, lambda: self.signalled(signals)
+                sink.interrupt, sink.act = signals, lambda: self.signalled_while_writing(signals)
             status = self._run()
         finally:
             os.close(signals)
@@ -135,16 +139,18 @@ class Launcher:
                 self.step()
             self.output.close()
         except Ended:
-            pass
+            self.kill_all()
+        except Ending:
+            self.wind_down()
         except Closed:
             self.fatal = signal.SIGPIPE
+            self.wind_down()
         except (CannotWrite, DiskFull) as e:
             self.error = str(e)
+            self.wind_down()
         except OSError as e:  # the reserve of descriptors was not enough
             self.error = f"cannot go on: {e}"
-        if self.running:
-            self.kill_all()
-        self.error = self.error or self.drafts.source.error
+            self.wind_down()
         if self.error:
             self.say(self.error)
             return NONSENSE
@@ -370,6 +376,18 @@ class Launcher:
         for process in self.running.values():
             self._due(process, process.end(sequence, now))
 
+    def wind_down(self) -> None:
+        """Ends what runs, without its output."""
+        self.output.mute()
+        self.stop()
+        try:
+            self.end_all(self.term_sequence)
+            while self.running:
+                self.netpoll.poll(self.patience())
+                self.step()
+        except Ended:
+            self.kill_all()
+
     def kill_all(self) -> None:
         """And waits until they are dead."""
         for process in self.running.values():
@@ -407,6 +425,12 @@ class Launcher:
                 self.orphaned()
             elif self.progress is not None:
                 self.progress(number)
+
+    def signalled_while_writing(self, fd: int) -> None:
+        """Signals have come while our stdout or stderr takes no more."""
+        self.signalled(fd)
+        if self.dropping:
+            raise Ending
 
     def stop(self) -> None:
         """Nothing more starts."""

@@ -107,6 +107,10 @@ class Output:
         else:
             self.order.put(process.command.seq, told)
 
+    def mute(self) -> None:
+        """Nothing more is written."""
+        self.out.muted = self.err.muted = True
+
     def close(self) -> None:
         """Nothing runs any more: what still waits for its turn has it."""
         if self.order is not None:

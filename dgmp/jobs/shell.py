@@ -8,7 +8,6 @@ Called by template.
 from __future__ import annotations
 
 import os
-import re
 from functools import lru_cache
 
 from ..errors import DgmpError
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
 
     Quoting = Callable[[str], str]
 
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # Quoting as GNU parallel does it, so that what --dry-run and the joblog show is the same.
-SAFE = re.compile(r"[A-Za-z0-9_./+-]+")
-# A line of these alone means the same to every shell: words between blanks.
-PLAIN = re.compile(r"[^\x00-\x1f\x7f!\"#$&'()*;<>?\[\\\]^`{|}~]*")
-NESTING = re.compile(r"(?:^|\s)(?:-[A-Za-z]*c|eval)\s+$")
-HERE = re.compile(r"(?<!<)<<-?[ \t]*([^\s<;&|()]+)[\s;&|)]$")
+SAFE = frozenset(LETTERS + "0123456789_./+-")
+# Without any of these a line means the same to every shell: words between blanks.
+SPECIAL = frozenset("!\"#$&'()*;<>?[\\]^`{|}~\x7f" + "".join(map(chr, range(32))))
+NESTING = r"(?:^|\s)(?:-[A-Za-z]*c|eval)\s+$"
+HERE = r"(?<!<)<<-?[ \t]*([^\s<;&|()]+)[\s;&|)]$"
 SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ksh93", "mksh", "lksh", "ash", "yash", "posh", "rbash", "busybox"}
 # What the shell itself does, whatever there may be in PATH.
 BUILTINS = set("""
@@ -40,9 +40,14 @@ ABOUT_ITSELF = ("--help", "--version")
 
 def quote(value: str) -> str:
     """As a word of its own, or a part of one."""
-    if SAFE.fullmatch(value):
+    if value and SAFE.issuperset(value):
         return value
     return "'" + in_single(value) + "'"
+
+
+def is_plain(text: str) -> bool:
+    """Whether nothing in it means anything to a shell, but blanks."""
+    return SPECIAL.isdisjoint(text)
 
 
 def in_single(value: str) -> str:
@@ -52,12 +57,12 @@ def in_single(value: str) -> str:
 
 def in_double(value: str) -> str:
     """Between double quotes."""
-    return re.sub(r'[\\"$`]', r"\\\g<0>", value)
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
 
 
 def in_backquotes(text: str) -> str:
     """A piece of the command between backquotes, where backslashes are read once more."""
-    return re.sub(r"[\\`]", r"\\\g<0>", text)
+    return text.replace("\\", "\\\\").replace("`", "\\`")
 
 
 def as_it_is(value: str) -> str:
@@ -87,6 +92,14 @@ class Scanner:
             self.step(c)
             if c == "\n" and not self.inside and self.here:
                 self.body = ""
+
+    def here_document(self) -> None:
+        """Whether a word has ended that says how a here-document will."""
+        import re
+
+        found = re.search(HERE, self.before)
+        if found is not None:
+            self.here.append(found[1].replace("\\", "").replace("'", "").replace('"', ""))
 
     def in_here_document(self, c: str) -> None:
         assert self.body is not None
@@ -124,8 +137,8 @@ class Scanner:
             elif not self.opened(c):
                 self.feed(c)
         elif c in "'\"":
-            nested = NESTING.search(self.before) is not None
-            self.open(c)
+            nested = self.begins_script()
+            self.inside.append(c)
             self.script = Scanner() if nested else None
         elif c == "#" and (not self.before or self.before[-1] in " \t\n;&|("):
             self.comment = True
@@ -136,8 +149,8 @@ class Scanner:
         else:
             self.opened(c)
         self.before = self.before[-40:] + ("x" if inner in ("'", '"') and c in "<#&;| \t\n" else c)
-        if not self.inside and (found := HERE.search(self.before)) is not None and c in " \t\n;&|)":
-            self.here.append(re.sub(r"[\\'\"]", "", found[1]))
+        if "<<" in self.before and not self.inside and c in " \t\n;&|)":
+            self.here_document()
 
     def feed(self, c: str) -> None:
         if self.script is not None:
@@ -157,8 +170,11 @@ class Scanner:
             return True
         return False
 
-    def open(self, c: str) -> None:
-        self.inside.append(c)
+    def begins_script(self) -> bool:
+        """Whether what comes is a script for another shell."""
+        import re
+
+        return re.search(NESTING, self.before) is not None
 
     def close(self) -> None:
         self.inside.pop()

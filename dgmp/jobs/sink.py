@@ -40,7 +40,7 @@ class Sink:
         self.interrupt = -1
         self.act: Callable[[], object] = lambda: None
         self.before: Callable[[], object] | None = None
-        self.written = 0
+        self.muted = False  # it swallows everything
         self._regular: bool | None = None
 
     def write(self, data: bytes | memoryview) -> None:
@@ -52,7 +52,8 @@ class Sink:
         """
         if self.before is not None:
             self.before()
-        self.written += len(data)
+        if self.muted:
+            return
         left = memoryview(data)
         try:
             while left:
@@ -62,7 +63,6 @@ class Sink:
                 else:
                     left = left[os.write(self.fd, left):]
         except BlockingIOError:
-            self.written -= len(left)
             self.write(left)
         except BrokenPipeError:
             raise Closed(self.name) from None

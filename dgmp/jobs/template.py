@@ -12,20 +12,20 @@ command.
 from __future__ import annotations
 
 import os
-import re
 
 from ..errors import DgmpError
-from .shell import PLAIN, Scanner, as_it_is, is_program, needs_no_shell, quote, shell
+from .shell import Scanner, as_it_is, is_plain, is_program, needs_no_shell, quote, shell
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .command import Draft
 
     Record = tuple[str, ...]
 
 LONGEST_LINE = 131_071  # bytes, as one argument of the shell; Linux: MAX_ARG_STRLEN, less the NUL at its end
+BLANKS = " \t\n"
 STRINGS = {"{}": "", "{.}": ".", "{/}": "/", "{//}": "//", "{/.}": "/.", "{#}": "#", "{%}": "%"}
 
 
@@ -57,8 +57,8 @@ def basename_without_extension(value: str) -> str:
     return without_extension(basename(value))
 
 
-PARTS: dict[str, Callable[[str], str]] = {
-    "": whole, ".": without_extension, "/": basename, "//": dirname, "/.": basename_without_extension}
+PARTS: dict[str, Callable[[str], str]] = {  # the longest first
+    "/.": basename_without_extension, "//": dirname, "/": basename, ".": without_extension, "": whole}
 
 
 class Field:
@@ -100,14 +100,14 @@ class Template:
         literal: the values are not quoted: they are the command line, or it is no command line (--tagstring).
     """
 
-    def __init__(self, text: str | list[str], names: Sequence[str] = (), *, strings: dict[str, str] = STRINGS,
+    def __init__(self, text: str | list[str], names: Sequence[str] = (), *, strings: Mapping[str, str] = STRINGS,
                  append: bool = True, quoted: bool = False, repeat: bool = False, literal: bool = False) -> None:
         self.text = " ".join(map(quote, text)) if isinstance(text, list) else text
         self.repeat, self.literal = repeat, literal
-        pattern, columns = compiled(strings, names), {name: i for i, name in reversed([*enumerate(names, 1)])}
+        columns = {name: i for i, name in reversed([*enumerate(names, 1)])}
 
         def pieces(text: str, scanner: Scanner | None) -> list[Piece]:
-            return split(text, pattern, strings, columns, scanner)
+            return split(text, strings, columns, scanner)
 
         scanner = None if literal else Scanner()
         if isinstance(text, list):
@@ -123,7 +123,7 @@ class Template:
         self.numbered = "PARALLEL_SEQ" in self.text or "DGMP_JOB_SEQ" in self.text or any(
             isinstance(piece, Field) and piece.of == "#" for token in self.tokens for piece in token)
         self.quoted = quoted
-        self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token)
+        self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token if isinstance(piece, str))
                                 and not any("\n" in gap for gap in self.gaps))
         first = self.tokens[0] if self.tokens else []
         if self.plain and not quoted and all_text(first):
@@ -178,7 +178,7 @@ class Template:
             if self.quoted or (argv and needs_no_shell(argv)):
                 return argv
         line = self.line(draft, slot)
-        if self.literal and PLAIN.fullmatch(line):
+        if self.literal and is_plain(line):
             argv = [word for word in line.split(" ") if word]
             if argv and needs_no_shell(argv):
                 return argv
@@ -203,35 +203,48 @@ class Template:
         return total
 
 
-def compiled(strings: dict[str, str], names: Iterable[str]) -> re.Pattern[str]:
-    """Finds replacement strings: group 1 one of the strings, or 2 a column and 3 its part."""
-    columns = "|".join([r"-?\d+", *(re.escape(name) for name in sorted(names, key=len, reverse=True) if name)])
-    fixed = "|".join(re.escape(string) for string in sorted(strings, key=len, reverse=True))
-    return re.compile(rf"({fixed})|\{{({columns})(/\.|//|/|\.)?\}}")
-
-
-def split(text: str, pattern: re.Pattern[str], strings: dict[str, str], columns: dict[str, int],
-          scanner: Scanner | None) -> list[Piece]:
+def split(text: str, strings: Mapping[str, str], columns: Mapping[str, int], scanner: Scanner | None) -> list[Piece]:
+    """The replacement strings of a line, and what is between them."""
     pieces: list[Piece] = []
-    at = 0
-    for found in pattern.finditer(text):
+    begun = at = 0
+    first = {string[0] for string in strings} | {"{"}
+    while at < len(text):
+        found = found_at(text, at, strings, columns) if text[at] in first else None
+        if found is None:
+            at += 1
+            continue
+        length, of, index = found
         if scanner is not None:
-            scanner.read(text[at:found.start()])
-        if found.start() > at:
-            pieces.append(text[at:found.start()])
-        at = found.end()
-        quoting = as_it_is if scanner is None else scanner.quoting()
-        if found[1] is not None:
-            of = strings[found[1]]
-            pieces.append(Field(of, None, quoting if of in PARTS else as_it_is))
-        else:
-            index = columns.get(found[2]) or int(found[2])
-            pieces.append(Field(found[3] or "", index or None, quoting))
+            scanner.read(text[begun:at])
+        if at > begun:
+            pieces.append(text[begun:at])
+        pieces.append(Field(of, index, as_it_is if scanner is None or of not in PARTS else scanner.quoting()))
         if scanner is not None:
             scanner.value()
-    if at < len(text):
-        pieces.append(text[at:])
+        begun = at = at + length
+    if begun < len(text):
+        pieces.append(text[begun:])
     return pieces
+
+
+def found_at(text: str, at: int, strings: Mapping[str, str], columns: Mapping[str, int]) -> tuple[int, str, int | None] | None:
+    """The replacement string that begins there: its length, of what it is, and of which column."""
+    longest = max((string for string in strings if text.startswith(string, at)), key=len, default="")
+    if longest:
+        return len(longest), strings[longest], None
+    end = text.find("}", at)
+    if text[at] != "{" or end < 0:
+        return None
+    inner = text[at + 1:end]
+    for part in PARTS:
+        name = inner.removesuffix(part)
+        if part and name == inner:
+            continue
+        if name in columns:
+            return end + 1 - at, part, columns[name]
+        if name.removeprefix("-").isdecimal():
+            return end + 1 - at, part, int(name) or None
+    return None
 
 
 def tokens(pieces: list[Piece]) -> tuple[list[list[Piece]], list[str]]:
@@ -242,21 +255,20 @@ def tokens(pieces: list[Piece]) -> tuple[list[list[Piece]], list[str]]:
         if not isinstance(piece, str):
             words[-1].append(piece)
             continue
-        for part in re.split(r"([ \t\n]+)", piece):
-            if part[:1] in (" ", "\t", "\n"):
-                gaps.append(part)
+        while piece:
+            rest = piece.lstrip(BLANKS)
+            if rest != piece:
+                gaps.append(piece[:len(piece) - len(rest)])
                 words.append([])
-            elif part:
-                words[-1].append(part)
+            end = min((at for at in map(rest.find, BLANKS) if at >= 0), default=len(rest))
+            if end:
+                words[-1].append(rest[:end])
+            piece = rest[end:]
     gaps.append("")
     if not words[-1] and len(words) > 1:  # blanks at the end belong to the word before them
         words.pop()
         gaps.pop()
     return words, gaps
-
-
-def is_plain(piece: Piece) -> bool:
-    return not isinstance(piece, str) or PLAIN.fullmatch(piece) is not None
 
 
 def all_text(token: list[Piece]) -> bool:
