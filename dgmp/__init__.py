@@ -1,24 +1,8 @@
 """dgmp: Go's GMP scheduler for Python, with operating-system processes for Ms."""
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
-from .api.runtime import (
-    Runtime,
-    cancelled,
-    current,
-    gather,
-    go,
-    goid,
-    gomaxprocs,
-    gosched,
-    map,
-    map_unordered,
-    num_g,
-    snapshot,
-    spawn,
-    starmap,
-    stats,
-)
+from .api import ending as _ending  # noqa: F401  (what ends at exit takes its turn here)
 from .errors import (
     Cancelled,
     CannotAttach,
@@ -35,13 +19,33 @@ from .errors import (
     WorkerDied,
 )
 
+TYPE_CHECKING = False  # typing itself takes a third of a command's start
 if TYPE_CHECKING:
+    from typing import Any
+
     from .api.chan import Chan, after, recv, select, send, tick
     from .api.context import Context
     from .api.future import Future
     from .api.group import Group
     from .api.netpoll import wait_readable, wait_writable
     from .api.preempt import nopreempt
+    from .api.runtime import (
+        Runtime,
+        cancelled,
+        current,
+        gather,
+        go,
+        goid,
+        gomaxprocs,
+        gosched,
+        map,
+        map_unordered,
+        num_g,
+        snapshot,
+        spawn,
+        starmap,
+        stats,
+    )
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
     from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
@@ -58,12 +62,15 @@ __all__ = [
     "task", "tick", "unlock_os_thread", "wait_readable", "wait_writable",
 ]
 
-# Imported when asked for: a runtime starts sooner so.
+# Imported when asked for: a program, and the dgmp command above all, starts sooner so.
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
-    "RWMutex": "sync", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync", "after": "chan",
-    "after_func": "timers", "blocking": "syscall", "lock_os_thread": "syscall", "nopreempt": "preempt", "recv": "chan",
-    "select": "chan", "send": "chan", "sleep": "timers", "task": "task", "tick": "chan", "unlock_os_thread": "syscall",
+    "RWMutex": "sync", "Runtime": "runtime", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync",
+    "after": "chan", "after_func": "timers", "blocking": "syscall", "cancelled": "runtime", "current": "runtime",
+    "gather": "runtime", "go": "runtime", "goid": "runtime", "gomaxprocs": "runtime", "gosched": "runtime",
+    "lock_os_thread": "syscall", "map": "runtime", "map_unordered": "runtime", "nopreempt": "preempt", "num_g": "runtime",
+    "recv": "chan", "select": "chan", "send": "chan", "sleep": "timers", "snapshot": "runtime", "spawn": "runtime",
+    "starmap": "runtime", "stats": "runtime", "task": "task", "tick": "chan", "unlock_os_thread": "syscall",
     "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 

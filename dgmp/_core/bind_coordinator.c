@@ -313,8 +313,10 @@ static PyObject *View_victims(View *self, PyObject *arg) {
         struct g *g = &v->allgs[i];
         uint64_t s = load_acq(&g->state);
         uint32_t owner = load_acq(&g->owner);
+        uint64_t step = load_acq(&v->allm[m].step);
+        int ran = step ? step == gword(i, GGEN(s)) : GSTATUS(s) != G_WAITING;
         PyObject *x = Py_BuildValue("(KKOIINO)", (unsigned long long)gword(i, GGEN(s)), (unsigned long long)g->goid,
-                                    GSTATUS(s) == G_WAITING ? Py_False : Py_True, GATTEMPT(s), load_acq(&g->flags),
+                                    ran ? Py_True : Py_False, GATTEMPT(s), load_acq(&g->flags),
                                     terms_of(v, g), owner && owner != m + 1 && lives(v, owner - 1) ? Py_True : Py_False);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
         Py_XDECREF(x);
@@ -384,7 +386,7 @@ static PyObject *View_started(View *self, PyObject *arg) {
     uint32_t m = GM(s), flags = load_acq(&g->flags);
     if (GGEN(s) != gword_gen(w) || (GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING)) Py_RETURN_NONE;
     PyObject *terms = terms_of(v, g);
-    int runs = load_acq(&v->allm[m].curg) == w;
+    int runs = running_on(&v->allm[m]) == w;
     uint64_t now = atomic_load(&g->state);
     if (GGEN(now) != GGEN(s) || GATTEMPT(now) != GATTEMPT(s) || GM(now) != m) {  /* the terms may be another's */
         Py_XDECREF(terms);
@@ -403,12 +405,14 @@ static PyObject *View_late(View *self, PyObject *arg) {
     PyObject *out = PyList_New(0);
     atomic_store(&v->seg->sched.limits_at, 0);
     for (uint32_t i = 0; out && i < v->seg->max_ms; i++) {
-        uint64_t w = atomic_load(&v->allm[i].curg);
+        uint64_t w = running_on(&v->allm[i]);
         struct g *g = &v->allgs[gword_index(w)];
         uint64_t s = w ? atomic_load(&g->state) : 0;
         struct terms *terms = w ? gterms(v, g) : NULL;
         uint64_t ends = terms ? atomic_load(&terms->ends) : 0;
-        if (!ends || GSTATUS(s) != G_RUNNING || GGEN(s) != gword_gen(w) || atomic_load(&g->state) != s) continue;
+        if (!ends || (GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || GGEN(s) != gword_gen(w) ||
+            atomic_load(&g->state) != s)
+            continue;
         if (ends > now) {
             if (!next || ends < next) next = ends;
             continue;
@@ -436,7 +440,7 @@ static PyObject *View_running(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long m = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    uint64_t w = load_acq(&self->v.allm[m].curg);
+    uint64_t w = running_on(&self->v.allm[m]);
     if (!w) Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(self->v.allgs[gword_index(w)].goid);
 }
@@ -446,7 +450,7 @@ static PyObject *View_running_word(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long m = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromUnsignedLongLong(load_acq(&self->v.allm[m].curg));
+    return PyLong_FromUnsignedLongLong(running_on(&self->v.allm[m]));
 }
 
 /* alive(word) -> whether that G has not ended */

@@ -173,8 +173,7 @@ static PyObject *View_retire_wait(View *self, PyObject *none) {
     return PyBool_FromLong(retire_wait(&self->v));
 }
 
-/* Our running G has only so much time: who looks after that may have to look sooner. */
-static void limited(struct view *v, struct terms *terms) {
+void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
     if (ends) fence_sc(&v->seg->sched.limits_at);             /* View.late looks at curg after it has set that */
     if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);
@@ -336,6 +335,7 @@ static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
     store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
     if (!end_with(self, w, (uint32_t)kind, a[2])) return NULL;
+    if (load_rlx(&self_m(v)->step) == w) store_rel(&self_m(v)->step, 0);
     if (host) store_rel(&self_m(v)->curg, running_g = host);  /* as whom it waits for locks, too */
     Py_RETURN_NONE;
 }

@@ -155,7 +155,10 @@ PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
 extern PyMethodDef coordinator_methods[];
 
 /* bind_lock.c */
-extern PyMethodDef lock_view_methods[];
+extern PyMethodDef lock_view_methods[], steps_view_methods[];
+
+/* bind_sched.c: our running G has only so much time: who looks after that may have to look sooner. */
+void limited(struct view *v, struct terms *terms);
 extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
 PyObject *allocate_lock(PyObject *mod, PyObject *none);
 PyObject *lock_owner(PyObject *mod, PyObject *none);
@@ -164,6 +167,12 @@ int add_lock_types(PyObject *mod);    /* -1: an exception */
 /* bind_stack.c */
 PyObject *stack_address(PyObject *mod, PyObject *none);
 PyObject *send_self(PyObject *mod, PyObject *number);
+
+/* bind_exec.c */
+PyObject *execute(PyObject *mod, PyObject *args);
+PyObject *reap(PyObject *mod, PyObject *pidfd);
+PyObject *signal_fd(PyObject *mod, PyObject *args);
+PyObject *read_signal(PyObject *mod, PyObject *fd);
 
 /* bind_sema.c */
 extern PyMethodDef sema_methods[];

@@ -133,6 +133,8 @@ struct m {
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au64 step;                        /* the word of the async G whose code runs, while the loop does as `step_host`: running_on */
+    au64 step_host;
     au64 next_timer;                  /* when the first of its started Gs that sleep is to go on, monotonic ns; 0: none */
     au64 since;                       /* when its time slice began, by the coarse clock */
     au32 ready;                       /* while it runs: how many of the M's other started Gs can go on */
@@ -149,6 +151,12 @@ struct m {
     au64 n_executed, n_steals, n_stolen, n_parks, n_global, n_spawned, n_collected;
     struct inbox inbox;
 };
+
+/* The word of the G whose code M m runs, 0 none.  The loop of its async Gs runs as one of them, and steps through all. */
+static inline uint64_t running_on(struct m *m) {
+    uint64_t curg = load_acq(&m->curg), step = load_acq(&m->step);
+    return step && load_rlx(&m->step_host) == curg ? step : curg;
+}
 
 /* ------------------------------------------------------------------------------------------------- G
  * state = {status:4, m:12, attempt:8, generation:40}. A queue's copy of a G is worth something only while generation

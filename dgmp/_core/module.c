@@ -233,8 +233,8 @@ PyMethodDef own_methods[] = {
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
-                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, netpoll_methods,
-                             chan_methods, sema_methods, coordinator_methods};
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, steps_view_methods,
+                             netpoll_methods, chan_methods, sema_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;
@@ -323,6 +323,10 @@ static PyMethodDef functions[] = {{"allocate_lock", allocate_lock, METH_NOARGS, 
                                   {"lock_owner", lock_owner, METH_NOARGS, NULL},
                                   {"stack_address", stack_address, METH_NOARGS, NULL},
                                   {"send_self", send_self, METH_O, NULL},
+                                  {"execute", execute, METH_VARARGS, NULL},
+                                  {"reap", reap, METH_O, NULL},
+                                  {"signal_fd", signal_fd, METH_VARARGS, NULL},
+                                  {"read_signal", read_signal, METH_O, NULL},
                                   {"alarm", make_alarm, METH_NOARGS, NULL},
                                   {"inotify", make_inotify, METH_NOARGS, NULL},
                                   {"inotify_watch", inotify_watch, METH_VARARGS, NULL},

@@ -216,6 +216,7 @@ void repair(struct view *v, uint32_t dead) {
     atomic_store(&m->p, 0);
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
+    if (running_on(m) == atomic_load(&m->curg)) atomic_store(&m->step, 0);  /* else View.victims sees whose code ran */
     atomic_store(&m->curg, 0);
     atomic_store(&m->parked, 0);
     atomic_store(&m->next_timer, 0);
@@ -235,6 +236,7 @@ void repair(struct view *v, uint32_t dead) {
 void mfree(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
     store_rlx(&m->n_collected, load_rlx(&m->n_spawned));
+    atomic_store(&m->step, 0);
     atomic_store(&m->pid, 0);
     atomic_store(&m->note, MWORD(M_FREE, 0, MLIFE(load_rlx(&m->note))));
 }

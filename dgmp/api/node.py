@@ -283,7 +283,8 @@ class Node:
         return old
 
     def stats(self) -> dict[str, Any]:
-        """See Runtime.stats."""
+        """See Runtime.stats.  What has ended is collected first: a program may ask for nothing else."""
+        self.collect()
         blocks, size = self.view.large()
         return self.view.stats() | {"large_blocks": blocks, "large_bytes": size, "objects": self.view.objects()}
 

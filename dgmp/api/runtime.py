@@ -6,7 +6,6 @@ functions work on the M's own runtime.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import operator
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
 from ..runtime import boot, limits, nodes
-from . import interpreter
+from . import ending, interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ class Runtime:
                  listen: str | os.PathLike[str] | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
-        if _ending:
+        if ending.ended:
             raise RuntimeClosed("the program is ending")
         self._closed = False
         self._closing = threading.RLock()
@@ -404,7 +403,7 @@ class Runtime:
         try:
             with contextlib.suppress(DgmpError):
                 self.node.collect()
-            self.node.end(RuntimeClosed("the program is ending" if _ending else "the runtime was closed"))
+            self.node.end(RuntimeClosed("the program is ending" if ending.ended else "the runtime was closed"))
             self._stop_coordinator()  # if another thread has begun to, until it has
             if self.node.output is not None:  # all that Ms have sent lies in it: they are dead
                 self.node.output.close()
@@ -537,7 +536,6 @@ _runtimes: set[Runtime] = set()
 _lock = threading.Lock()
 _default: Runtime | None = None
 _member: Member | None = None
-_ending = False  # the interpreter shuts down: nothing is booted any more
 
 
 def become_member(member: Member) -> None:
@@ -551,10 +549,8 @@ def refuse_member(what: str) -> None:
         raise RuntimeError(f"cannot {what} inside a G: dgmp.go() there uses the runtime that runs it")
 
 
-@atexit.register
+@ending.at_end
 def _close_all() -> None:
-    global _ending
-    _ending = True
     for runtime in list(_runtimes):
         runtime.close(cancel=True)
 
@@ -821,9 +817,7 @@ def num_g() -> int:
         >>> dgmp.go(dgmp.num_g).result() >= 1  # that one
         True
     """
-    at = node()
-    at.collect()
-    return int(at.view.stats()["num_g"])
+    return int(node().stats()["num_g"])
 
 
 def gomaxprocs(n: int | None = None) -> int:

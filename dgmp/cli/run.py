@@ -23,7 +23,7 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, sign
 
 def add_parser(verbs: Any) -> None:
     parser = verbs.add_parser(
-        "run", help="run a Python script as the main G",
+        "run",
         description="Runs a script (or, with -m, a module) as the main G on m0.  Its stdin, stdout and exit code are "
                     "those of this command; dgmp.go() inside it uses this runtime.",
         epilog="example: dgmp run --procs 4 --schedtrace 1000 script.py input.txt",

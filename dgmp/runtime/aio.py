@@ -99,7 +99,7 @@ class Asyncs:
         m = self.m
         context = Context()
         context.run(running.set, gp)
-        task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
+        task = self.loop.create_task(scope.run(m.view.steps(coro, gp.word), gp.word, self.tasks), context=context)
         gp.world = m.worlds.current
         m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
@@ -107,7 +107,7 @@ class Asyncs:
         if gp.ends:
             timer = self.loop.call_at(gp.ends / 1e9, self.late, gp, context=context)
             task.add_done_callback(lambda task: timer.cancel(), context=context)
-        task.add_done_callback(partial(self.ended, gp), context=context)
+        task.add_done_callback(partial(self.ended, gp, coro), context=context)
         self.began = True
         g = self.g
         if g.word:
@@ -177,9 +177,10 @@ class Asyncs:
             self.tasks.setdefault(gp.word, WeakSet()).add(task)
         return task
 
-    def ended(self, gp: G, task: asyncio.Task[Any]) -> None:
+    def ended(self, gp: G, coro: Coroutine[Any, Any, Any], task: asyncio.Task[Any]) -> None:
         """gp's task is done: its result is gp's.  The host's slot is another's to run under, before it is told."""
         m = self.m
+        coro.close()  # one that was cancelled before its first step would be warned of, as nobody has awaited it
         if os.getpid() != m.pid:
             m.end_child(None if task.cancelled() else task.exception())
         kind, out = self.outcome(gp, task)
@@ -217,6 +218,7 @@ class Asyncs:
             Whether it did: there may be events.
         """
         m = self.m
+        m.view.steps_end()
         m.collect()
         if m.pending:
             m.run_handlers()

@@ -133,7 +133,7 @@ class Soak:
         self.runtime = runtime
         self.rounds = self.kills = 0
         self.next_kill = time.monotonic() + KILL_EACH
-        self.samples: array[float] = array("d")  # one after the other: in themselves they are nothing that grows
+        self.samples = tempfile.TemporaryFile()  # in memory they would be what grows
         self.wrong: list[str] = []
 
     def round(self) -> None:
@@ -144,7 +144,14 @@ class Soak:
         self.rounds += 1
         if not eventually(self.settled, 20):
             self.wrong.append(f"after round {self.rounds}: {', '.join(leaks(self.runtime.stats()))}")
-        self.samples.extend(take(self.runtime))
+        array("d", take(self.runtime)).tofile(self.samples)
+
+    def history(self) -> list[Sample]:
+        values = array("d")
+        self.samples.seek(0)
+        values.frombytes(self.samples.read())
+        size = len(Sample._fields)
+        return [Sample(*values[i:i + size]) for i in range(0, len(values), size)]
 
     def settled(self) -> bool:
         gc.collect()
@@ -200,8 +207,7 @@ def main() -> int:
             for path in Path(folder).glob("*.log"):  # nobody checks this history
                 os.truncate(path, 0)
     workloads.runtime = None
-    size = len(Sample._fields)
-    text, grown = table([Sample(*soak.samples[i:i + size]) for i in range(0, len(soak.samples), size)])
+    text, grown = table(soak.history())
     complaints = Path(folder, "complaints.txt")
     if complaints.exists():
         soak.wrong.append(f"complaints: {complaints.read_text():.2000}")

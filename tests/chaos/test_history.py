@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from tests.chaos import workloads
 from tests.chaos.history import (
     IDLE_BOUND,
     RECORD,
@@ -195,6 +196,21 @@ def test_a_history_is_what_all_processes_have_written(tmp_path):
     assert child.returncode == -9
     assert [record.kind for record in history] == [Kind.SUBMIT, Kind.START, Kind.END]
     assert history[0] == (history[0].ns, 1, 2, os.getpid(), Kind.SUBMIT, 3) and history[1].pid != os.getpid()
+
+
+def test_a_runtime_that_retries_does_so_whatever_a_g_has_said(tmp_path, monkeypatch):
+    class Nowhere:
+        @staticmethod
+        def spawn(*call, **terms):
+            return None
+
+    monkeypatch.setenv(workloads.FOLDER, str(tmp_path))
+    monkeypatch.setattr(workloads, "_log", None)
+    for least in "0", "200":
+        monkeypatch.setenv(workloads.RETRIES, least)
+        workloads.submit(abs, -1, expected=1, where=Nowhere, retries=2)
+    workloads._log.close()
+    assert [record.value for record in read(tmp_path) if record.kind == Kind.SUBMIT] == [2, 200]
 
 
 def test_a_record_that_is_not_whole_is_left_out(tmp_path):

@@ -27,7 +27,7 @@ import dgmp
 from .history import Flag, Kind, Log, Outcome
 
 FOLDER = "DGMP_CHAOS_FOLDER"  # where the history is written
-RETRIES = "DGMP_CHAOS_RETRIES"  # of Gs of which nothing else is said
+RETRIES = "DGMP_CHAOS_RETRIES"  # of each G at least
 LOST = "lost"
 PATIENCE = 0.05  # seconds that a thread waits for what may never come before it looks again
 
@@ -43,7 +43,7 @@ def log(kind: Kind, id: int = 0, value: int = 0, detail: int = 0) -> None:
     _log.write(kind, id, value, detail)
 
 
-def retries_by_default() -> int:
+def least_retries() -> int:
     return int(os.environ.get(RETRIES, 0))
 
 
@@ -152,7 +152,7 @@ def submit(fn: Callable[..., Any], *args: Any, expected: Any, flags: int = 0, wh
     owned = Owned(number(), expected)
     where = where or runtime or dgmp
     call = (owned.id, fn, *args) if body is run else (owned.id, *args)
-    log(Kind.SUBMIT, owned.id, terms.get("retries", retries_by_default()), flags)
+    log(Kind.SUBMIT, owned.id, max(terms.get("retries", 0), least_retries()), flags)
     owned.future = where.spawn(body, call, **terms) if terms else where.go(body, *call)
     log(Kind.ACCEPT, owned.id)
     return owned
@@ -467,7 +467,7 @@ def maps(work: Work) -> None:
     n = work.chance.randrange(1, 500)
     items = [Owned(number(), i * i) for i in range(n)]
     for item in items:
-        log(Kind.SUBMIT, item.id, retries_by_default(), Flag.TOGETHER)
+        log(Kind.SUBMIT, item.id, least_retries(), Flag.TOGETHER)
     results = work.runtime.map(run, [item.id for item in items], [square] * n, range(n))
     for item in items:
         log(Kind.ACCEPT, item.id)

@@ -2,7 +2,8 @@
 
 A mutant is an edit of the sources: the text on the left, found exactly once, becomes the text on the right.  One that
 is indistinguishable on this machine is not here: on x86-64 every read-modify-write is a full barrier, so the fence after
-one cannot be missed; that is why the parking side's mutant replaces the read-modify-write itself.
+one cannot be missed; that is why the parking side's mutant replaces the read-modify-write itself.  Where what is taken
+out leaves a gap of some nanoseconds, the mutant sleeps in it, else a busy machine may never let another come between.
 """
 
 import glob
@@ -48,7 +49,8 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
       "              (atomic_store(&g->state, GSTATE(G_RUNNING, v->self, GATTEMPT(s) + 1, GGEN(s))), 1);"}),
     ("a cancel by a plain store", "test_gslab", "gslab.c",
      {"    } while (!atomic_compare_exchange_strong(&g->state, &s, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s))));\n":
-      "    } while (0);\n    atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));\n"}),
+      "    } while (0);\n    usleep(20);\n"
+      "    atomic_store(&g->state, GSTATE(G_COMPLETING, v->self, GATTEMPT(s), GGEN(s)));\n"}),
     ("the intent of a steal", "test_kill", "runq.c", {"        intent_begin(v, (uint32_t)(p - v->allp), t0, n, 0);\n": ""}),
     ("the intent of an overflow", "test_kill", "runq.c", {"    intent_begin(v, (uint32_t)(p - v->allp), h, n, g);\n": ""}),
     ("the word being popped", "test_kill", "runq.c",
@@ -67,7 +69,7 @@ MUTANTS = [  # (what it takes out, the test that kills it, file, edits)
      {"    keep(b);\n    return reclaim(v, b, BWORD(B_HELD, v->self));": "    keep(b);\n    return 0;"}),
     ("the CAS of the last reader", "test_readers", "readers.c",
      {"!has_readers(v, b) && atomic_compare_exchange_strong(&b->state, &kept, to);":
-      "!has_readers(v, b) && (atomic_store(&b->state, to), 1);"}),
+      "!has_readers(v, b) && (usleep(20), atomic_store(&b->state, to), 1);"}),
     ("a reader looks before it leaves", "test_readers", "readers.c",
      {"    atomic_fetch_and(&masks(b)[v->self / 64], ~(1ull << (v->self % 64)));\n"
       "    if (reclaim":

@@ -19,6 +19,11 @@ def test_results_in_order(rt):
     assert rt.stats()["num_g"] == 0
 
 
+def test_who_waits_for_nothing_sees_all_end(rt):
+    futures = [rt.go(helpers.identity, i) for i in range(10)]
+    assert helpers.eventually(lambda: rt.stats()["num_g"] == 0) and all(f.done() for f in futures)
+
+
 def test_lambda_closure_kwargs_and_name(rt):
     k = 3
     assert rt.go(lambda x: x * k, 5).result() == 15

@@ -155,9 +155,9 @@ def work():
     except dgmp.RuntimeClosed as e:
         print(e)
         told.set()
-atexit.unregister(dgmp.api.runtime._close_all)
+atexit.unregister(dgmp.api.ending.end)
 atexit.register(lambda: told.wait(20))
-atexit.register(dgmp.api.runtime._close_all)
+atexit.register(dgmp.api.ending.end)
 threading.Thread(target=work, daemon=True).start()
 dgmp.go(abs, 1).result()
 """

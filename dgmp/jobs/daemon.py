@@ -1,0 +1,594 @@
+"""The daemon: this user's queue of jobs, at the other end of docs/protocol.md.
+
+One process, one thread, one loop.  A turn of it takes what clients ask and what the keeper tells, lets the queue decide
+(queue.py), commits all of it to the store at once, and only then answers, sends events, and gives the keeper its orders.
+When the commit fails, nothing of the turn has happened: its requests are answered with the error, and the queue is read again
+from the store.  That is also how the daemon starts; there is no other way.
+
+It polls nothing and sleeps until there is something to do.  SIGTERM, SIGINT and SIGHUP end the daemon alone: the keeper goes
+on with what it has, and the next daemon with the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sqlite3
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from .. import __version__
+from ..errors import DgmpError
+from . import folders
+from .boot import add_arguments, resources_of
+from .keeping import Keeping
+from .protocol import (
+    BAD_MESSAGE,
+    BAD_VERSION,
+    CLOSING,
+    ENDED,
+    FINISHED,
+    INTERNAL,
+    MAX_MESSAGE,
+    NO_SUCH_JOB,
+    PAGE,
+    RUNNING,
+    STATES,
+    STORE,
+    VERSION,
+    ProtocolError,
+    bad,
+    decode,
+    encode,
+    job_spec,
+    number,
+    selects,
+    states_of,
+    string,
+    task_ranges,
+)
+from .queue import Queue
+from .ranges import Ranges
+from .resources import Resources
+from .store import Job, Store, StoreError, Task
+
+EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
+STORE_SECONDS = 1.0  # until a store that could not be written is tried again
+LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
+MOST_REQUESTS = 1000  # in a turn
+MOST_WAITING = 10_000  # replies and subscriptions that are due
+
+
+class Client:
+    """Where a reply goes: the peer, and the id of its request."""
+
+    __slots__ = ("number", "peer")
+
+    def __init__(self, peer: bytes, number: int) -> None:
+        self.peer, self.number = peer, number
+
+    def key(self) -> tuple[bytes, int]:
+        return self.peer, self.number
+
+
+class Wait:
+    """A `wait` that has not been answered."""
+
+    def __init__(self, client: Client, pending: list[tuple[int, Ranges | None]]) -> None:
+        self.client, self.pending = client, pending
+        self.jobs = [id for id, _ in pending]
+
+
+class Subscriber:
+    """A `subscribe`."""
+
+    def __init__(self, client: Client, jobs: list[str | tuple[int, int]] | None, tasks: bool) -> None:
+        self.client, self.jobs, self.wants_tasks = client, jobs, tasks
+        self.changed: set[int] = set()
+        self.tasks: list[dict[str, Any]] = []
+        self.next = 0.0
+
+    def wants(self, job: int) -> bool:
+        return self.jobs is None or any(s == "all" or (not isinstance(s, str) and s[0] <= job <= s[1]) for s in self.jobs)
+
+
+class Daemon:
+    """This user's daemon.
+
+    Args:
+        runtime, state: its folders.
+        resources: what its tasks share.
+        arguments: the same, for a keeper.
+    """
+
+    def __init__(self, runtime: Path, state: Path, resources: Resources, arguments: list[str]) -> None:
+        self.runtime, self.state = folders.make(runtime), folders.make(state)
+        self.lock = lock(self.runtime, self.state)
+        self.store = Store(self.state / folders.STORE)
+        self.totals = {"cpus": resources.most_cores, "mem": resources.most_mem,
+                       **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
+        self.queue = Queue(self.store, self.totals, time.time)
+        self.keeping = Keeping(self.runtime, self.state, arguments)
+        self.started = time.time()
+        self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
+        self.waits: list[Wait] = []
+        self.subscribers: dict[tuple[bytes, int], Subscriber] = {}
+        self.closing: str | None = None
+        self.stopping: tuple[int, str | None] = (0, None)  # which keeper has been told, and what
+        self.closers: list[Client] = []
+        self.done = False
+        self.broken_until = 0.0  # the store could not be written: nothing new before
+        self.context = zmq.Context()
+        self.router = self.listen()
+        self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def listen(self) -> Any:
+        router = self.context.socket(zmq.ROUTER)
+        router.linger = 1000
+        router.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        router.setsockopt(zmq.SNDTIMEO, 0)
+        router.setsockopt(zmq.IPC_FILTER_UID, os.getuid())
+        path = folders.socket_path(self.runtime, folders.SOCKET)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # of one that was killed: we have the lock
+        router.bind(f"ipc://{path}")
+        os.chmod(path, 0o600)
+        return router
+
+    # ------------------------------------------------------------------ the loop
+    def run(self) -> None:
+        signal.set_wakeup_fd(self.wakeup[1], warn_on_full_buffer=False)
+        for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number_, lambda number_, frame: None)
+        self.attempt(lambda: self.keeping.begin(self.queue, self.store))
+        while not self.done:
+            ready = self.poll()
+            self.attempt(lambda: self.turn(ready))  # noqa: B023
+        self.close()
+
+    def poll(self) -> dict[Any, int]:
+        poller = zmq.Poller()
+        poller.register(self.router, zmq.POLLIN)
+        poller.register(self.wakeup[0], zmq.POLLIN)
+        if self.keeping.socket is not None:
+            poller.register(self.keeping.socket, zmq.POLLIN | (zmq.POLLOUT if self.keeping.output else 0))
+        if self.keeping.pidfd >= 0:
+            poller.register(self.keeping.pidfd, zmq.POLLIN)
+        until = [s.next for s in self.subscribers.values() if s.changed or s.tasks]
+        if self.broken_until:
+            until.append(self.broken_until)
+        return dict(poller.poll(int(max(0.0, min(until) - time.monotonic()) * 1000) + 1 if until else None))
+
+    def attempt(self, turn: Callable[[], None]) -> None:
+        """A turn and its commit; if that fails, nothing of it has happened."""
+        try:
+            turn()
+            self.queue.put()
+            if self.store.db.in_transaction:
+                self.keeping.put(self.store)
+            self.store.commit()
+        except (StoreError, sqlite3.Error) as e:
+            self.undo(e)
+            return
+        self.settled()
+
+    def undo(self, e: Exception) -> None:
+        """The queue is again as it was last committed, and the keeper's journal is read again in a while."""
+        log(f"the store cannot be written, trying again: {e}")
+        self.store.rollback()
+        for client, message in self.outbox:
+            if "ok" in message:
+                self.send(client, error(client, STORE, f"the store cannot be written: {e}"))
+            else:
+                self.send(client, message)
+        self.outbox.clear()
+        self.queue = Queue(self.store, self.totals, time.time)
+        self.keeping.disconnect()
+        self.broken_until = time.monotonic() + STORE_SECONDS
+
+    def turn(self, ready: dict[Any, int]) -> None:
+        if self.wakeup[0] in ready and self.signalled():
+            self.done = True
+        if self.broken_until:
+            if time.monotonic() >= self.broken_until:
+                self.broken_until = 0.0
+                self.keeping.begin(self.queue, self.store)
+        elif self.keeping.pidfd in ready and self.keeping.ended():
+            log(f"the keeper (pid {self.keeping.pid}) has ended")
+            if not (self.closing and self.closed()):
+                self.keeping.disconnect()
+                self.keeping.replace(self.queue, self.store)
+        if self.keeping.socket is not None and self.keeping.socket.fileno() in ready:
+            self.keeping.flush()
+            self.keeping.receive(self.queue, self.store)
+        if self.router in ready:
+            self.take_requests()
+        if self.closing is None and self.keeping.known:
+            self.queue.choose()
+
+    def signalled(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            return any(number_ != signal.SIGCHLD for number_ in os.read(self.wakeup[0], 4096))
+        return False
+
+    def settled(self) -> None:
+        """What was decided is durable: say so."""
+        jobs, tasks, orders = self.queue.committed()
+        self.keeping.order(orders, self.store)
+        self.keeping.sweep()
+        outbox, self.outbox = self.outbox, []
+        for client, message in outbox:
+            self.send(client, message)
+        if jobs or tasks:
+            self.answer_waits(jobs)
+            for subscriber in list(self.subscribers.values()):
+                self.note(subscriber, jobs, tasks)
+        for subscriber in list(self.subscribers.values()):
+            self.tell(subscriber, any(jobs[id].state in ENDED for id in subscriber.changed if id in jobs))
+        if self.closing is not None:
+            self.close_on()
+
+    def close(self) -> None:
+        self.router.close()
+        self.context.term()
+        self.keeping.disconnect()
+        self.store.close()
+        signal.set_wakeup_fd(-1)
+
+    # ------------------------------------------------------------------ going down
+    def close_on(self) -> None:
+        """Once nothing runs, the keeper ends, and then we."""
+        if self.keeping.known and self.stopping != (self.keeping.pid, self.closing):
+            self.stopping = self.keeping.pid, self.closing
+            self.keeping.send(["stop", self.closing])
+        if self.keeping.known and self.closed():
+            self.keeping.send(["exit"])
+            self.keeping.known = False
+        if self.keeping.ended() and self.closed():
+            for client in self.closers:
+                self.send(client, ok(client, {}))
+            self.done = True
+
+    def closed(self) -> bool:
+        return not self.queue.claimed()
+
+    # ------------------------------------------------------------------ requests
+    def take_requests(self) -> None:
+        for _ in range(MOST_REQUESTS):
+            try:
+                frames = self.router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if len(frames) == 2:
+                self.take(*frames)
+
+    def take(self, peer: bytes, data: bytes) -> None:
+        client = Client(peer, 0)
+        try:
+            message = decode(data)
+            found = message.get("id")
+            if isinstance(found, bool) or not isinstance(found, int):
+                return
+            client.number = found
+            if message.get("v") != VERSION:
+                raise ProtocolError(BAD_VERSION, f"this daemon is dgmp {__version__} and speaks version {VERSION} of the "
+                                    f"protocol; the client speaks version {str(message.get('v'))[:20]}: use the same dgmp "
+                                    "for both")
+            verb, body = message.get("verb"), message.get("body", {})
+            handler = VERBS.get(verb) if isinstance(verb, str) else None
+            if handler is None:
+                raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
+            if not isinstance(body, dict):
+                raise ProtocolError(BAD_MESSAGE, "the body is no map")
+            if verb not in BLIND:
+                self.queue.put()
+            answer = handler(self, client, body)
+            if answer is not None:
+                self.outbox.append((client, ok(client, answer)))
+        except ProtocolError as e:
+            if client.number:
+                self.outbox.append((client, error(client, e.code, str(e))))
+        except (StoreError, sqlite3.Error):
+            self.outbox.append((client, ok(client, {})))  # undo() tells
+            raise
+        except Exception as e:
+            traceback.print_exc()
+            self.outbox.append((client, error(client, INTERNAL, f"{type(e).__name__}: {e}")))
+
+    def send(self, client: Client, message: dict[str, Any]) -> bool:
+        try:
+            self.router.send_multipart([client.peer, encode(message)])
+        except zmq.ZMQError:  # it is gone, or does not read
+            self.forget_peer(client.peer)
+            return False
+        return True
+
+    def forget_peer(self, peer: bytes) -> None:
+        self.waits = [wait for wait in self.waits if wait.client.peer != peer]
+        for key in [key for key in self.subscribers if key[0] == peer]:
+            del self.subscribers[key]
+
+    # ------------------------------------------------------------------ verbs
+    def hello(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        return {"version": VERSION, "versions": [VERSION], "dgmp": __version__, "pid": os.getpid(), "started": self.started,
+                "state": str(self.state)}
+
+    def submit(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        if self.closing is not None:
+            raise ProtocolError(CLOSING, "the daemon is going down and takes no new jobs")
+        job = self.queue.submit(job_spec(body))
+        return {"job": job.id, "tasks": job.total}
+
+    def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select", "states", "name", "limit", "before")
+        wanted = None
+        if body.get("select") is not None:
+            wanted = []
+            for select in selects(body["select"]):
+                if select.jobs == "all":
+                    wanted.append((0, 1 << 62))
+                elif select.jobs == "last":
+                    wanted.append((self.store.last() or 0,) * 2)
+                else:
+                    if select.jobs[0] == select.jobs[1]:
+                        self.queue.job(int(select.jobs[0]))
+                    wanted.append((int(select.jobs[0]), int(select.jobs[1])))
+        name = string(body["name"], "name") if body.get("name") is not None else None
+        before = number(body["before"], "before", 0, 1 << 53) if body.get("before") is not None else None
+        jobs, more = self.store.page(wanted, states_of(body.get("states"), STATES), name, before,
+                                     number(body.get("limit", 100), "limit", 1, PAGE))
+        return {"jobs": [self.queue.get(job).message() for job in jobs], "more": more,
+                "counts": {state: self.queue.job_counts[state] for state in STATES}}
+
+    def show(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select")
+        return {"jobs": [self.show_one(job) for job in self.chosen(body)]}
+
+    def show_one(self, job: Job) -> dict[str, Any]:
+        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name != "env"}
+        failures = [task.message() for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
+        return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
+
+    def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "job", "tasks", "states", "after", "limit")
+        job = self.job(body)
+        tasks = Ranges(task_ranges(body["tasks"])) if body.get("tasks") is not None else None
+        states = states_of(body.get("states"), STATES)
+        after = number(body.get("after", -1), "after", -1, 1 << 53)
+        limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
+        rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
+        return {"tasks": [task.message() for task in rows[:limit]], "more": len(rows) > limit,
+                **{state: job.never[state].pack() if state in states else [] for state in job.never}}
+
+    def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "job", "task")
+        job, id = self.job(body), number(body.get("task", 0), "task", 0, 1 << 53)
+        self.queue.check_task(job, id)
+        task = job.open.get(id) or next(iter(self.store.tasks(job.id, Ranges([(id, id, 1)]), STATES, -1, 1)), None)
+        if task is None:
+            state = next(state for state, never in job.never.items() if id in never)
+            return {"state": state, "attempt": 0, "stdout": None, "stderr": None}
+        return {"state": task.state, "attempt": task.attempt, "stdout": self.piece(job, task, "stdout"),
+                "stderr": self.piece(job, task, "stderr")}
+
+    def piece(self, job: Job, task: Task, stream: str) -> dict[str, Any] | None:
+        said, found = getattr(job.spec, stream), getattr(task, stream)
+        if said is not None:
+            path = said.replace("{job}", str(job.id)).replace("{task}", str(task.task)).replace("{attempt}", str(task.attempt))
+            size = None if task.state == RUNNING else os.path.getsize(path) if os.path.exists(path) else 0
+            return {"path": path, "offset": 0, "length": size}
+        return None if found is None else {"path": str(self.state / found[0]), "offset": found[1], "length": found[2]}
+
+    def wait(self, client: Client, body: dict[str, Any]) -> dict[str, Any] | None:
+        fields(body, "select")
+        chosen = [(job.id, tasks) for job, tasks in self.queue.chosen(selects(body.get("select")), "1")]
+        if len(self.waits) >= MOST_WAITING:
+            raise bad(f"{MOST_WAITING} clients wait already")
+        wait = Wait(client, chosen)
+        if self.over(wait):
+            return self.waited(wait)
+        self.waits.append(wait)
+        return None
+
+    def over(self, wait: Wait) -> bool:
+        wait.pending = [(id, tasks) for id, tasks in wait.pending if not self.queue.at_rest(id, tasks)]
+        return not wait.pending
+
+    def waited(self, wait: Wait) -> dict[str, Any]:
+        return {"jobs": [self.queue.job(id).message() for id in dict.fromkeys(wait.jobs)]}
+
+    def answer_waits(self, jobs: dict[int, Job]) -> None:
+        answered = [wait for wait in self.waits if any(id in jobs for id, _ in wait.pending) and self.over(wait)]
+        if answered:
+            self.waits = [wait for wait in self.waits if wait.pending]
+        for wait in answered:
+            self.send(wait.client, ok(wait.client, self.waited(wait)))
+
+    def forget(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "id")
+        key = client.peer, number(body.get("id"), "id", 0, 1 << 62)
+        self.subscribers.pop(key, None)
+        self.waits = [wait for wait in self.waits if wait.client.key() != key]
+        return {}
+
+    def cancel(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select")
+        cancelled = ending = 0
+        for job, tasks in list(self.queue.chosen(selects(body.get("select")), f"state NOT IN {ENDED}")):
+            dropped, told = self.queue.cancel(job, tasks)
+            cancelled, ending = cancelled + dropped, ending + told
+        return {"cancelled": cancelled, "ending": ending}
+
+    def retry(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select", "states")
+        if self.closing is not None:
+            raise ProtocolError(CLOSING, "the daemon is going down")
+        states = states_of(body.get("states"), ["failed"])
+        where = "1" if FINISHED in states else f"state != '{FINISHED}'"
+        chosen = list(self.queue.chosen(selects(body.get("select")), where))
+        return {"retried": sum(self.queue.retry(job, tasks, states) for job, tasks in chosen)}
+
+    def subscribe(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select", "tasks")
+        if len(self.subscribers) >= MOST_WAITING:
+            raise bad(f"there are {MOST_WAITING} subscriptions already")
+        jobs: list[str | tuple[int, int]] | None = None
+        chosen: list[Job] = list(self.queue.open.values())
+        if body.get("select") is not None:
+            found = selects(body["select"])
+            jobs = [((self.store.last() or 0,) * 2 if s.jobs == "last" else s.jobs) for s in found]
+            chosen = [job for job, _ in self.queue.chosen(found, "1")]
+        self.subscribers[client.key()] = Subscriber(client, jobs, body.get("tasks") is True)
+        return {"jobs": [job.message() for job in chosen[:PAGE]]}
+
+    def note(self, subscriber: Subscriber, jobs: dict[int, Job], tasks: dict[tuple[int, int], Task]) -> None:
+        subscriber.changed.update(id for id in jobs if subscriber.wants(id))
+        if subscriber.wants_tasks:
+            subscriber.tasks += [{"job": id, **task.message()} for (id, _), task in tasks.items() if subscriber.wants(id)]
+
+    def tell(self, subscriber: Subscriber, at_once: bool) -> None:
+        now = time.monotonic()
+        if not (subscriber.changed or subscriber.tasks) or (now < subscriber.next and not at_once):
+            return
+        subscriber.next = now + EVENT_SECONDS
+        changed, tasks = sorted(subscriber.changed), subscriber.tasks
+        subscriber.changed, subscriber.tasks = set(), []
+        client = subscriber.client
+        for at in range(0, len(tasks), PAGE):
+            self.send(client, event(client, "tasks", {"tasks": tasks[at:at + PAGE]}))
+        for at in range(0, len(changed), PAGE):
+            self.send(client, event(client, "jobs", {"jobs": [self.queue.job(id).message() for id in changed[at:at + PAGE]]}))
+
+    def status(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body)
+        running = [(job, task) for job, task in self.queue.claimed() if task.state == RUNNING]
+        used = sum(1 if job.spec.cpus is None else job.spec.cpus for job, _ in running)
+        return {"pid": os.getpid(), "keeper": self.keeping.pid, "dgmp": __version__, "started": self.started,
+                "runtime": str(self.runtime), "state": str(self.state),
+                "jobs": {state: self.queue.job_counts[state] for state in STATES}, "tasks": self.queue.task_counts(),
+                "running": [{"job": job.id, "task": task.task, "pid": task.pid, "started": task.started}
+                            for job, task in running[:100]],
+                "cpus": {"total": self.totals["cpus"], "used": used}, "resources": self.totals,
+                "closing": self.closing is not None}
+
+    def shutdown(self, client: Client, body: dict[str, Any]) -> None:
+        fields(body, "now")
+        how = "end" if body.get("now") is True else "drain"
+        if self.closing != "end":
+            self.closing = how
+        self.closers.append(client)
+
+    def job(self, body: dict[str, Any]) -> Job:
+        return self.queue.job(number(body.get("job"), "job", 1, 1 << 53))
+
+    def chosen(self, body: dict[str, Any]) -> list[Job]:
+        jobs = {job.id: job for job, _ in self.queue.chosen(selects(body.get("select")), "1")}
+        if len(jobs) > PAGE:
+            raise ProtocolError(NO_SUCH_JOB, f"that would be {len(jobs)} jobs: at most {PAGE} at once")
+        return list(jobs.values())
+
+
+VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
+    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
+    "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
+    "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+}
+BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
+
+
+def ok(client: Client, body: dict[str, Any]) -> dict[str, Any]:
+    return {"v": VERSION, "id": client.number, "ok": body}
+
+
+def error(client: Client, code: str, text: str) -> dict[str, Any]:
+    return {"v": VERSION, "id": client.number, "error": {"code": code, "text": text}}
+
+
+def event(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
+    return {"v": VERSION, "id": client.number, "event": name, "body": body}
+
+
+def fields(body: dict[str, Any], *known: str) -> None:
+    for name in body:
+        if name not in known:
+            raise bad(f"no such field: {name[:40]!r}")
+
+
+class AlreadyUp(DgmpError):
+    """There is a daemon in this folder."""
+
+
+def lock(*where: Path) -> list[int]:
+    """One daemon a folder; AlreadyUp."""
+    held: list[int] = []
+    for folder in dict.fromkeys(folder.resolve() for folder in where):
+        held.append(os.open(folder / folders.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if pid := locked_by(held[-1]):
+            for fd in held:
+                os.close(fd)
+            elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
+            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder}){elsewhere}")
+    for fd in held:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return held
+
+
+def locked_by(fd: int) -> int:
+    """Locks it, and returns 0; else the pid of who has it."""
+    for _ in range(LOCK_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 0
+        pid = int(os.pread(fd, 20, 0) or b"0")
+        if os.path.exists(f"/proc/{pid}"):
+            return pid
+        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
+    return pid
+
+
+def log(text: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp daemon: {text}", file=sys.stderr, flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The process that `dgmp up` starts.  On the pipe --ready goes "ok", or why there is no daemon."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    parser.add_argument("--ready", type=int, default=-1)
+    options = parser.parse_args(argv)
+    os.umask(0o077)
+    try:
+        daemon = Daemon(folders.runtime_folder(), folders.state_folder(), *resources_of(options))
+    except (DgmpError, ValueError, OSError, sqlite3.Error, zmq.ZMQError) as e:
+        say(options.ready, str(e))
+        return 2
+    log(f"up: pid {os.getpid()}, dgmp {__version__}, {daemon.totals['cpus']} cpus, sockets in {daemon.runtime}, "
+        f"state in {daemon.state}")
+    say(options.ready, "ok")
+    daemon.run()
+    log("down")
+    return 0
+
+
+def say(fd: int, text: str) -> None:
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.write(fd, text.encode())
+        os.close(fd)
+    elif text != "ok":
+        print(f"dgmp: {text}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

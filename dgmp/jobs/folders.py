@@ -1,0 +1,71 @@
+"""The two folders of the queue: one for its sockets, one for what stays.  Both are ours alone, or they are refused."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import DgmpError
+
+SOCKET, LOCK, KEEPER_SOCKET, LOG, STORE = "daemon.sock", "daemon.lock", "keeper.sock", "daemon.log", "jobs.sqlite"
+LONGEST_SOCKET = 107  # sun_path
+
+
+class UnsafeFolder(DgmpError):
+    """A folder of the daemon's is not ours alone."""
+
+
+def runtime_folder() -> Path:
+    """Where the sockets are; it may not be there yet."""
+    uid = os.getuid()
+    if said := os.environ.get("DGMP_RUNTIME_DIR"):
+        return Path(said).absolute()
+    if os.environ.get("XDG_RUNTIME_DIR") or os.path.isdir(f"/run/user/{uid}"):
+        from platformdirs import user_runtime_path
+
+        return user_runtime_path("dgmp")
+    return Path(f"/tmp/dgmp-{uid}")  # not TMPDIR, which differs from shell to shell
+
+
+def state_folder() -> Path:
+    """Where jobs and their output are kept; it may not be there yet."""
+    if said := os.environ.get("DGMP_STATE_DIR"):
+        return Path(said).absolute()
+    from platformdirs import user_state_path
+
+    return user_state_path("dgmp")
+
+
+def make(folder: Path) -> Path:
+    """Makes it, if it is not there, and checks it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except FileExistsError:
+        raise UnsafeFolder(f"{folder} is no folder") from None
+    except OSError as e:
+        raise UnsafeFolder(f"cannot make the folder {folder}: {e.strerror}") from None
+    check(folder)
+    return folder
+
+
+def check(folder: Path) -> None:
+    """UnsafeFolder: it is a link, somebody else's, or open to others."""
+    found = os.lstat(folder)
+    if stat.S_ISLNK(found.st_mode):
+        raise UnsafeFolder(f"{folder} is a symbolic link: dgmp wants a folder of its own there")
+    if not stat.S_ISDIR(found.st_mode):
+        raise UnsafeFolder(f"{folder} is no folder")
+    if found.st_uid != os.getuid():
+        raise UnsafeFolder(f"{folder} belongs to uid {found.st_uid}, not to you (uid {os.getuid()})")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise UnsafeFolder(f"{folder} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): say chmod 700 {folder}")
+
+
+def socket_path(folder: Path, name: str) -> str:
+    """The path of a socket in it, if it is short enough to be one."""
+    path = str(folder / name)
+    if len(os.fsencode(path)) > LONGEST_SOCKET:
+        raise UnsafeFolder(f"{path} is too long for a socket ({LONGEST_SOCKET} bytes): set DGMP_RUNTIME_DIR to a shorter one")
+    return path

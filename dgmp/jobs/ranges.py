@@ -1,0 +1,164 @@
+"""Sets of task ids as ranges: an array of a million tasks is one triple.
+
+A range is (first, last, step), both ends in it; a list of them is in ascending order and no two overlap, so that it can be
+taken from its front.  Used in the messages, in the store, and for the waiting tasks of a job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+Range = tuple[int, int, int]
+
+
+class Ranges:
+    """A set of whole numbers, kept as ranges.
+
+    Example:
+        >>> r = Ranges([(1, 10, 1), (20, 30, 5)])
+        >>> len(r), 25 in r, 26 in r
+        (13, True, False)
+        >>> r.take(3), len(r)
+        ([1, 2, 3], 10)
+        >>> r.remove(Ranges([(5, 24, 1)]))
+        Ranges([(5, 10, 1), (20, 20, 1)])
+        >>> r
+        Ranges([(4, 4, 1), (25, 30, 5)])
+    """
+
+    __slots__ = ("count", "ranges")
+
+    def __init__(self, ranges: Iterable[Iterable[int]] = ()) -> None:
+        self.ranges: list[Range] = []
+        self.count = 0
+        for first, last, step in sorted(normal(*r) for r in ranges):
+            self._append((first, last, step))
+
+    def _append(self, r: Range) -> None:
+        """r begins behind where the last one begins."""
+        if self.ranges and r[0] <= self.ranges[-1][1]:
+            self._weave(r)
+            return
+        if self.ranges and self.ranges[-1][2] == r[2] and self.ranges[-1][1] + r[2] == r[0]:
+            self.ranges[-1] = (self.ranges[-1][0], r[1], r[2])
+        elif self.ranges and self.ranges[-1][0] == self.ranges[-1][1] and r[0] == r[1] and r[0] - self.ranges[-1][0] == 1:
+            self.ranges[-1] = (self.ranges[-1][0], r[0], 1)
+        else:
+            self.ranges.append(r)
+        self.count += size(r)
+
+    def _weave(self, r: Range) -> None:
+        """They overlap: number by number, as it is rare."""
+        last = self.ranges.pop()
+        self.count -= size(last)
+        for n in sorted({*numbers(last), *numbers(r)}):
+            self._append((n, n, 1))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        for r in self.ranges:
+            yield from numbers(r)
+
+    def __contains__(self, n: int) -> bool:
+        return any(first <= n <= last and (n - first) % step == 0 for first, last, step in self.ranges)
+
+    def __repr__(self) -> str:
+        return f"Ranges({self.ranges})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ranges) and self.ranges == other.ranges
+
+    def take(self, n: int) -> list[int]:
+        """Takes the first n, or all, out of it."""
+        taken: list[int] = []
+        while self.ranges and len(taken) < n:
+            first, last, step = self.ranges[0]
+            part = range(first, last + 1, step)[:n - len(taken)]
+            taken.extend(part)
+            rest = first + len(part) * step
+            if rest > last:
+                del self.ranges[0]
+            else:
+                self.ranges[0] = normal(rest, last, step)
+        self.count -= len(taken)
+        return taken
+
+    def remove(self, other: Ranges) -> Ranges:
+        """Takes what is in both out of this one, and returns it."""
+        both, rest = Ranges(), Ranges()
+        for r in self.ranges:
+            if any(o[0] <= r[1] and r[0] <= o[1] for o in other.ranges):
+                for part, inside in split(r, other.ranges):
+                    (both if inside else rest)._append(part)
+            else:
+                rest._append(r)
+        self.ranges, self.count = rest.ranges, rest.count
+        return both
+
+    def add(self, other: Ranges) -> None:
+        """Puts all of the other one in."""
+        merged = Ranges([*self.ranges, *other.ranges])
+        self.ranges, self.count = merged.ranges, merged.count
+
+    def pack(self) -> list[list[int]]:
+        """For a message."""
+        return [list(r) for r in self.ranges]
+
+
+def normal(first: int, last: int, step: int = 1) -> Range:
+    """The range as it is compared: its last number is in it."""
+    last = first + (last - first) // step * step
+    return (first, last, 1) if first == last else (first, last, step)
+
+
+def size(r: Range) -> int:
+    return (r[1] - r[0]) // r[2] + 1
+
+
+def numbers(r: Range) -> range:
+    return range(r[0], r[1] + 1, r[2])
+
+
+def split(r: Range, others: list[Range]) -> Iterator[tuple[Range, bool]]:
+    """The parts of r in order, and whether they are in one of the others."""
+    at, last, step = r
+    for o in others:
+        if o[1] < at or o[0] > last:
+            continue
+        if o[2] == 1:
+            begin = at if o[0] <= at else at + -(-(o[0] - at) // step) * step
+            end = min(last, o[1])
+            if begin > end:
+                continue
+            if begin > at:
+                yield normal(at, begin - step, step), False
+            inside = normal(begin, end, step)
+            yield inside, True
+            at = inside[1] + step
+        else:
+            for n in numbers(normal(at, last, step)):
+                if n > o[1]:
+                    break
+                yield (n, n, 1), n in numbers(o)
+                at = n + step
+        if at > last:
+            return
+    yield normal(at, last, step), False
+
+
+def ranges_of(numbers: Iterable[int]) -> Ranges:
+    """The set of these numbers.
+
+    Example:
+        >>> ranges_of([3, 1, 2, 9])
+        Ranges([(1, 3, 1), (9, 9, 1)])
+    """
+    return Ranges((n, n, 1) for n in numbers)
+
+
+def packed(value: Any) -> Ranges:
+    """What pack() gave."""
+    return Ranges(tuple(r) for r in value)

@@ -1,0 +1,280 @@
+"""Replacement strings: a command line with `{}`, `{.}`, `{2/}`, `{name}`, `{#}` and so on, and what it becomes for each draft.
+
+A template has two forms.  The *line* is what people see and what the shell runs: each value is quoted as its place asks for
+(shell.Scanner).  The *words* are an argv, with the values as they are, and need no shell: a line has them if nothing in it
+means anything to a shell, and with --quote always.
+
+The values of a draft are those of its records, one after the other: `{}` is all of them, `{2}` the second.  With --xargs's -X
+a word with replacement strings is repeated for each record, and `{2}` is the second of that record.  Called by source and
+command.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..errors import DgmpError
+from .shell import Scanner, as_it_is, is_plain, is_program, needs_no_shell, quote, shell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .command import Draft
+
+    Record = tuple[str, ...]
+
+LONGEST_LINE = 131_071  # bytes, as one argument of the shell; Linux: MAX_ARG_STRLEN, less the NUL at its end
+BLANKS = " \t\n"
+STRINGS = {"{}": "", "{.}": ".", "{/}": "/", "{//}": "//", "{/.}": "/.", "{#}": "#", "{%}": "%"}
+
+
+class InputError(DgmpError):
+    """Inputs that cannot be read, or of which no command line can be made."""
+
+
+def whole(value: str) -> str:
+    return value
+
+
+def without_extension(value: str) -> str:
+    dot = value.rfind(".")
+    return value[:dot] if dot > value.rfind("/") else value
+
+
+def basename(value: str) -> str:
+    return value[value.rfind("/") + 1:]
+
+
+def dirname(value: str) -> str:
+    path = value.rstrip("/")
+    if "/" not in path:
+        return "/" if value[:1] == "/" else "."
+    return path[:path.rfind("/")].rstrip("/") or "/"
+
+
+def basename_without_extension(value: str) -> str:
+    return without_extension(basename(value))
+
+
+PARTS: dict[str, Callable[[str], str]] = {  # the longest first
+    "/.": basename_without_extension, "//": dirname, "/": basename, ".": without_extension, "": whole}
+
+
+class Field:
+    """A replacement string at its place in the line."""
+
+    __slots__ = ("index", "of", "part", "quoting")
+
+    def __init__(self, of: str, index: int | None, quoting: Callable[[str], str]) -> None:
+        self.of, self.index, self.quoting = of, index, quoting
+        self.part = PARTS.get(of)
+
+    def values(self, values: Sequence[str], seq: int, slot: int | None) -> list[str]:
+        """What it stands for."""
+        if self.part is None:
+            return [str(seq) if self.of == "#" else "{%}" if slot is None else str(slot)]
+        if self.index is None:
+            return [self.part(value) for value in values]
+        index = self.index - 1 if self.index > 0 else self.index + len(values)
+        return [self.part(values[index])] if 0 <= index < len(values) else []
+
+    @property
+    def is_input(self) -> bool:
+        return self.part is not None
+
+
+Piece = str | Field
+
+
+class Template:
+    """A command line with replacement strings.
+
+    Args:
+        text: the line; or, with quoted, its words.
+        names: those of the columns, from 1, for `{name}`.
+        strings: what replacement strings are called (-I).
+        append: whether the inputs come last if no replacement string says where.
+        quoted: the words are passed on as they are (--quote).
+        repeat: a word is repeated for each record (-X).
+        literal: the values are not quoted: they are the command line, or it is no command line (--tagstring).
+    """
+
+    def __init__(self, text: str | list[str], names: Sequence[str] = (), *, strings: Mapping[str, str] = STRINGS,
+                 append: bool = True, quoted: bool = False, repeat: bool = False, literal: bool = False) -> None:
+        self.text = " ".join(map(quote, text)) if isinstance(text, list) else text
+        self.repeat, self.literal = repeat, literal
+        columns = {name: i for i, name in reversed([*enumerate(names, 1)])}
+
+        def pieces(text: str, scanner: Scanner | None) -> list[Piece]:
+            return split(text, strings, columns, scanner)
+
+        scanner = None if literal else Scanner()
+        if isinstance(text, list):
+            self.tokens = [pieces(word, None) for word in text]
+            self.gaps = [" "] * (len(text) - 1) + [""]
+        else:
+            self.tokens, self.gaps = tokens(pieces(text, scanner)) if text else ([], [])
+        if append and not any(isinstance(piece, Field) for token in self.tokens for piece in token):
+            if self.tokens:
+                self.gaps[-1] = " "
+            self.tokens.append([Field("", None, as_it_is if literal or quoted else quote)])
+            self.gaps.append("")
+        self.numbered = "PARALLEL_SEQ" in self.text or "DGMP_JOB_SEQ" in self.text or any(
+            isinstance(piece, Field) and piece.of == "#" for token in self.tokens for piece in token)
+        self.quoted = quoted
+        self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token if isinstance(piece, str))
+                                and not any("\n" in gap for gap in self.gaps))
+        first = self.tokens[0] if self.tokens else []
+        if self.plain and not quoted and all_text(first):
+            self.plain = is_program("".join(map(str, first)))
+
+    # -- the line --------------------------------------------------------------------------------
+
+    def line(self, draft: Draft, slot: int | None) -> str:
+        """The command line of this draft; without a slot `{%}` is left as it is."""
+        if self.quoted:
+            return " ".join(map(quote, self.words(draft, slot)))
+        return "".join([self.written(token, draft, slot) + gap for token, gap in zip(self.tokens, self.gaps, strict=True)])
+
+    def written(self, token: list[Piece], draft: Draft, slot: int | None) -> str:
+        if self.repeat and has_input(token):
+            return " ".join([self.join(token, record, draft.seq, slot) for record in draft.records])
+        return self.join(token, draft.inputs, draft.seq, slot)
+
+    def join(self, token: list[Piece], values: Sequence[str], seq: int, slot: int | None) -> str:
+        return "".join([piece if isinstance(piece, str) else " ".join(map(piece.quoting, piece.values(values, seq, slot)))
+                        for piece in token])
+
+    # -- the words -------------------------------------------------------------------------------
+
+    def words(self, draft: Draft, slot: int | None) -> list[str]:
+        """The argv of this draft, if no shell is needed."""
+        words: list[str] = []
+        for token in self.tokens:
+            for values in draft.records if self.repeat and has_input(token) else (draft.inputs,):
+                if len(token) == 1 and isinstance(token[0], str):
+                    words.append(token[0])
+                else:
+                    words += self.spread(token, values, draft.seq, slot) or ([""] if self.quoted else [])
+        return words
+
+    def spread(self, token: list[Piece], values: Sequence[str], seq: int, slot: int | None) -> list[str]:
+        """A word: several, if a replacement string in it stands for several values."""
+        words: list[str] = []
+        current: str | None = None
+        for piece in token:
+            found = [piece] if isinstance(piece, str) else piece.values(values, seq, slot)
+            if found:
+                current = (current or "") + found[0]
+                words += [current, *found[1:-1]] if len(found) > 1 else []
+                current = found[-1] if len(found) > 1 else current
+        return words if current is None else [*words, current]
+
+    def argv(self, draft: Draft, slot: int | None) -> list[str]:
+        """What is to be started: the words, or the shell with the line."""
+        if self.plain and not self.literal:
+            argv = self.words(draft, slot)
+            if self.quoted or (argv and needs_no_shell(argv)):
+                return argv
+        line = self.line(draft, slot)
+        if self.literal and is_plain(line):
+            argv = [word for word in line.split(" ") if word]
+            if argv and needs_no_shell(argv):
+                return argv
+        return [shell(), "-c", line]
+
+    # -- how long it gets ------------------------------------------------------------------------
+
+    def size(self) -> int:
+        """Bytes of the line without inputs."""
+        return sum(len(os.fsencode(piece)) for token in self.tokens for piece in token
+                   if isinstance(piece, str) and not (self.repeat and has_input(token))) + sum(map(len, self.gaps))
+
+    def grows(self, record: Record) -> int:
+        """By how many bytes the line grows with this record."""
+        total = 0
+        for token in self.tokens:
+            fields = [piece for piece in token if isinstance(piece, Field) and piece.is_input]
+            if fields and self.repeat:
+                total += len(os.fsencode(self.join(token, record, 0, None))) + 1
+            else:
+                total += sum(len(os.fsencode(f.quoting(value))) + 1 for f in fields for value in f.values(record, 0, None))
+        return total
+
+
+def split(text: str, strings: Mapping[str, str], columns: Mapping[str, int], scanner: Scanner | None) -> list[Piece]:
+    """The replacement strings of a line, and what is between them."""
+    pieces: list[Piece] = []
+    begun = at = 0
+    first = {string[0] for string in strings} | {"{"}
+    while at < len(text):
+        found = found_at(text, at, strings, columns) if text[at] in first else None
+        if found is None:
+            at += 1
+            continue
+        length, of, index = found
+        if scanner is not None:
+            scanner.read(text[begun:at])
+        if at > begun:
+            pieces.append(text[begun:at])
+        pieces.append(Field(of, index, as_it_is if scanner is None or of not in PARTS else scanner.quoting()))
+        if scanner is not None:
+            scanner.value()
+        begun = at = at + length
+    if begun < len(text):
+        pieces.append(text[begun:])
+    return pieces
+
+
+def found_at(text: str, at: int, strings: Mapping[str, str], columns: Mapping[str, int]) -> tuple[int, str, int | None] | None:
+    """The replacement string that begins there: its length, of what it is, and of which column."""
+    longest = max((string for string in strings if text.startswith(string, at)), key=len, default="")
+    if longest:
+        return len(longest), strings[longest], None
+    end = text.find("}", at)
+    if text[at] != "{" or end < 0:
+        return None
+    inner = text[at + 1:end]
+    for part in PARTS:
+        name = inner.removesuffix(part)
+        if part and name == inner:
+            continue
+        if name in columns:
+            return end + 1 - at, part, columns[name]
+        if name.removeprefix("-").isdecimal():
+            return end + 1 - at, part, int(name) or None
+    return None
+
+
+def tokens(pieces: list[Piece]) -> tuple[list[list[Piece]], list[str]]:
+    """The words between blanks, and the blanks after each."""
+    words: list[list[Piece]] = [[]]
+    gaps: list[str] = []
+    for piece in pieces:
+        if not isinstance(piece, str):
+            words[-1].append(piece)
+            continue
+        while piece:
+            rest = piece.lstrip(BLANKS)
+            if rest != piece:
+                gaps.append(piece[:len(piece) - len(rest)])
+                words.append([])
+            end = min((at for at in map(rest.find, BLANKS) if at >= 0), default=len(rest))
+            if end:
+                words[-1].append(rest[:end])
+            piece = rest[end:]
+    gaps.append("")
+    if not words[-1] and len(words) > 1:  # blanks at the end belong to the word before them
+        words.pop()
+        gaps.pop()
+    return words, gaps
+
+
+def all_text(token: list[Piece]) -> bool:
+    return bool(token) and all(isinstance(piece, str) for piece in token)
+
+
+def has_input(token: list[Piece]) -> bool:
+    return any(isinstance(piece, Field) and piece.is_input for piece in token)
+

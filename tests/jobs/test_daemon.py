@@ -1,0 +1,752 @@
+"""The daemon, as its clients see it: real daemons, real commands."""
+
+import os
+import resource
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from dgmp.jobs import boot, folders
+from dgmp.jobs.client import Client, read, select
+from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
+from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.wire import pack
+from tests.helpers import eventually
+from tests.jobs.harness import Node, kill
+
+
+@pytest.fixture
+def here():
+    with Node() as node:
+        yield node
+
+
+@pytest.fixture
+def client(here):
+    here.daemon = here.up()
+    return here.client()
+
+
+def waited(client, job, timeout=30):
+    [ended] = client.wait([select(job)], timeout)
+    return ended
+
+
+def output(client, job, task=0, stream="stdout"):
+    return read(client.logs(job, task)[stream]).decode()
+
+
+def row(client, job, task=0):
+    return next(r for r in client.tasks(job)["tasks"] if r["task"] == task)
+
+
+# ---------------------------------------------------------------------- tasks
+def test_an_array_of_commands_with_their_environment_and_output(here, client):
+    job = here.submit(client, 'echo "$DGMP_JOB_ID.$DGMP_TASK_ID $DGMP_ATTEMPT $X"; echo no >&2; pwd', array=[[2, 10, 4]],
+                      env={**here.env, "X": "y z"})
+    ended = waited(client, job)
+    assert (ended["state"], ended["total"], ended["counts"]["finished"]) == ("finished", 3, 3)
+    for task in (2, 6, 10):
+        assert output(client, job, task) == f"{job}.{task} 1 y z\n{here.work}\n"
+        assert output(client, job, task, "stderr") == "no\n"
+
+
+def test_ten_thousand_tasks_leave_no_ten_thousand_files(here, client):
+    job = here.submit(client, "echo $DGMP_TASK_ID", array=[[1, 200]])
+    assert waited(client, job)["state"] == "finished"
+    assert [output(client, job, n) for n in (1, 77, 200)] == ["1\n", "77\n", "200\n"]
+    files = [path for path in here.state.rglob("*") if path.is_file()]
+    assert len(files) < 12, files
+
+
+def test_large_and_binary_output_arrives_whole(here, client):
+    job = here.python(client, "import sys; sys.stdout.buffer.write(bytes(range(256)) * 4096)")
+    assert waited(client, job)["state"] == "finished"
+    assert read(client.logs(job)["stdout"], most=1 << 21) == bytes(range(256)) * 4096
+
+
+def test_output_goes_where_the_job_says(here, client):
+    job = here.submit(client, "echo out; echo err >&2", array=[[1, 2]], umask=0o027, stdout=str(here.work / "{job}-{task}.txt"),
+                      stderr=str(here.work / "all"))
+    waited(client, job)
+    assert (here.work / f"{job}-1.txt").read_text() == "out\n" and (here.work / "all").read_text() == "err\nerr\n"
+    assert stat.S_IMODE((here.work / "all").stat().st_mode) == 0o640
+    assert output(client, job, 2) == "out\n"
+
+
+def test_the_output_of_a_running_task_can_be_read(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo begun; cat go; echo over")
+    assert eventually(lambda: (client.logs(job)["stdout"] or {}).get("path") and output(client, job) == "begun\n", 20)
+    assert client.logs(job)["state"] == "running" and client.logs(job)["stdout"]["length"] is None
+    (here.work / "go").write_text("middle\n")
+    waited(client, job)
+    assert output(client, job) == "begun\nmiddle\nover\n"
+
+
+@pytest.mark.parametrize("argv, exit, reason, words", [
+    (["sh", "-c", "exit 7"], 7, "exit", None),
+    (["sh", "-c", "kill -9 $$"], -9, "signal", None),
+    (["there is no such program"], 127, "spawn", "No such file"),
+    (["/"], 126, "spawn", "Permission denied"),
+])
+def test_how_a_task_fails(here, client, argv, exit, reason, words):
+    job = client.submit(argv, env=here.env)
+    assert waited(client, job)["state"] == "failed"
+    found = row(client, job)
+    assert (found["exit"], found["reason"]) == (exit, reason)
+    assert words is None or words in found["text"]
+    assert client.show([select(job)])[0]["failures"] == [found]
+
+
+def test_a_folder_that_is_not_there_is_named(here, client):
+    job = client.submit(["true"], cwd="/there/is/none", env=here.env)
+    assert waited(client, job)["state"] == "failed"
+    assert "/there/is/none" in row(client, job)["text"]
+
+
+def test_a_script_that_does_not_say_of_what_is_the_shell_s(here, client):
+    script = here.work / "script"
+    script.write_text("echo as shells do\n")
+    script.chmod(0o755)
+    job = client.submit([str(script)], env=here.env)
+    assert waited(client, job)["state"] == "finished" and output(client, job) == "as shells do\n"
+
+
+def test_tasks_have_no_descriptors_of_ours_and_signals_as_usual(here, client):
+    job = client.submit(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], env=here.env)
+    waited(client, job)
+    assert [int(line.split()[1], 16) for line in output(client, job).splitlines()] == [0, 0]
+    job = here.python(client, "import os, signal as s; print(os.listdir('/proc/self/fd'), s.getsignal(s.SIGPIPE), "
+                      "s.getsignal(s.SIGTERM), s.pthread_sigmask(s.SIG_BLOCK, []), os.getpgid(0) == os.getpid())")
+    waited(client, job)
+    assert output(client, job) == "['0', '1', '2', '3'] 1 0 set() True\n"  # 3 is the folder's; Python ignores SIGPIPE
+
+
+# ---------------------------------------------------------------------- retries, timeouts, cancel
+def test_retries_run_a_task_until_it_finishes(here, client):
+    job = here.submit(client, '[ "$DGMP_ATTEMPT" = 3 ]', retries=4)
+    assert waited(client, job)["state"] == "finished"
+    assert row(client, job)["attempt"] == 3
+
+
+def test_retries_end(here, client):
+    job = here.submit(client, "echo x >> tries; false", retries=2)
+    assert waited(client, job)["state"] == "failed"
+    assert (row(client, job)["attempt"], len(here.lines("tries"))) == (3, 3)
+
+
+def test_retry_by_hand_runs_the_failed_ones_only(here, client):
+    job = here.submit(client, 'echo $DGMP_TASK_ID >> ran; [ -e fine ] || [ "$DGMP_TASK_ID" != 2 ]', array=[[1, 3]], retries=1)
+    assert waited(client, job)["counts"]["failed"] == 1
+    (here.work / "fine").touch()
+    assert client.retry([select(job)]) == 1
+    assert waited(client, job)["state"] == "finished"
+    assert sorted(here.lines("ran")) == ["1", "2", "2", "2", "3"]
+    assert client.retry([select(job)]) == 0
+
+
+def test_a_task_that_takes_too_long_is_ended_with_all_it_has_started(here, client):
+    job = here.submit(client, "trap '' TERM; sleep 300 & echo $! > child; wait; sleep 300", timeout=0.3)
+    assert waited(client, job)["state"] == "failed"
+    found = row(client, job)
+    assert (found["reason"], found["text"]) == ("timeout", "it took longer than 0.3 s")
+    assert eventually(lambda: not os.path.exists(f"/proc/{here.lines('child')[0]}"), 10)
+
+
+def test_cancel_ends_what_runs_and_does_not_start_the_rest(here, client):
+    job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1_000_000]])
+    assert eventually(lambda: len(here.lines("pids")) == 2, 20)
+    told = client.cancel([select(job)])
+    assert told["cancelled"] + told["ending"] == 1_000_000 and told["ending"] >= 2
+    ended = waited(client, job)
+    assert (ended["state"], ended["counts"]["cancelled"]) == ("cancelled", 1_000_000)
+    assert len(here.lines("pids")) == 2
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in here.lines("pids"))
+
+
+def test_cancel_of_some_tasks(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; echo $DGMP_TASK_ID >> ran", array=[[1, 100]])
+    assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
+    client.cancel([Select((job, job), Ranges([(11, 100, 1)]))])
+    assert client.wait([Select((job, job), Ranges([(11, 100, 1)]))], 30)
+    assert client.tasks(job)["waiting"] or client.status()["tasks"]["waiting"]  # the others still wait
+    stop = threading.Event()
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
+    feeder.start()
+    try:
+        ended = waited(client, job)
+    finally:
+        stop.set()
+        feeder.join()
+    assert ended["counts"] == {"waiting": 0, "running": 0, "finished": 10, "failed": 0, "cancelled": 90, "aborted": 0}
+    assert sorted(map(int, here.lines("ran"))) == list(range(1, 11))
+
+
+def feed(fifo, stop):
+    """Opens it again and again, so that whoever reads it goes on."""
+    while not stop.wait(0.005):
+        try:
+            os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            pass
+
+
+# ---------------------------------------------------------------------- order
+def test_after_waits_and_after_ok_aborts(here, client):
+    os.mkfifo(here.work / "go")
+    first = here.submit(client, "cat go; echo first >> order; exit 1")
+    second = here.submit(client, "echo second >> order", after=[first])
+    never = here.submit(client, "echo never >> order", after_ok=[first], array=[[1, 5]])
+    chained = here.submit(client, "echo never >> order", after_ok=[never])
+    third = here.submit(client, "echo third >> order", after_ok=[second])
+    assert client.jobs()["jobs"][0]["held"] == [second]
+    (here.work / "go").write_text("")
+    assert [job["state"] for job in client.wait([select(n) for n in (first, second, never, chained, third)], 30)] == \
+        ["failed", "finished", "aborted", "aborted", "finished"]
+    assert here.lines("order") == ["first", "second", "third"]
+    late = here.submit(client, "true", after_ok=[first])
+    assert waited(client, late)["state"] == "aborted"
+
+
+def test_higher_priority_goes_first_and_equals_as_they_came(here, client):
+    client.shutdown()
+    client.close()
+    here.up("--cpus=1")
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    gate = here.submit(client, "cat go")
+    assert eventually(lambda: client.status()["cpus"]["used"] == 1, 20)
+    jobs = [here.submit(client, f"echo {name} >> order", priority=priority)
+            for name, priority in (("low", -1), ("a", 0), ("high", 5), ("b", 0))]
+    (here.work / "go").write_text("")
+    client.wait([select(job) for job in (gate, *jobs)], 30)
+    assert sorted(here.lines("order")) == ["a", "b", "high", "low"]
+    assert here.lines("order").index("high") < here.lines("order").index("b") < here.lines("order").index("low")
+
+
+def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
+    here.up("--cpus=4", "--resource-total=gpu=[7,9]")
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    gpus = here.submit(client, "echo $CUDA_VISIBLE_DEVICES >> gpus; cat go", array=[[1, 6]], resources={"gpu": 1})
+    assert eventually(lambda: len(here.lines("gpus")) == 2, 20)
+    plain = here.submit(client, "true")  # there are cores left, if no gpu
+    assert waited(client, plain)["state"] == "finished"
+    assert sorted(here.lines("gpus")) == ["7", "9"]
+    client.cancel([select(gpus)])
+    with pytest.raises(ProtocolError, match="gpu=3"):
+        here.submit(client, "true", resources={"gpu": 3})
+    with pytest.raises(ProtocolError, match="tpu"):
+        here.submit(client, "true", resources={"tpu": 1})
+
+
+def test_cpus_are_held_and_bound(here):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core")
+    here.up("--cpus=2")
+    client = here.client()
+    code = "import os; print(sorted(os.sched_getaffinity(0)), os.environ['DGMP_CPUS'], os.environ.get('OMP_NUM_THREADS'))"
+    one, both, loose = (here.python(client, code, **spec) for spec in ({"cpus": 1}, {"cpus": 2}, {}))
+    client.wait([select(n) for n in (one, both, loose)], 30)
+    cores = sorted(os.sched_getaffinity(0))
+    assert output(client, both) == f"{cores[:2]} {cores[0]},{cores[1]} 2\n"
+    assert output(client, one) in [f"[{core}] {core} 1\n" for core in cores[:2]]
+    assert output(client, loose) == f"{cores}  None\n"
+
+
+# ---------------------------------------------------------------------- many
+def test_a_million_tasks_are_one_row(here, client):
+    job = here.submit(client, "sleep 300", array=[[1, 1_000_000]])
+    assert client.jobs()["jobs"][0]["total"] == 1_000_000
+    size = sum(path.stat().st_size for path in here.state.glob("jobs.sqlite*"))
+    assert size < 1 << 20
+    client.cancel([select(job)])
+    waited(client, job)
+
+
+def test_two_clients_at_once(here, client):
+    jobs = {}
+
+    def submits(name):
+        with Client() as other:
+            mine = [here.submit(other, f"echo {name}") for _ in range(25)]
+            jobs[name] = mine
+            other.wait([select(job) for job in mine], 60)
+
+    threads = [threading.Thread(target=submits, args=(name,)) for name in ("one", "two", "three")]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert sorted(sum(jobs.values(), [])) == list(range(1, 76))
+    assert {output(client, job) for job in jobs["two"]} == {"two\n"}
+
+
+def test_listing_pages_filters_and_selects(here, client):
+    ids = [client.submit(["true"], name=f"job-{n}", env=here.env) for n in range(5)]
+    bad = client.submit(["false"], name="bad", env=here.env)
+    client.wait([Select("all")], 30)
+    page = client.jobs(limit=4)
+    assert ([job["id"] for job in page["jobs"]], page["more"]) == ([bad, *ids[:1:-1]], True)
+    assert [job["id"] for job in client.jobs(before=page["jobs"][-1]["id"])["jobs"]] == ids[1::-1]
+    assert [job["id"] for job in client.jobs(states=["failed"])["jobs"]] == [bad]
+    assert [job["id"] for job in client.jobs(name="job-[12]")["jobs"]] == ids[2:0:-1]
+    assert [job["id"] for job in client.jobs([Select((2, 3)), Select("last")])["jobs"]] == [bad, 3, 2]
+    assert [job["id"] for job in client.jobs([Select((n, n)) for n in ids] * 100)["jobs"]] == ids[::-1]
+    assert client.jobs()["counts"] == {"waiting": 0, "running": 0, "finished": 5, "failed": 1, "cancelled": 0, "aborted": 0}
+    for call in (client.show, client.cancel, client.retry, client.wait, client.jobs):
+        with pytest.raises(ProtocolError, match="no job 99") as e:
+            call([select(99)])
+        assert e.value.code == "no_such_job"
+    with pytest.raises(ProtocolError, match="no task 7"):
+        client.logs(bad, 7)
+
+
+def test_subscriptions_tell_what_changes(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; exit $DGMP_TASK_ID", array=[[0, 1]])
+    events = client.subscribe([select(job)], tasks=True)
+    assert [j["id"] for j in events.jobs] == [job]
+    other = here.submit(client, "true", cpus=0)
+    waited(client, other)
+    stop = threading.Event()
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
+    feeder.start()
+    seen = {}
+    try:
+        while True:
+            kind, body = events.next(30)
+            if kind == "tasks":
+                seen.update({task["task"]: task["state"] for task in body["tasks"] if task["job"] == job})
+                assert {task["job"] for task in body["tasks"]} == {job}
+            elif body["jobs"][0]["ended"] is not None:
+                break
+    finally:
+        stop.set()
+        feeder.join()
+    assert body["jobs"][0]["state"] == "failed" and seen == {0: "finished", 1: "failed"}
+    events.close()
+
+
+# ---------------------------------------------------------------------- who may talk to it, and what they say
+def test_folders_and_files_are_ours_alone_whatever_the_umask(here):
+    before = os.umask(0)
+    try:
+        here.up()
+        client = here.client()
+        waited(client, here.submit(client, "echo x; [ $(umask) = 0022 ]", umask=0o022))
+    finally:
+        os.umask(before)
+    for path in [here.runtime, here.state, *here.runtime.rglob("*"), *here.state.rglob("*")]:
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    assert stat.S_IMODE((here.runtime / folders.SOCKET).stat().st_mode) == 0o600
+    assert client.show([select(1)])[0]["state"] == "finished"
+
+
+@pytest.mark.parametrize("which", ["runtime", "state"])
+def test_a_folder_open_to_others_is_refused(here, which):
+    folder = getattr(here, which)
+    folder.mkdir(mode=0o755)
+    folder.chmod(0o755)
+    with pytest.raises((boot.NotUp, folders.UnsafeFolder), match="open to others.*chmod 700"):
+        here.up()
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+
+
+def test_a_link_in_place_of_the_folder_is_refused(here):
+    (here.root / "elsewhere").mkdir(mode=0o700)
+    here.runtime.symlink_to(here.root / "elsewhere")
+    with pytest.raises(boot.NotUp, match="symbolic link"):
+        here.up()
+    with pytest.raises(folders.UnsafeFolder, match="symbolic link"):
+        Client()
+
+
+def test_a_path_too_long_for_a_socket_is_refused(here, monkeypatch):
+    monkeypatch.setenv("DGMP_RUNTIME_DIR", str(here.root / ("x" * 100)))
+    with pytest.raises(boot.NotUp, match="too long for a socket"):
+        here.up()
+
+
+def test_another_user_is_kept_out(here, client):
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    here.root.chmod(0o711)
+    here.runtime.chmod(0o711)  # as if it had been opened by mistake
+    (here.runtime / folders.SOCKET).chmod(0o666)
+    code = f"""if 1:
+        import os, zmq
+        os.setuid(65534)
+        socket = zmq.Context().socket(zmq.DEALER)
+        socket.linger = 0
+        socket.connect("ipc://{here.runtime}/daemon.sock")
+        socket.send({encode({"v": VERSION, "id": 1, "verb": "status"})!r})
+        print(socket.poll(1000))
+        os._exit(0)"""
+    python = os.path.realpath(sys.executable)
+    done = subprocess.run([python, "-c", code], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, text=True,
+                          capture_output=True, timeout=60)
+    if "ModuleNotFoundError" in done.stderr or "Permission" in done.stderr:
+        pytest.skip("another user cannot read this installation")
+    assert (done.stdout, done.stderr) == ("0\n", "")
+    here.runtime.chmod(0o700)
+
+
+def test_no_daemon_is_said(here):
+    with pytest.raises(NoDaemon, match="start it with `dgmp up`"):
+        Client()
+    here.up()
+    here.client().shutdown()
+    with pytest.raises(NoDaemon, match="start it with `dgmp up`"):
+        Client()
+
+
+def test_a_second_daemon_is_refused(here, client):
+    with pytest.raises(boot.NotUp, match=f"up already .pid {here.daemon}"):
+        here.up()
+    assert client.hello()["pid"] == here.daemon
+
+
+def test_sockets_of_a_killed_daemon_are_replaced(here, client):
+    kill(here.daemon)
+    assert (here.runtime / folders.SOCKET).exists()
+    with pytest.raises(NoDaemon):
+        Client()
+    with pytest.raises(NoDaemon, match="has ended"):
+        client.status()
+    here.up()
+    assert here.client().status()["closing"] is False
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, here):
+        import zmq
+
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(f"ipc://{here.runtime / folders.SOCKET}")
+
+    def ask(self, *frames):
+        self.socket.send_multipart(frames)
+        assert self.socket.poll(20_000), "no answer"
+        return decode(self.socket.recv())
+
+    def close(self):
+        self.socket.close()
+        self.context.term()
+
+
+@pytest.fixture
+def raw(here, client):
+    raw = Raw(here)
+    yield raw
+    raw.close()
+
+
+def test_another_version_is_told_which_both_speak(raw):
+    answer = raw.ask(encode({"v": 99, "id": 5, "verb": "status", "body": {}}))
+    assert answer["id"] == 5 and answer["error"]["code"] == "bad_version"
+    assert "version 1 " in answer["error"]["text"] and "version 99" in answer["error"]["text"]
+
+
+@pytest.mark.parametrize("verb, body, code", [
+    ("explode", {}, "bad_message"), (["submit"], {}, "bad_message"), ("submit", [], "bad_message"), (None, None, "bad_message"),
+    ("submit", {}, "bad_spec"),
+    ("submit", {"argv": []}, "bad_spec"),
+    ("submit", {"argv": [1]}, "bad_spec"),
+    ("submit", {"argv": ["a\0b"]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "nonsense": 1}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
+    ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),
+    ("submit", {"argv": ["x"], "retries": True}, "bad_spec"),
+    ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
+    ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"),
+    ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
+    ("list", {"limit": 0}, "bad_spec"),
+    ("list", {"states": ["odd"]}, "bad_spec"),
+    ("list", {"select": [[[1], None]]}, "bad_spec"),
+    ("list", {"select": [[{}, None]]}, "bad_spec"),
+    ("list", {"before": 1 << 63}, "bad_spec"),
+    ("wait", {}, "bad_spec"),
+    ("wait", {"select": 5}, "bad_spec"),
+    ("logs", {"job": "1"}, "bad_spec"),
+    ("forget", {"id": "x"}, "bad_spec"),
+    ("show", {"select": [["last", None]]}, "no_such_job"),
+])
+def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
+    answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": body}))
+    assert (answer["id"], answer["error"]["code"]) == (3, code), answer
+
+
+def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
+    for frames in ([b""], [b"\xc1"], [os.urandom(1000)], [b"\x93\x01\x02\x03"], [b"\x81\x01\x02"], [b"a", b"b"],
+                   [b"\x91" * 100_000], [encode({"v": VERSION})],
+                   [encode({"v": VERSION, "id": "x", "verb": "status"})], [b"\xdf\xff\xff\xff\xff"]):
+        raw.socket.send_multipart(frames)
+    assert "ok" in raw.ask(encode({"v": VERSION, "id": 9, "verb": "status"}))
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.connect(str(here.runtime / folders.SOCKET))
+        plain.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+
+
+def test_a_message_too_large_ends_that_connection_only(here, raw, client):
+    raw.socket.send(b"\xc6" + (20 << 20).to_bytes(4, "big") + bytes(20 << 20))
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert client.hello()["pid"] == here.daemon
+
+
+# ---------------------------------------------------------------------- going down, and what stays
+def test_down_waits_for_what_runs_and_keeps_what_waits(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || cat go", array=[[1, 50]])
+    assert eventually(lambda: len(here.lines("ran")) == 2, 20)
+    with pytest.raises(TimeoutError):
+        client.shutdown(timeout=0.2)
+    with pytest.raises(ProtocolError, match="going down") as e:
+        here.submit(client, "true")
+    assert e.value.code == "closing"
+    (here.work / "free").touch()
+    stop = threading.Event()
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
+    feeder.start()
+    client.shutdown()
+    stop.set()
+    feeder.join()
+    assert not here.processes() and sorted(here.lines("ran")) == ["1", "2"]
+    here.up()
+    assert waited(here.client(), job)["state"] == "finished"
+    assert sorted(map(int, here.lines("ran"))) == list(range(1, 51))
+
+
+def test_down_now_ends_what_runs_and_it_runs_again(here, client):
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || sleep 300")
+    assert eventually(lambda: here.lines("ran") == ["1"], 20)
+    client.shutdown(now=True)
+    assert not here.processes()
+    here.up()
+    assert waited(here.client(), job)["state"] == "finished" and here.lines("ran") == ["1", "2"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_tasks_outlive_the_daemon_and_their_ends_are_known_later(here, client, number):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; exit 5")
+    assert eventually(lambda: client.status()["running"], 20)
+    pid = client.status()["running"][0]["pid"]
+    kill(here.daemon, number)
+    assert eventually(lambda: not here.processes("dgmp.jobs.daemon"), 20)
+    assert os.path.exists(f"/proc/{pid}")
+    (here.work / "go").write_text("")
+    assert eventually(lambda: not here.processes(), 20)  # the keeper too: nothing is left to do
+    here.up()
+    client = here.client()
+    assert waited(client, job)["state"] == "failed"
+    assert (row(client, job)["exit"], row(client, job)["attempt"], row(client, job)["pid"]) == (5, 1, pid)
+
+
+def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || cat go")
+    strict = here.submit(client, "cat go; echo strict >> ran", on_lost="fail")
+    assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
+    pids = {task["job"]: task["pid"] for task in client.status()["running"]}
+    for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
+        kill(pid)
+    here.up()
+    client = here.client()
+    assert eventually(lambda: {task["job"]: task["pid"] for task in client.status()["running"]} == pids, 20)
+    stop = threading.Event()
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
+    feeder.start()
+    try:
+        assert [j["state"] for j in client.wait([select(job), select(strict)], 30)] == ["finished", "failed"]
+    finally:
+        stop.set()
+        feeder.join()
+    assert row(client, job)["attempt"] == 2 and row(client, strict)["reason"] == "lost"
+    assert sorted(here.lines("ran")) == ["1", "2", "strict"]
+
+
+def test_the_next_daemon_may_have_more_to_share_out(here):
+    here.daemon = here.up("--cpus=1", "--resource-total=gpu=[a]")
+    client = here.client()
+    first = here.submit(client, "sleep 300", resources={"gpu": 1})
+    assert eventually(lambda: client.status()["running"], 20)
+    keeper = client.status()["keeper"]
+    kill(here.daemon)
+    here.up("--cpus=3", "--resource-total=gpu=[a,b]", "--resource-total=disk=1")
+    client = here.client()
+    seconds = [here.submit(client, "echo $CUDA_VISIBLE_DEVICES; sleep 300", resources={"gpu": 1, "disk": 1}, cpus=2),
+               here.submit(client, "true", resources={"gpu": 2})]
+    assert eventually(lambda: {task["job"] for task in client.status()["running"]} == {first, seconds[0]}, 20)
+    assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n", 20)
+    client.cancel([select(first), select(seconds[0])])
+    assert waited(client, seconds[1])["state"] == "finished"
+
+
+def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):
+    (here.root / "sitecustomize.py").write_text(  # for a dgmp whose daemon and keeper are of version 99
+        "import sys, dgmp.jobs.keeper as keeper\nkeeper.VERSION = 99\n"
+        "if 'dgmp.jobs.keeper' in sys.orig_argv:\n    keeper.main(sys.orig_argv[3:])\n    sys.exit()\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(here.root))
+        here.daemon = here.up()
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    running = here.submit(client, "cat go")
+    assert eventually(lambda: client.status()["running"], 20)
+    kill(here.daemon)
+    here.up()
+    client = here.client()
+    other = here.submit(client, "true")
+    assert client.jobs([select(other)])["jobs"][0]["state"] == "waiting"
+    (here.work / "go").write_text("")
+    assert [job["state"] for job in client.wait([select(running), select(other)], 30)] == ["finished", "finished"]
+
+
+def test_a_found_task_can_be_cancelled(here, client):
+    job = here.submit(client, "sleep 300")
+    assert eventually(lambda: client.status()["running"], 20)
+    for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
+        kill(pid)
+    here.up()
+    client = here.client()
+    client.cancel([select(job)])
+    assert waited(client, job)["state"] == "cancelled"
+
+
+def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
+    job = here.submit(client, "sleep 0.01", array=[[1, 200]])
+    [keeper] = here.processes("dgmp.jobs.keeper")
+    kill(keeper)
+    assert waited(client, job)["state"] == "finished"
+    assert client.status()["keeper"] not in (0, keeper)
+
+
+def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
+    job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
+    strict = here.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
+    assert eventually(lambda: len(here.lines("ran")) >= 2, 20)
+    for pid in here.processes():
+        kill(pid)
+    with sqlite3.connect(here.state / folders.STORE) as db:  # as another boot would find it
+        db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (pack("an earlier one"),))
+    db.close()
+    (here.work / "free").touch()
+    here.up()
+    client = here.client()
+    ended = {j["id"]: j for j in client.wait([select(job), select(strict)], 30)}
+    assert ended[job]["state"] == "finished"
+    assert {int(n) for n in here.lines("ran") if n != "strict"} == set(range(1, 21))
+    if ended[strict]["state"] == "failed":
+        assert row(client, strict)["reason"] == "lost" and here.lines("ran").count("strict") <= 1
+
+
+def test_finished_stays_finished_and_held_stays_held(here, client):
+    done = here.submit(client, "echo once >> ran; echo said")
+    waited(client, done)
+    gate = here.submit(client, "sleep 300")
+    held = here.submit(client, "true", after_ok=[gate])
+    assert eventually(lambda: client.status()["running"], 20)
+    kill(here.daemon)
+    here.up()
+    client = here.client()
+    assert client.show([select(done)])[0]["state"] == "finished" and output(client, done) == "said\n"
+    assert client.show([select(held)])[0]["held"] == [gate]
+    client.cancel([select(gate)])
+    assert waited(client, held)["state"] == "aborted"
+    assert here.lines("ran") == ["once"]
+
+
+def test_a_store_of_a_newer_dgmp_is_refused(here):
+    here.up()
+    here.client().shutdown()
+    with sqlite3.connect(here.state / folders.STORE) as db:
+        db.execute("PRAGMA user_version = 1000")
+    db.close()
+    with pytest.raises(boot.NotUp, match="newer dgmp"):
+        here.up()
+
+
+def test_the_store_is_sqlite_in_wal_mode(here, client):
+    with sqlite3.connect(here.state / folders.STORE) as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    db.close()
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
+    before = here.submit(client, "echo before >> ran")
+    waited(client, before)
+    full = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / "jobs.sqlite-wal"), -1))
+    with pytest.raises(ProtocolError, match="cannot be written") as e:
+        for _ in range(100):
+            here.submit(client, "echo not >> ran", env={**here.env, "X": os.urandom(3000).hex()})
+    assert e.value.code == "store"
+    assert client.status()["pid"] == here.daemon  # it goes on to answer
+    kept = client.jobs()["jobs"][0]["id"]
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, full)
+    after = here.submit(client, "echo after >> ran")
+    assert after == kept + 1
+    assert waited(client, after)["state"] == "finished"
+    assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
+
+
+def test_an_idle_daemon_uses_no_cpu(here, client):
+    waited(client, here.submit(client, "true"))
+    pids = here.processes()
+    assert len(pids) == 2
+
+    def ticks():
+        return [open(f"/proc/{pid}/schedstat").read().split()[2] for pid in pids]  # how often they have run
+
+    assert eventually(lambda: settled(ticks), 20)
+
+
+def settled(look):
+    before = look()
+    time.sleep(1)
+    return look() == before
+
+
+# ---------------------------------------------------------------------- functions
+def test_a_function_is_called_with_its_arguments(here, client):
+    (here.work / "mine.py").write_text(
+        "def add(a, b=1, *, times=1):\n    return (a + b) * times\nasync def later(x):\n    return [x]\n"
+        "def nothing():\n    pass\nclass C:\n    @staticmethod\n    def name(s):\n        return repr(s)\n")
+    calls = {("mine:add", "2", "3", "times=10"): "50\n", ("mine:add", '"a"', "b=cd"): "acd\n",
+             ("mine:later", "null"): "[None]\n", ("mine:nothing",): "", ("mine:C.name", "x=y z"): None,
+             ("mine:C.name", '"s=1"'): "'s=1'\n"}
+    jobs = {call: client.submit_function(call[0], call[1:], cwd=str(here.work), env=here.env) for call in calls}
+    client.wait([select(job) for job in jobs.values()], 60)
+    for call, said in calls.items():
+        if said is None:
+            assert client.show([select(jobs[call])])[0]["state"] == "failed"
+            assert "unexpected keyword argument 'x'" in output(client, jobs[call], stream="stderr")
+        else:
+            assert (output(client, jobs[call]), output(client, jobs[call], stream="stderr")) == (said, ""), call
+
+
+@pytest.mark.parametrize("target, exit, words", [
+    ("mine:bad", 1, "KeyError: 'x'"), ("mine:none", 2, "mine has no 'none'"), ("mine", 2, "is no module:function"),
+    ("nowhere:f", 2, "No module named 'nowhere'"), ("mine:N", 2, "cannot be called: it is int")])
+def test_a_function_that_cannot_be_called_or_raises(here, client, target, exit, words):
+    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
+    job = client.submit_function(target, ["x"], cwd=str(here.work), env=here.env)
+    assert waited(client, job)["state"] == "failed"
+    assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")
