@@ -155,7 +155,8 @@ FOREIGN = {
     "--cat": "--cat", "--fifo": "--fifo", "--shuf": "--shuf", "--plus": "--plus", "--sqlmaster": "SQL", "--tmux": "tmux",
     "--interactive": "asking before each job", "-p": "asking before each job", "--shebang": "--shebang", "--files": "--files"}
 SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
-           "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp", "remove_rec_sep")
+           "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
+           "remove_rec_sep")
 SOURCES = (":::", "::::", ":::+", "::::+")
 
 
