@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any
 
 from .halt import NONSENSE, Halt
 from .joblog import Done, JobLog, JobLogError
 from .limits import Delay, FreeMemory, Load, Timeout
-from .policy import PLAIN, Policy, Running, Setting, Verdict
+from .policy import PLAIN, Policy, Setting
 from .progress import Progress, Style
 from .resources import Held, Need, Resources
 from .retry import Retries
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .policy import Running, Verdict
 
 
 class Control(Policy):

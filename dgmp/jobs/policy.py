@@ -25,43 +25,52 @@ its stdin and stdout, for line).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Protocol
+from .halt import Tally
 
-from .halt import Halt, Tally, When
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any, Literal, Protocol
 
-Verdict = Literal["done", "again"]
+    from .halt import Halt, When
+
+    Verdict = Literal["done", "again"]
+
+    class Job(Protocol):
+        """command.Command, as far as it matters here."""
+
+        seq: int
+        text: str
+        key: str
+
+    class Running(Protocol):
+        """process.Process, as far as it matters here."""
+
+        command: Any
+        slot: int
+        attempt: int
+        begun: float
+        started: float
+        seconds: float
+        exitval: int
+        signal: int
+        sent: int
+        received: int
 
 
-class Job(Protocol):
-    """command.Command, as far as it matters here."""
+class Setting:
+    """What a process gets beside its command.
 
-    seq: int
-    text: str
-    key: str
+    Args:
+        variables: of its own.
+        cores: it is bound to; empty: not bound.
+        nice: is added to ours.
+    """
 
+    __slots__ = ("variables", "cores", "nice")
 
-class Running(Protocol):
-    """process.Process, as far as it matters here."""
-
-    command: Any
-    slot: int
-    attempt: int
-    begun: float
-    started: float
-    seconds: float
-    exitval: int
-    signal: int
-    sent: int
-    received: int
-
-
-class Setting(NamedTuple):
-    """What a process gets beside its command."""
-
-    variables: Mapping[str, str] = {}
-    cores: tuple[int, ...] = ()  # it is bound to; empty: not bound
-    nice: int = 0
+    def __init__(self, variables: Mapping[str, str] | None = None, cores: tuple[int, ...] = (), nice: int = 0) -> None:
+        self.variables, self.cores, self.nice = variables or {}, cores, nice
 
 
 PLAIN = Setting()
