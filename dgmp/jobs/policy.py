@@ -62,12 +62,10 @@ class Setting:
     """What a process gets beside its command.
 
     Args:
-        variables: of its own.
-        cores: it is bound to; empty: not bound.
-        nice: is added to ours.
+        cores: it is bound to these; none: it is not bound.
     """
 
-    __slots__ = ("variables", "cores", "nice")
+    __slots__ = ("cores", "nice", "variables")
 
     def __init__(self, variables: Mapping[str, str] | None = None, cores: tuple[int, ...] = (), nice: int = 0) -> None:
         self.variables, self.cores, self.nice = variables or {}, cores, nice
