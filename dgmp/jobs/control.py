@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import time
+<<<<<<< HEAD
+=======
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+>>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
 
 from .halt import NONSENSE, Halt
 from .joblog import Done, JobLog, JobLogError
@@ -18,7 +21,15 @@ from .progress import Progress, Style
 from .resources import Held, Need, Resources
 from .retry import Retries
 
+<<<<<<< HEAD
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+=======
+if TYPE_CHECKING:
+>>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
     from .policy import Running, Verdict
 
 

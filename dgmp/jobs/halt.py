@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from typing import Literal
 
     When = Literal["now", "soon"]
+<<<<<<< HEAD
+=======
     What = Literal["fail", "success", "done"]
+>>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
 
 MOST = 101  # failed jobs that an exit status tells
 NONSENSE = 255  # any other error
@@ -25,11 +28,21 @@ OF_OLD = {"0": "never", "1": "soon,fail=1", "2": "now,fail=1", "-1": "soon,succe
 class Halt:
     """What --halt says.
 
+<<<<<<< HEAD
+    Args:
+        percent: the number is one of all jobs.
+    """
+
+    __slots__ = ("when", "what", "number", "percent")
+
+    def __init__(self, when: When, what: Literal["fail", "success", "done"], number: int, percent: bool = False) -> None:
+=======
     Attributes:
         percent: the number is one of all jobs.
     """
 
     def __init__(self, when: When, what: What, number: int, percent: bool = False) -> None:
+>>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
         self.when, self.what, self.number, self.percent = when, what, number, percent
 
     def __str__(self) -> str:
