@@ -158,9 +158,9 @@ class Control(Policy):
         self.hide()
         self.say(text)
 
-    def hide(self) -> None:
+    def hide(self, line: bool = True) -> None:
         if self.progress is not None:
-            self.progress.hide()
+            self.progress.hide(line)
 
     def exit_status(self) -> int:
         return NONSENSE if self.broken else super().exit_status()

@@ -14,7 +14,7 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
     halting          after each of these: None, "soon" (nothing more starts) or "now" (running jobs are ended; neither
                      these nor those ended for a signal to the launcher are told of any more, so that --resume runs them again)
     stop()           the launcher was asked to start no more (Ctrl-C)
-    hide()           before anything is written on a terminal
+    hide(line)       before anything is written on a terminal; line: it will end one
     exit_status()    as nothing runs any more
     close()
 
@@ -106,8 +106,8 @@ class Policy:
         """Nothing more is to start, nor to be run again."""
         self.stopping = True
 
-    def hide(self) -> None:
-        """Something is about to be written to stdout or stderr."""
+    def hide(self, line: bool = True) -> None:
+        """Something is about to be written to stdout or stderr; line: it ends one."""
 
     def skip(self, draft: Any) -> bool:
         """Whether this job is not to be run."""

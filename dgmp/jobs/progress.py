@@ -38,7 +38,7 @@ class Progress:
         self.style, self.tally, self.fd, self.begun = style, tally, fd, now
         self.terminal = os.isatty(fd)
         self.running = 0
-        self.changed = self.drawn = False
+        self.changed = self.drawn = self.below = False
         self.last = now if not self.terminal else now - CLOCK
         self.said = ""
 
@@ -62,16 +62,17 @@ class Progress:
     def draw(self, now: float) -> None:
         self.last, self.changed = now, False
         if self.terminal:
-            self.write("\r" + self.text(now, self.columns() - 1) + "\x1b[K")
-            self.drawn = True
+            self.write("\n" * self.below + "\r" + self.text(now, self.columns() - 1) + "\x1b[K")
+            self.drawn, self.below = True, False
         else:
             text = self.text(now, None)
             if text != self.said:
                 self.write(f"dgmp: {text}\n")
             self.said = text
 
-    def hide(self) -> None:
-        """Something else is about to be written on the terminal."""
+    def hide(self, line: bool = True) -> None:
+        """Something else is about to be written on the terminal; line: it ends one, else we begin one of our own."""
+        self.below = not line
         if self.drawn:
             self.write(HIDE)
             self.drawn, self.changed = False, True
