@@ -192,7 +192,7 @@ P --pipe --block 10 wc -c < <(head -c 100 /dev/zero)
 P --pipe --block 1k wc -c < /dev/null
 P --pipe wc < <(seq 300000)
 P --pipe --block 100k wc -c < <(seq 100000)
-P --pipe -N7 wc -l < <(seq 1000)
+P --pipe -N7 wc -l < <(seq 100)
 P --pipe cat < numbers
 P --results R echo ::: a/b 'c d'; find R | sort; cat R/1/a*/stdout R/1/c*/seq
 P --results 'R/{}/' echo ::: a b; find R | sort; cat R/a/stdout R/b/seq
