@@ -10,21 +10,31 @@ one failed or done job was to halt it all, it is that job's own; and where the w
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Literal
+
+    When = Literal["now", "soon"]
 
 MOST = 101  # failed jobs that an exit status tells
 NONSENSE = 255  # any other error
-When = Literal["now", "soon"]
 OF_OLD = {"0": "never", "1": "soon,fail=1", "2": "now,fail=1", "-1": "soon,success=1", "-2": "now,success=1"}
 
 
-class Halt(NamedTuple):
-    """What --halt says."""
+class Halt:
+    """What --halt says.
 
-    when: When
-    what: Literal["fail", "success", "done"]
-    number: int
-    percent: bool = False  # of all jobs
+    Args:
+        when: now or soon.
+        what: fail, success or done.
+        number: of these.
+        percent: it is one of all jobs.
+    """
+
+    __slots__ = ("when", "what", "number", "percent")
+
+    def __init__(self, when: When, what: str, number: int, percent: bool = False) -> None:
+        self.when, self.what, self.number, self.percent = when, what, number, percent
 
     def __str__(self) -> str:
         return f"--halt {self.when},{self.what}={self.number}{'%' if self.percent else ''}"
@@ -47,7 +57,7 @@ def parse(text: str) -> Halt | None:
     if when not in ("now", "soon") or what not in ("fail", "success", "done") or not (digits.isascii() and digits.isdecimal()):
         raise ValueError(f"--halt {text}: give never, or now or soon and fail=N, success=N or done=N (N may be a percentage): "
                          "--halt now,fail=1 or --halt soon,fail=10%")
-    return Halt(when, what, int(digits), number.endswith("%"))  # type: ignore[arg-type]
+    return Halt("now" if when == "now" else "soon", what, int(digits), number.endswith("%"))
 
 
 def own_status(exitval: int, signal: int) -> int:

@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Literal
 
 from .amounts import spoken
-from .halt import Tally
 
-Style = Literal["bar", "eta", "progress"]
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from .halt import Tally
+
+    Style = Literal["bar", "eta", "progress"]
 SOON = 0.1  # seconds between two drawings as things happen
 CLOCK = 1.0  # as nothing does
 PLAIN = 5.0  # between two whole lines
