@@ -124,9 +124,11 @@ MINUTES ?= 30
 soak: $(VENV)/.ready-test
 	@$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES)
 
-# 1,000 clients and 200 coordinators killed at random moments, and what they leave counted; a quarter of an hour.
+# 1,000 clients and 200 coordinators killed at random moments, and what they leave counted, and 100 daemons and keepers of the
+# queue, and what their tasks have done; twenty minutes.
 kills: $(VENV)/.ready-test
 	@nice $(BIN)/python -m tests.chaos.kills
+	@nice $(BIN)/python -m tests.jobs.kills --kills 100
 
 clean:
 	@rm -rf build dist .venv *.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .api import ending as _ending  # noqa: F401  (what ends at exit takes its turn here)
 from .errors import (
     Cancelled,
+    CannotAttach,
     ChanClosed,
     CoordinatorDied,
     Deadlock,
@@ -53,12 +54,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "Cancelled", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError", "EncodingError", "Future",
-    "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback", "Runtime", "RuntimeClosed",
-    "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func", "blocking", "cancelled",
-    "current", "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map", "map_unordered", "nopreempt", "num_g",
-    "recv", "select", "send", "sleep", "snapshot", "spawn", "starmap", "stats", "task", "tick", "unlock_os_thread",
-    "wait_readable", "wait_writable",
+    "Cancelled", "CannotAttach", "Chan", "ChanClosed", "Context", "CoordinatorDied", "Deadlock", "DgmpError",
+    "EncodingError", "Future", "Group", "HolderDied", "LargeCaptureWarning", "Mutex", "Once", "RWMutex", "RemoteTraceback",
+    "Runtime", "RuntimeClosed", "Semaphore", "Task", "Timer", "TooManyGs", "WaitGroup", "WorkerDied", "after", "after_func",
+    "blocking", "cancelled", "current", "gather", "go", "goid", "gomaxprocs", "gosched", "lock_os_thread", "map",
+    "map_unordered", "nopreempt", "num_g", "recv", "select", "send", "sleep", "snapshot", "spawn", "starmap", "stats",
+    "task", "tick", "unlock_os_thread", "wait_readable", "wait_writable",
 ]
 
 # Imported when asked for: a program, and the dgmp command above all, starts sooner so.

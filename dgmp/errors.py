@@ -57,6 +57,10 @@ class CoordinatorDied(DgmpError):
     """The runtime's coordinator is gone, and with it everything that was still to be done."""
 
 
+class CannotAttach(DgmpError):
+    """There is no node to attach to (Runtime(attach=...)), or it does not take this program; the text says why."""
+
+
 class RuntimeClosed(DgmpError):
     """The runtime was closed before this G had finished."""
 

@@ -87,6 +87,20 @@ def keep_crashes(m: int, boot: dict[str, Any]) -> list[int]:
     return [fd]
 
 
+def sender_to_clients(worker: M, path: str, wait: Callable[[int], object]) -> Callable[[int, bytes], None]:
+    """As sender, but each message goes to the client for which the G works that sends it."""
+    from dgmp.runtime.clients import Channels
+
+    channels = Channels(worker, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, OUTPUT_FD), path, wait)
+
+    def send(what: int, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            channels.send(packets.split(what, data))
+        worker.view.sent()
+
+    return send
+
+
 def sender(view: View) -> Callable[[int, bytes], None]:
     """Sends messages to the client, which counts on each that is sent before a G completes."""
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, OUTPUT_FD)
@@ -102,9 +116,12 @@ def sender(view: View) -> Callable[[int, bytes], None]:
     return send
 
 
-def join_client(worker: M, signals: Signals, boot: dict[str, Any]) -> None:
+def join_client(worker: M, member: Member, signals: Signals, boot: dict[str, Any]) -> None:
     """What Gs print and log goes to the client from here on."""
-    send = sender(worker.view)
+    if boot["listen"]:
+        send = sender_to_clients(worker, boot["listen"][0], lambda fd: member.wait_fd(fd, True, None))
+    else:
+        send = sender(worker.view)
     Output(worker, send, signals.run, boot["streams"])
 
     def logging_imported(module: types.ModuleType) -> None:
@@ -175,7 +192,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:
-            join_client(worker, signals, boot)
+            join_client(worker, member, signals, boot)
         api.become_member(member)
         booting.mstart_trace(m)
         worker.mstart()

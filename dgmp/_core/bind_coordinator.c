@@ -4,11 +4,12 @@
 
 #include <stdlib.h>
 
-/* attach(kind, pid) -> False if another process has this slot, or nobody wants this M any more. */
+/* attach(kind, pid[, client]) -> False if another process has this slot, or nobody wants this M any more.  client: the number
+ * of one that joins a node that others have booted. */
 static PyObject *View_attach(View *self, PyObject *args) {
     CHECK(self);
     unsigned int kind, pid;
-    if (!PyArg_ParseTuple(args, "II", &kind, &pid)) return NULL;
+    if (!PyArg_ParseTuple(args, "II|I", &kind, &pid, &self->world.client)) return NULL;
     struct m *m = self_m(&self->v);
     uint32_t was = 0;
     if (!atomic_compare_exchange_strong(&m->pid, &was, pid) && was != pid) Py_RETURN_FALSE;
@@ -19,8 +20,71 @@ static PyObject *View_attach(View *self, PyObject *args) {
     store_rlx(&m->kind, kind);
     store_rlx(&m->own_threads, 0);
     killpoints_arm(&self->v, kind);
-    if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, 0));
+    if (kind == KIND_CLIENT) atomic_store(&m->note, MWORD(M_RUNNING, 0, MLIFE(load_rlx(&m->note))));
     Py_RETURN_TRUE;
+}
+
+/* admit(m, pid, client): that process is about to attach, as m; Gs that work for it may run. */
+static PyObject *View_admit(View *self, PyObject *args) {
+    CHECK(self);
+    unsigned int m, pid, client;
+    if (!PyArg_ParseTuple(args, "III", &m, &pid, &client)) return NULL;
+    if (m >= self->v.seg->nms || m <= coordinator_of(&self->v) || m != self->v.seg->max_ms + CLIENT_SLOT(client))
+        return PyErr_Format(PyExc_IndexError, "no client %u can be %u", client, m);
+    atomic_store(&self->v.allm[m].pid, pid);
+    store_rlx(&self->v.allm[m].kind, KIND_CLIENT);
+    atomic_store(&self->v.allm[m].client, client);
+    Py_RETURN_NONE;
+}
+
+/* dismiss(client): no G that works for it begins from here on. */
+static PyObject *View_dismiss(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long client = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    if (client && client_lives(&self->v, (uint32_t)client))
+        atomic_store(&self->v.allm[self->v.seg->max_ms + CLIENT_SLOT(client)].client, 0);
+    Py_RETURN_NONE;
+}
+
+/* clients() -> how many have attached */
+static PyObject *View_clients(View *self, PyObject *none) {
+    (void)none;
+    CHECK(self);
+    long n = 0;
+    for (uint32_t i = coordinator_of(&self->v) + 1; i < self->v.seg->nms; i++) n += load_acq(&self->v.allm[i].client) != 0;
+    return PyLong_FromLong(n);
+}
+
+/* started_for(client) -> [(word, its M, that one's pid, whether it is the client's own)] of the started Gs that work for it and
+ * have not been asked to end */
+static PyObject *View_started_for(View *self, PyObject *arg) {
+    CHECK(self);
+    struct view *v = &self->v;
+    unsigned long client = PyLong_AsUnsignedLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    PyObject *out = PyList_New(0);
+    for (uint32_t i = 0; out && i < load_acq(&v->seg->gfree.next); i++) {
+        struct g *g = &v->allgs[i];
+        uint64_t s = load_acq(&g->state);
+        if ((GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || load_acq(&g->client) != client ||
+            load_acq(&g->flags) & G_ASKED)
+            continue;
+        int own = load_acq(&g->owner) == v->seg->max_ms + CLIENT_SLOT(client) + 1;
+        PyObject *x = Py_BuildValue("(KIIO)", (unsigned long long)gword(i, GGEN(s)), GM(s), load_acq(&v->allm[GM(s)].pid),
+                                    own ? Py_True : Py_False);
+        if (!x || PyList_Append(out, x)) Py_CLEAR(out);
+        Py_XDECREF(x);
+    }
+    return out;
+}
+
+/* ask_started(word) -> whether that G, started and not ended, has been asked to end.  Its owner is dead, or its M stopped. */
+static PyObject *View_ask_started(View *self, PyObject *arg) {
+    CHECK(self);
+    unsigned long long w = PyLong_AsUnsignedLongLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    return PyBool_FromLong(gask(&self->v, w));
 }
 
 /* be_coordinator(): the calling thread is the coordinator's main one, and the others learn of its end. */
@@ -60,11 +124,12 @@ static PyObject *View_rescue(View *self, PyObject *arg) {
     return PyLong_FromLong(rescue(&self->v, (int)looks));
 }
 
-/* unfinished() -> how many Gs of all owners have not finished; looks at every slot */
-static PyObject *View_unfinished(View *self, PyObject *none) {
-    (void)none;
+/* unfinished([client]) -> how many Gs that work for a client, by default for ours, have not finished; looks at every slot */
+static PyObject *View_unfinished(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
-    return PyLong_FromUnsignedLongLong(gunfinished(&self->v));
+    unsigned long client = n ? PyLong_AsUnsignedLong(a[0]) : self->world.client;
+    if (PyErr_Occurred()) return NULL;
+    return PyLong_FromUnsignedLongLong(gunfinished(&self->v, (uint32_t)client));
 }
 
 /* trim() -> bytes of free memory given back to the system; 0: all of it has been */
@@ -248,8 +313,10 @@ static PyObject *View_victims(View *self, PyObject *arg) {
         struct g *g = &v->allgs[i];
         uint64_t s = load_acq(&g->state);
         uint32_t owner = load_acq(&g->owner);
+        uint64_t step = load_acq(&v->allm[m].step);
+        int ran = step ? step == gword(i, GGEN(s)) : GSTATUS(s) != G_WAITING;
         PyObject *x = Py_BuildValue("(KKOIINO)", (unsigned long long)gword(i, GGEN(s)), (unsigned long long)g->goid,
-                                    GSTATUS(s) == G_WAITING ? Py_False : Py_True, GATTEMPT(s), load_acq(&g->flags),
+                                    ran ? Py_True : Py_False, GATTEMPT(s), load_acq(&g->flags),
                                     terms_of(v, g), owner && owner != m + 1 && lives(v, owner - 1) ? Py_True : Py_False);
         if (!x || PyList_Append(out, x)) Py_CLEAR(out);
         Py_XDECREF(x);
@@ -319,7 +386,7 @@ static PyObject *View_started(View *self, PyObject *arg) {
     uint32_t m = GM(s), flags = load_acq(&g->flags);
     if (GGEN(s) != gword_gen(w) || (GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING)) Py_RETURN_NONE;
     PyObject *terms = terms_of(v, g);
-    int runs = load_acq(&v->allm[m].curg) == w;
+    int runs = running_on(&v->allm[m]) == w;
     uint64_t now = atomic_load(&g->state);
     if (GGEN(now) != GGEN(s) || GATTEMPT(now) != GATTEMPT(s) || GM(now) != m) {  /* the terms may be another's */
         Py_XDECREF(terms);
@@ -338,12 +405,14 @@ static PyObject *View_late(View *self, PyObject *arg) {
     PyObject *out = PyList_New(0);
     atomic_store(&v->seg->sched.limits_at, 0);
     for (uint32_t i = 0; out && i < v->seg->max_ms; i++) {
-        uint64_t w = atomic_load(&v->allm[i].curg);
+        uint64_t w = running_on(&v->allm[i]);
         struct g *g = &v->allgs[gword_index(w)];
         uint64_t s = w ? atomic_load(&g->state) : 0;
         struct terms *terms = w ? gterms(v, g) : NULL;
         uint64_t ends = terms ? atomic_load(&terms->ends) : 0;
-        if (!ends || GSTATUS(s) != G_RUNNING || GGEN(s) != gword_gen(w) || atomic_load(&g->state) != s) continue;
+        if (!ends || (GSTATUS(s) != G_RUNNING && GSTATUS(s) != G_WAITING) || GGEN(s) != gword_gen(w) ||
+            atomic_load(&g->state) != s)
+            continue;
         if (ends > now) {
             if (!next || ends < next) next = ends;
             continue;
@@ -371,7 +440,7 @@ static PyObject *View_running(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long m = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    uint64_t w = load_acq(&self->v.allm[m].curg);
+    uint64_t w = running_on(&self->v.allm[m]);
     if (!w) Py_RETURN_NONE;
     return PyLong_FromUnsignedLongLong(self->v.allgs[gword_index(w)].goid);
 }
@@ -381,7 +450,7 @@ static PyObject *View_running_word(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long m = PyLong_AsUnsignedLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromUnsignedLongLong(load_acq(&self->v.allm[m].curg));
+    return PyLong_FromUnsignedLongLong(running_on(&self->v.allm[m]));
 }
 
 /* alive(word) -> whether that G has not ended */
@@ -456,8 +525,8 @@ static PyObject *View_stats(View *self, PyObject *none) {
 }
 
 PyMethodDef coordinator_methods[] = {
-    ARGS(attach), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
-    NOARGS(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
+    ARGS(attach), ARGS(admit), ONE(dismiss), NOARGS(clients), ONE(started_for), ONE(ask_started), NOARGS(be_coordinator), NOARGS(coordinator_died), NOARGS(works), NOARGS(sysmon_sleep), ONE(rescue),
+    FAST(unfinished), NOARGS(trim), NOARGS(large), NOARGS(unmap),
     ONE(unstart), NOARGS(holders), ARGS(set_bound), ONE(executed), NOARGS(starting), ARGS(m_started), NOARGS(pids),
     NOARGS(start_m0), ONE(retire), ONE(last_said), ONE(repair), ONE(victims), ARGS(end_victim), ARGS(rerun_victim), NOARGS(told_of), ONE(due),
     ONE(started), ONE(late), ONE(adopt), ONE(running), ONE(running_word), ONE(alive), FAST(closing), NOARGS(stats), {NULL, NULL, 0, NULL}};

@@ -173,8 +173,7 @@ static PyObject *View_retire_wait(View *self, PyObject *none) {
     return PyBool_FromLong(retire_wait(&self->v));
 }
 
-/* Our running G has only so much time: who looks after that may have to look sooner. */
-static void limited(struct view *v, struct terms *terms) {
+void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
     if (ends) fence_sc(&v->seg->sched.limits_at);             /* View.late looks at curg after it has set that */
     if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);
@@ -196,7 +195,9 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
     if (is_spinning(v)) reset_spinning(v), wake_another(v);
     entersyscall(v);
     long flags = (load_acq(&g->deps) != 0) | (load_acq(&v->seg->sched.log_levels) != self->levels_seen) << 1;
-    if (g->world != self->world.entered) flags |= 4;
+    uint32_t client = load_rlx(&g->client);
+    if (g->world != self->world.entered || client != self->world.client) flags |= 4;
+    if (!client_lives(v, client)) atomic_fetch_or(&g->flags, G_ASKED);
     uint32_t asked = load_acq(&g->flags) & (G_ASKED | G_TO_RAISE);
     if (asked & G_ASKED) flags |= 16;
     else if (asked) atomic_fetch_and(&g->flags, ~(uint32_t)G_TO_RAISE);  /* as its time was up, the time before */
@@ -218,8 +219,8 @@ static PyObject *begin(View *self, struct p *p, uint64_t w, int inherit_time) {
 }
 
 /* claim(word, inherit_time) -> (fn, goid, args, flags, word), or None: somebody else ran it.  flags: 1 it has waited for
- * others, 2 there are new logging levels, 4 its world is not the one we are in, 8 it has terms,
- * 16 it was asked to end, as it ran before. */
+ * others, 2 there are new logging levels, 4 its world, or its client, is not the one we are in, 8 it has terms,
+ * 16 it was asked to end, as it ran before, or its client has left. */
 static PyObject *View_claim(View *self, PyObject *const *a, Py_ssize_t n) {
     CHECK(self);
     if (n != 2) return PyErr_Format(PyExc_TypeError, "claim takes 2 arguments");
@@ -334,6 +335,7 @@ static PyObject *View_finish(View *self, PyObject *const *a, Py_ssize_t n) {
     if (!gcas(v, host ? host : w, G_WAITING, G_RUNNING)) throw(v, "finish: G %u does not wait", gword_index(host ? host : w));
     store_rlx(&self_m(v)->parked, load_rlx(&self_m(v)->parked) - 1);
     if (!end_with(self, w, (uint32_t)kind, a[2])) return NULL;
+    if (load_rlx(&self_m(v)->step) == w) store_rel(&self_m(v)->step, 0);
     if (host) store_rel(&self_m(v)->curg, running_g = host);  /* as whom it waits for locks, too */
     Py_RETURN_NONE;
 }

@@ -96,6 +96,7 @@ static struct g *fill(View *self, uint32_t *index, PyObject *call, Py_ssize_t nd
         return PyErr_Format(PyExc_ValueError, "not a block of this runtime, or it has been used"), NULL;
     }
     g->world = self->world.index;
+    store_rlx(&g->client, self->world.client);
     return g;
 }
 

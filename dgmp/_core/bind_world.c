@@ -115,21 +115,24 @@ static PyObject *View_world_told(View *self, PyObject *arg) {
     Py_RETURN_NONE;
 }
 
-/* world_entered(index): this M is in that world, and so are our Gs. */
+/* world_entered(number): this M is in that world, and so are our Gs.  In an M a world's number is its index, and above 32 bits
+ * the number of the client. */
 static PyObject *View_world_entered(View *self, PyObject *arg) {
     CHECK(self);
-    unsigned long index = PyLong_AsUnsignedLong(arg);
+    unsigned long long number = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    world_entered(&self->world, (uint32_t)index);
+    world_entered(&self->world, (uint32_t)number);
+    self->world.client = (uint32_t)(number >> 32);
     Py_RETURN_NONE;
 }
 
-/* world_of(word) -> the world of that G */
+/* world_of(word) -> the number of that G's world */
 static PyObject *View_world_of(View *self, PyObject *arg) {
     CHECK(self);
     unsigned long long w = PyLong_AsUnsignedLongLong(arg);
     if (PyErr_Occurred()) return NULL;
-    return PyLong_FromUnsignedLong(self->v.allgs[gword_index(w)].world);
+    struct g *g = &self->v.allgs[gword_index(w)];
+    return PyLong_FromUnsignedLongLong((unsigned long long)load_rlx(&g->client) << 32 | g->world);
 }
 
 /* world_files(fd, pause_ns): files have been looked at.  It is time to do so again when that inotify descriptor (-1: none) has

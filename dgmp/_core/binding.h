@@ -73,6 +73,7 @@ typedef struct View {
     struct netpoll *poll;             /* of an M; NULL before its first wait for a descriptor */
     PyObject *handles;                /* of the shared objects we hold: word -> address of its Handle, not a reference */
     PyObject *codec[NCODEC];          /* see codec() */
+    int kept;                         /* see keep(); -1: none */
     unsigned long main_thread;        /* on which the Gs of this M run; 0: it is none */
     struct View *next;
 } View;
@@ -154,7 +155,10 @@ PyObject *with_handles(PyObject *data, PyObject **handles, uint64_t n);
 extern PyMethodDef coordinator_methods[];
 
 /* bind_lock.c */
-extern PyMethodDef lock_view_methods[];
+extern PyMethodDef lock_view_methods[], steps_view_methods[];
+
+/* bind_sched.c: our running G has only so much time: who looks after that may have to look sooner. */
+void limited(struct view *v, struct terms *terms);
 extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
 PyObject *allocate_lock(PyObject *mod, PyObject *none);
 PyObject *lock_owner(PyObject *mod, PyObject *none);

@@ -126,12 +126,15 @@ struct m {
     au32 asleep;                      /* 1 while it is parked and no timer, poller or signal handler of its own can wake it */
     au32 own_threads;                 /* threads of ours beside the main one, while they have nothing to do */
     au32 retire;                      /* RETIRE_ASKED: coordinator, it shall end between Gs; RETIRE_WAITS: self, see retire.c */
+    au32 client;                      /* of a client that has attached: its number, while it is there; coordinator */
     ALIGNED au64 syscall;             /* what P.own was set to when it went into user code, 0 in the scheduler; self */
     au32 oldp;                        /* p + 1 that it held last; self */
     au32 readied;                     /* started Gs of it that others of it have readied, and it has not looked at yet */
     au64 popping;                     /* the word being popped; cleared once its G is claimed.  Written for each G, so
                                        * not on the line that every inbox_push reads */
     au64 curg;                        /* the word of the running G, 0 none; for people, and sysmon */
+    au64 step;                        /* the word of the async G whose code runs, while the loop does as `step_host`: running_on */
+    au64 step_host;
     au64 next_timer;                  /* when the first of its started Gs that sleep is to go on, monotonic ns; 0: none */
     au64 since;                       /* when its time slice began, by the coarse clock */
     au32 ready;                       /* while it runs: how many of the M's other started Gs can go on */
@@ -148,6 +151,12 @@ struct m {
     au64 n_executed, n_steals, n_stolen, n_parks, n_global, n_spawned, n_collected;
     struct inbox inbox;
 };
+
+/* The word of the G whose code M m runs, 0 none.  The loop of its async Gs runs as one of them, and steps through all. */
+static inline uint64_t running_on(struct m *m) {
+    uint64_t curg = load_acq(&m->curg), step = load_acq(&m->step);
+    return step && load_rlx(&m->step_host) == curg ? step : curg;
+}
 
 /* ------------------------------------------------------------------------------------------------- G
  * state = {status:4, m:12, attempt:8, generation:40}. A queue's copy of a G is worth something only while generation
@@ -182,6 +191,7 @@ struct g {
     au32 wait_reason;                 /* G_WAITING: why, and since when; its M.  For people */
     au64 wait_since;
     au32 place;                       /* its name and where it was spawned, see place.h; owner, at spawn.  For people */
+    au32 client;                      /* the number of the client it works for, 0 who booted the node; owner, at spawn */
     char inline_args[INLINE_ARGS];
     char inline_result[INLINE_RESULT];
 };
@@ -360,6 +370,7 @@ struct world_seen {
 struct world {
     uint32_t index;                   /* function table entry of the world that our Gs get, */
     uint32_t entered;                 /* and of that which we are in */
+    uint32_t client;                  /* for which they work, and in an M those of that world */
     int notify;                       /* inotify descriptor, -1 none: it has something when files are to be looked at */
     int64_t files_ns;                 /* and they are after a pause of at least so long, 0: never */
     double per_ns;                    /* ticks; 0: not known */
@@ -414,6 +425,14 @@ static inline void *at(struct view *v, uint64_t off) { return (char *)v->seg + o
 static inline struct m *self_m(struct view *v) { return &v->allm[v->self]; }
 static inline uint32_t coordinator_of(struct view *v) { return v->seg->max_ms + 1; }
 
+/* The number of a client that has attached says which process that is, and which of those that have had its slot:
+ * {serial:24, slot:8}, where the slot counts from max_ms.  0 is the client that booted the node, which ends with it. */
+#define CLIENT_SLOT(client) ((client) & 0xffu)
+static inline int client_lives(struct view *v, uint32_t client) {
+    uint32_t i = v->seg->max_ms + CLIENT_SLOT(client);
+    return !client || (i < v->seg->nms && load_acq(&v->allm[i].client) == client);
+}
+
 /* note.c */
 int futex_wait(au32 *word, uint32_t expected, int64_t timeout_ns);
 void futex_wake(au32 *word, int n);
@@ -462,14 +481,14 @@ int gagain(struct view *v, uint64_t w, uint64_t at);            /* G_RUNNING her
 void tell_coordinator(struct view *v, uint64_t w);              /* of that G: it waits to be run again, or has been asked to end */
 int gdue(struct view *v, uint64_t w);                           /* and on to G_RUNNABLE, by the coordinator */
 int gcancel(struct view *v, uint64_t w);                        /* G_RUNNABLE or G_DEPS -> G_DONE, by its owner */
-int gask(struct view *v, uint64_t w);                           /* a started G shall end; by its owner.  2: it knows */
+int gask(struct view *v, uint64_t w);                           /* a started G shall end; see there.  2: it knows */
 void gset_result(struct view *v, struct g *g, uint32_t kind, const void *data, uint64_t len);
 void gtell(struct view *v, uint32_t index);                     /* G_DONE: its owner learns of it */
 void gwake_dependents(struct view *v, uint32_t index);          /* the result is there; may be repeated */
 int gwait_for(struct view *v, uint64_t w);                      /* G_ALLOCATED -> G_DEPS; 1: ready already */
 int gdone(struct view *v, uint64_t w);                          /* its result may be read, then collected */
 int gcollect(struct view *v, uint64_t w);                       /* G_DONE -> G_COLLECTED; 0: a stale or repeated word */
-uint64_t gunfinished(struct view *v);                           /* how many Gs of all owners have not finished */
+uint64_t gunfinished(struct view *v, uint32_t client);          /* how many Gs that work for it have not finished */
 void gclear(struct view *v, uint32_t index);                    /* slot and blocks go */
 void gdiscard(struct view *v, uint32_t index);                  /* and it counts as collected by us */
 uint32_t gfree_sweep(struct view *v);                           /* slots that a killed process lost are free again */

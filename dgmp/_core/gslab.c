@@ -269,8 +269,8 @@ int gcancel(struct view *v, uint64_t w) {
     return 1;
 }
 
-/* A started G is asked to end, by its owner, which alone lets the slot be used again: the flags are this G's, and what one thread
- * of it has begun nobody need finish, as the G ends with its owner.  Set before
+/* A started G is asked to end, by its owner, which alone lets the slot be used again, or while its M is stopped: the flags are
+ * this G's, and what one thread of its owner has begun nobody need finish, as the G ends with its owner.  Set before
  * its state is read; it looks at them after it has said that it waits.  0: it has ended. */
 int gask(struct view *v, uint64_t w) {
     struct g *g = &v->allgs[gword_index(w)];
@@ -351,11 +351,11 @@ void gdiscard(struct view *v, uint32_t index) {
     store_rlx(&m->n_collected, load_rlx(&m->n_collected) + 1);
 }
 
-uint64_t gunfinished(struct view *v) {
+uint64_t gunfinished(struct view *v, uint32_t client) {
     uint64_t n = 0;
     for (uint32_t i = 0; i < slots_in_use(v); i++) {
         uint32_t status = GSTATUS(load_acq(&v->allgs[i].state));
-        n += status >= G_DEPS && status <= G_COMPLETING;
+        n += status >= G_DEPS && status <= G_COMPLETING && load_acq(&v->allgs[i].client) == client;
     }
     return n;
 }

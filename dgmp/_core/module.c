@@ -107,7 +107,7 @@ static PyObject *View_new(PyTypeObject *type, PyObject *args, PyObject *kw) {
         return NULL;
     }
     self->v.coordinator_fd = cfd, self->v.sysmon_fd = sfd;
-    self->world.notify = -1;
+    self->world.notify = self->kept = -1;
     self->next = views;
     views = self;
     self->blocks = PyDict_New();                              /* later it might run the garbage collector, and so Python */
@@ -159,6 +159,7 @@ static void View_dealloc(View *self) {
     Py_XDECREF(self->handles);
     for (int i = 0; i < NCODEC; i++) Py_XDECREF(self->codec[i]);
     segment_unmap(&self->v);
+    if (self->kept >= 0) close(self->kept);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
     release(self);
     Py_DECREF(type);
@@ -189,6 +190,16 @@ static PyObject *View_close(View *self, PyObject *error) {
     return pending;
 }
 
+/* keep(fd) -> whether something in our mapping is read in place, even if we are closed: then the descriptor is ours from here
+ * on, and closed when nothing is. */
+static PyObject *View_keep(View *self, PyObject *arg) {
+    long fd = PyLong_AsLong(arg);
+    if (PyErr_Occurred()) return NULL;
+    int reads = PyDict_Size(self->blocks) > 0 && self->kept < 0;
+    if (reads) self->kept = (int)fd;
+    return PyBool_FromLong(reads);
+}
+
 static PyObject *View_get(View *self, void *what) {
     CHECK(self);
     struct view *v = &self->v;
@@ -216,14 +227,14 @@ static PyObject *View_get(View *self, void *what) {
 }
 
 PyMethodDef own_methods[] = {
-    ONE(close), {NULL, NULL, 0, NULL}};
+    ONE(close), ONE(keep), {NULL, NULL, 0, NULL}};
 
 /* All of a View's methods, in one table. */
 static PyMethodDef *all_methods(void) {
     static PyMethodDef all[256];
     PyMethodDef *tables[] = {own_methods, payload_methods, world_methods, spawn_methods, sched_methods,
-                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, netpoll_methods,
-                             chan_methods, sema_methods, coordinator_methods};
+                             syscall_methods, sysmon_methods, observe_methods, lock_view_methods, steps_view_methods,
+                             netpoll_methods, chan_methods, sema_methods, coordinator_methods};
     size_t n = 0;
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (PyMethodDef *m = tables[i]; m->ml_name && n < sizeof all / sizeof *all - 1; m++) all[n++] = *m;

@@ -155,6 +155,16 @@ static void settle_gs(struct view *v, uint32_t dead) {
     }
 }
 
+/* What a dead client had spawned and nobody had begun is collected: nothing in its ring is worth looking at, and the next client
+ * that has its slot goes on there. */
+static void empty_ring(struct view *v, uint32_t dead) {
+    if (dead < v->seg->max_ms) return;
+    struct p *p = &v->allp[dead - v->seg->max_ms + MAX_PS];
+    uint64_t h = load_acq(&p->head);
+    atomic_exchange(&p->runnext, 0);
+    while (!atomic_compare_exchange_weak(&p->head, &h, load_acq(&p->tail))) continue;
+}
+
 /* Collects in the stead of a dead owner.  Returns the number of its slots that are in use: while any is unfinished, those
  * that are finished stay too, as their results may be the arguments of one that is not (only the dead one's pins, in its
  * own memory, said which). */
@@ -198,6 +208,7 @@ void repair(struct view *v, uint32_t dead) {
     objects_forget(v, dead);
     KILLPOINT(repair_objects);
     settle_gs(v, dead);
+    empty_ring(v, dead);
     KILLPOINT(repair_settled);
     heap_sweep(v, dead);
     gfree_sweep(v);
@@ -205,6 +216,7 @@ void repair(struct view *v, uint32_t dead) {
     atomic_store(&m->p, 0);
     atomic_store(&m->syscall, 0);
     atomic_store(&m->oldp, 0);
+    if (running_on(m) == atomic_load(&m->curg)) atomic_store(&m->step, 0);  /* else View.victims sees whose code ran */
     atomic_store(&m->curg, 0);
     atomic_store(&m->parked, 0);
     atomic_store(&m->next_timer, 0);
@@ -224,6 +236,7 @@ void repair(struct view *v, uint32_t dead) {
 void mfree(struct view *v, uint32_t dead) {
     struct m *m = &v->allm[dead];
     store_rlx(&m->n_collected, load_rlx(&m->n_spawned));
+    atomic_store(&m->step, 0);
     atomic_store(&m->pid, 0);
     atomic_store(&m->note, MWORD(M_FREE, 0, MLIFE(load_rlx(&m->note))));
 }

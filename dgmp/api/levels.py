@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -21,10 +22,16 @@ MOST = 64  # different ones in the function table, which forgets none; then only
 
 
 class Levels:
-    """Keeps the Ms of one runtime informed."""
+    """Keeps the Ms of one runtime informed.
 
-    def __init__(self, view: View) -> None:
+    Args:
+        view: the client's.
+        tell: takes their key in the function table; None: for all Gs of the node.
+    """
+
+    def __init__(self, view: View, tell: Callable[[int], object] | None = None) -> None:
         self.view = view
+        self.tell = tell or view.publish_levels
         self.lock = threading.RLock()  # a signal handler may spawn too
         self.keys: dict[bytes, int] = {}
         view.watch(sys.modules, "logging", True, self.publish)
@@ -44,7 +51,7 @@ class Levels:
                     self.keys[data] = self.view.intern(data)
             except (AttributeError, TypeError, ValueError, MemoryError):  # levels of a class of the user's own
                 return
-            self.view.publish_levels(self.keys[data])
+            self.tell(self.keys[data])
 
     def encode(self, levels: dict[str, Any]) -> bytes:
         if len(self.keys) > MOST:

@@ -678,7 +678,8 @@ class Client(Node):
 
     idle_look_ns = LOOK_NS
 
-    def __init__(self, view: View, alive: Callable[[], bool], stop: Callable[[], object], output: Output | None) -> None:
+    def __init__(self, view: View, alive: Callable[[], bool], stop: Callable[[], object], output: Output | None,
+                 teller: Teller | None = None) -> None:
         super().__init__(view)
         self.alive = alive
         self.stop = stop
@@ -691,18 +692,23 @@ class Client(Node):
         # Since when there has been no room, when we looked last, and how many Gs there were.
         self.stuck: tuple[int, int, int] | None = None
         self.main_word = 0  # of the main G of `dgmp run`, for which we wait: a deadlock is its affair
+        self.shares = teller is not None  # the node with other clients
         from .levels import Levels
 
-        Levels(view)
+        Levels(view, teller.publish_levels if teller is not None else None)
 
     def throttle(self) -> None:
-        """A quarter of the slots is for what Gs spawn; but if none ends, they may wait for what this thread has still to do."""
+        """A quarter of the slots is for what Gs spawn, clients share the rest; but if none ends, they may wait for what this
+        thread has still to do."""
         self.collect()
+        if self.shares:
+            self.quota = (self.view.nslots - self.view.nslots // 4) // (1 + self.view.clients())
         try:
             while self.view.outstanding > self.quota and not self.warned:
                 self.full()
         except Deadlock:
             self.quota = self.view.nslots
+            self.shares = False
 
     def full(self, more: int = MANY) -> None:
         self.sleepers += 1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 CLOSE_SECONDS = 1.0
+MOST_CLIENTS = 30  # as in coordinator.sessions, which is imported where it is needed
 LOOK_NS = 250_000_000  # how often close looks whether all Gs are asleep for ever
 CLOSE_PAUSE_SECONDS, LONGEST_CLOSE_PAUSE_SECONDS = 0.001, 0.02
 
@@ -64,10 +65,17 @@ class Runtime:
             infinite one: never.
         executable: the Python that its processes run, of this program's version.  Default: DGMP_PYTHON, else
             sys.executable.
+        attach: True joins the node that `dgmp up` has started, a path that which listens there: its Ps, Ms and limits are used
+            together with other programs, which nothing else is said of.  Gs find what is around this program, but they run in
+            processes that may run others' between them, and what these write to descriptors 1 and 2 is the node's.  close(), or
+            this program's death, cancels its Gs; the node stays.
+        listen: the path of a socket at which other programs of this user may attach, as long as this one has the runtime open.
+            Its folder must be this user's, and others must not write to it.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
         TypeError, ValueError: procs, max_ms, pin or a limit is of the wrong kind or out of range.
+        CannotAttach: there is no node, or it is another user's, or runs another Python or version of dgmp.
         OSError: no memory, descriptors or processes for it.
         RuntimeError: executable, or the default for it, is empty, not there or not such a Python.
         RuntimeClosed: the program is ending.
@@ -83,11 +91,25 @@ class Runtime:
                  max_tasks_per_child: int | None = None,
                  memory_limit: int | float | str | tuple[int | float | str, int | float | str] | None = None,
                  executable: str | os.PathLike[str] | None = None, on_worker_death: str = "fail", crash_limit: int = 3,
-                 grace: float = 5.0,
+                 grace: float = 5.0, attach: bool | str | os.PathLike[str] = False,
+                 listen: str | os.PathLike[str] | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if ending.ended:
             raise RuntimeClosed("the program is ending")
+        self._closed = False
+        self._closing = threading.RLock()
+        self._stopping = threading.RLock()
+        self._owner = os.getpid()
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._teller: Teller | None = None
+        self._listens: tuple[str, int] | None = None
+        if attach is not False:
+            said = (procs, max_ms, pin, max_tasks_per_child, memory_limit, executable, listen, main, path)
+            if any(x is not None for x in said) or (on_worker_death, crash_limit, grace) != ("fail", 3, 5.0):
+                raise TypeError("Runtime(attach=...) joins a node as it is: nothing else can be said of it")
+            return self._join(attach)
         procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
@@ -100,27 +122,22 @@ class Runtime:
                    "grace_ns": grace_of(grace)}
         self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
-        self._closed = False
-        self._closing = threading.RLock()
-        self._stopping = threading.RLock()
-        self._owner = os.getpid()
-        self._socket: socket.socket | None = None
-        self._pid = 0
-        self._teller: Teller | None = None
         with contextlib.ExitStack() as undo, stdio_taken():
             self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
             undo.callback(os.close, self._event)
             self._alarm = alarm()
             undo.callback(os.close, self._alarm)
-            segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm)
+            listener = self._listen(listen, undo) if listen is not None else None
+            segment, view = boot.schedinit(ncpu, procs, max_ms, self._event, self._alarm, MOST_CLIENTS if listener else 0)
             try:
                 undo.callback(view.close, RuntimeClosed("this runtime did not boot"))
                 undo.callback(self._stop_coordinator)
                 options = {"foreground": main is not None, "max_ms": view.max_ms,
                            "max_tasks": max_tasks, "memory": memory,
                            "binding": boot.binding(pin, ncpu, view.nprocs),
+                           "listen": self._listens,
                            "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | failing | ({"path": path} if path else {})
-                output = self._start_processes(view, segment, options)
+                output = self._start_processes(view, segment, options, listener)
             finally:
                 os.close(segment)
             undo.callback(output.close)
@@ -129,7 +146,7 @@ class Runtime:
 
             self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
-            self.main = self._newproc(main)
+            self.main: Future[Any] = self._newproc(main)
             if main is not None:
                 self.node.main_word = self.main.word
             self._mstart(view)
@@ -137,19 +154,66 @@ class Runtime:
             _runtimes.add(self)
             undo.pop_all()
 
+    # ------------------------------------------------------------------ attaching
+    def _join(self, attach: object) -> None:
+        """Becomes a client of a node that others have booted."""
+        from . import quit
+        from .attach import join, place_of
+        from .node import Client
+        from .output import Output
+        from .world import Teller
+
+        where = place_of(attach)
+        with contextlib.ExitStack() as undo, stdio_taken():
+            output = Output()
+            undo.callback(output.close)
+            at = join(where, output.theirs.fileno())
+            self._socket, self._event, self._alarm = at.connection, at.event, at.alarm
+            undo.callback(self._close_descriptors)
+            undo.callback(self._leave, at.connection)
+            undo.callback(at.view.close, RuntimeClosed("this program did not attach"))
+            self._teller = Teller(at.view, base=at.base)
+            self._teller.watch_files()
+            output.start()
+            self.node = Client(at.view, self._alive, self._stop_coordinator, output, self._teller)
+            self._procs = at.view.nprocs
+            quit.install(at.view)
+            _runtimes.add(self)
+            undo.pop_all()
+
+    def _listen(self, path: str | os.PathLike[str], undo: contextlib.ExitStack) -> socket.socket:
+        """The socket at which others may attach."""
+        from ..coordinator.sessions import listening
+
+        where = os.path.abspath(os.fsdecode(path))
+        listener = listening(where)
+        undo.callback(listener.close)
+        self._listens = where, os.lstat(where).st_ino
+        undo.callback(self._listen_no_more)
+        return listener
+
+    def _listen_no_more(self) -> None:
+        if self._listens is not None:
+            from ..coordinator.sessions import remove
+
+            remove(*self._listens)
+
     # ------------------------------------------------------------------ boot
-    def _start_processes(self, view: View, segment: int, options: dict[str, Any]) -> Output:
+    def _start_processes(self, view: View, segment: int, options: dict[str, Any],
+                         listener: socket.socket | None) -> Output:
         """Starts the coordinator, which makes the zygote.  Returns our end of what the Ms will print."""
         from .output import Output, streams  # what only clients need: Ms start sooner without
         from .world import Teller
 
         self._teller = Teller(view)
         output = Output()
-        message = boot_message(self._teller.base, options | {"streams": streams()})
+        base = {"base": self._teller.base} if listener is not None else {}
+        message = boot_message(self._teller.base, options | {"streams": streams()} | base)
         try:
             self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._socket.setblocking(False)
             channel = [output.theirs.fileno(), *([output.ours.fileno()] if options["foreground"] else [])]
+            channel += [listener.fileno()] if listener is not None else []
             with theirs, interrupts_held():
                 descriptors = [segment, self._event, theirs.fileno(), self._alarm, message, *channel]
                 self._pid = start_coordinator(self._executable, descriptors)
@@ -162,6 +226,8 @@ class Runtime:
             raise
         finally:
             os.close(message)
+            if listener is not None:
+                listener.close()
         self._teller.watch_files()
         return output
 
@@ -190,6 +256,7 @@ class Runtime:
     def _close_descriptors(self) -> None:
         os.close(self._event)
         os.close(self._alarm)
+        self._listen_no_more()
         if self._teller is not None:
             self._teller.close()
 
@@ -349,13 +416,27 @@ class Runtime:
         with self._stopping:
             if self._socket is None:
                 return
-            with self._socket:
+            if not self._pid and self.node.view.keep(self._socket.fileno()):
                 self._send({"close": True})
-                if self._pid and not self._reap(CLOSE_SECONDS):
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(self._pid, signal.SIGKILL)
-                    self._reap(CLOSE_SECONDS)
+                self._socket.detach()  # closed with the mapping, in which results are read
+            elif not self._pid:
+                self._leave(self._socket)
+            else:
+                with self._socket:
+                    self._send({"close": True})
+                    if not self._reap(CLOSE_SECONDS):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(self._pid, signal.SIGKILL)
+                        self._reap(CLOSE_SECONDS)
             self._socket = None
+
+    def _leave(self, connection: socket.socket) -> None:
+        """The node's, which closes its end when nothing of ours is left there."""
+        with connection, contextlib.suppress(OSError):
+            self._send({"close": False})
+            connection.settimeout(CLOSE_SECONDS)
+            while connection.recv(1 << 16):
+                pass
 
     def _reap(self, seconds: float) -> bool:
         """Waits for the coordinator's end; then what Gs have started is ended too, if it was killed and could not do that."""

@@ -37,7 +37,7 @@ class GSnapshot:
             failed); "" if it does not.
         waited: seconds since it began to wait; None if it does not, or before it runs.
         spawned_at: file and line; "" if that is not known.
-        owner: the process that awaits its result: "client", "m3".
+        owner: the process that awaits its result: "client", "m3"; "client2" and so on are programs that have attached.
         m: the M on which it runs or ran, to which it is bound once started; None before.
         pid: that M's process; None before.
         started: whether it has begun to run.
@@ -174,7 +174,8 @@ def word(x: int | None) -> str:
 
 def take(view: View) -> Snapshot:
     """The state of the runtime that `view` sees."""
-    owners = (*(f"m{i}" for i in range(view.max_ms)), "client", "coordinator")
+    attached = range(2, view.nps - view.max_ps)
+    owners = (*(f"m{i}" for i in range(view.max_ms)), "client", "coordinator", *(f"client{i}" for i in attached))
     gs = [GSnapshot(*fields) for fields in view.gs(G_STATES, REASONS, owners)]
     gs.sort(key=lambda g: g.goid)
     ms = [MSnapshot(m, pid, M_STATES[state], number(p), g or None, core(pid) if bound >= 0 else None)

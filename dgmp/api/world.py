@@ -28,17 +28,19 @@ class Teller:
         view: the process's; its spawns look for changes from now on.
         worlds: in an M, what takes it from one to another.  It may still run what it has loaded of an edited module, so the
             world that it is in itself has other edits.
+        base: where others have booted the node, their world then; else ours is that.
     """
 
-    def __init__(self, view: View, worlds: Worlds | None = None) -> None:
+    def __init__(self, view: View, worlds: Worlds | None = None, base: world.World | None = None) -> None:
         self.view = view
         self.worlds = worlds
         self.lock = threading.RLock()
         self.edits: Edits | None = None
         self.indices: dict[bytes, int] = {}  # in the function table, of the worlds that have been
         self.last = 0
+        self.levels = 0  # function table entry with our logging levels, if they are not for the whole node
         view.world_look()
-        self.base = world.capture()  # what the boot message says
+        self.base = world.capture() if base is None else base  # what the boot message says
         view.world_told(0)
         view.tell_changes(self.tell)
 
@@ -58,10 +60,16 @@ class Teller:
             if not self.edits.look() and what == "files":
                 return
             self.view.world_look()  # first: what changes from here on has changed since
-            changes = world.difference(world.capture(), self.base)
+            changes = world.difference(world.capture(), self.base) | ({"levels": self.levels} if self.levels else {})
             if self.worlds is not None:
                 self.worlds.become(self.index_of(changes, self.worlds.modules.edits, self.worlds.modules.places))
             self.view.world_told(self.index_of(changes, self.edits.since_boot, self.edits.places))
+
+    def publish_levels(self, key: int) -> None:
+        """Our Gs find these logging levels from now on: others of the node have theirs."""
+        with self.lock:
+            self.levels = key
+            self.tell("state")
 
     def index_of(self, changes: world.World, edits: dict[str, int], places: dict[str, str]) -> int:
         whole = changes | {name: value for name, value in (("edits", edits), ("places", places)) if value}

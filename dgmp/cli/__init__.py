@@ -62,8 +62,11 @@ def parsed(add_parser: Callable[[Any], None], words: list[str]) -> int:
     from argparse import ArgumentParser
 
     parser = ArgumentParser(prog="dgmp")
-    add_parser(parser.add_subparsers(metavar="VERB"))
-    options = parser.parse_args(words)
+    verbs = parser.add_subparsers(metavar="VERB")
+    add_parser(verbs)
+    options, more = parser.parse_known_args(words)
+    if more:
+        verbs.choices[words[0]].error(f"unrecognized arguments: {' '.join(more)}")
     code: int = options.act(options)
     return code
 

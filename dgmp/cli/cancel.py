@@ -33,7 +33,7 @@ def act(client: Client, options: Any) -> int:
     if options.json:
         talk.print_json("dgmp.cancel/1", cancelled=done["cancelled"], ending=done["ending"])
     elif not done["cancelled"] and not done["ending"]:
-        print("nothing to cancel: all had ended")
+        print("nothing to cancel: nothing of it waits or runs")
     else:
         print(f"cancelled {talk.plural(done['cancelled'], 'waiting task')}, ended {talk.plural(done['ending'], 'running one')}")
     return talk.OK

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
         def number(self, key: str, least: int) -> int | None: ...
 
+
 OURS = ("retries", "timeout", "delay", "memfree", "load", "nice", "joblog", "resume", "resume_failed", "retry_failed", "bar",
         "eta", "progress", "cpus", "mem", "resource", "resource_total")  # --halt needs less
 GOING_ON = ("resume", "resume_failed", "retry_failed")

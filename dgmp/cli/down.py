@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
+from ..jobs.amounts import duration
+from ..jobs.protocol import RUNNING
 from . import talk
 
 if TYPE_CHECKING:
@@ -22,12 +25,16 @@ dgmp down --timeout 60 || dgmp down --now
 def add_parser(verbs: Any) -> None:
     parser = talk.verb_parser(verbs, "down", DESCRIPTION, EXAMPLES)
     parser.add_argument("--now", action="store_true", help="end the tasks that run; they wait for the next daemon")
-    parser.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer; the daemon goes down nevertheless")
+    parser.add_argument("--timeout", metavar="TIME", type=talk.argument(duration),
+                        help="wait no longer: 90, 10m; the daemon goes down nevertheless (exit code 124)")
     parser.set_defaults(act=act)
 
 
 @talk.talks
 def act(client: Client, options: Any) -> int:
+    running = client.status()["tasks"][RUNNING]
+    if running and not options.now:
+        print(f"dgmp: waiting for {talk.plural(running, 'running task')} (`dgmp down --now` ends them)", file=sys.stderr)
     client.shutdown(options.now, options.timeout)
     print("the dgmp daemon is down")
     return talk.OK

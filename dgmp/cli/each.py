@@ -1,7 +1,7 @@
 """`dgmp each COMMAND ::: INPUTS`: a command for each input, as GNU parallel runs them and with its options' names.
 
-Options are read by getopt, which does what Perl's Getopt::Long does for parallel (values that begin with a dash, -kj4,
-abbreviations), and starts 10 ms sooner than argparse.
+Options are read as Perl's Getopt::Long reads parallel's: up to the first word that is none, values may begin with a dash, short
+ones may be joined (-kj4) and long ones shortened.  argparse does some of that otherwise, and starts 10 ms later.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ OPTIONS: tuple[str | Option, ...] = (
     "",
     Option("-h --help", "", "say this"),
 )
+KNOWN = {name: option for option in OPTIONS if isinstance(option, Option) for name in option.names}
 IGNORED = ("--will-cite", "--no-notice", "--bibtex", "--citation", "--plain", "-x", "--exit")
 FOREIGN = {
     "-S": "remote machines", "--sshlogin": "remote machines", "--sshloginfile": "remote machines", "--slf": "remote machines",
@@ -215,36 +216,65 @@ def parse(words: list[str]) -> tuple[Options, list[str]]:
     Raises:
         Usage: there is no such option, or it needs a value.
     """
-    from getopt import GetoptError, getopt
-
-    known = {name: option for option in OPTIONS if isinstance(option, Option) for name in option.names}
-    takes = {**dict.fromkeys(IGNORED, False), **dict.fromkeys(FOREIGN, True), **{n: bool(o.value) for n, o in known.items()}}
-    short = "".join(name[1] + ":" * value for name, value in takes.items() if not name.startswith("--"))
-    long = [name[2:] + "=" * value for name, value in takes.items() if name.startswith("--")]
-    for word in words:  # getopt would ask these for a value
-        name = word.partition("=")[0]
-        if not word.startswith("-"):
+    options, rest = Options(), list(words)
+    while rest and rest[0].startswith("-") and rest[0] != "-":
+        word = rest.pop(0)
+        if word == "--":
             break
-        if name in FOREIGN:
-            raise Usage(f"{name} is GNU parallel's alone: there is no {FOREIGN[name]} here")
-    try:
-        found, rest = getopt(words, short, long)
-    except GetoptError as e:
-        raise Usage(str(e)) from None
-    options = Options()
-    for name, value in found:
-        if name in FOREIGN:
-            raise Usage(f"{name} is GNU parallel's alone: there is no {FOREIGN[name]} here")
-        if name in IGNORED:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            take(options, long_name(name), value if equals else None, rest)
             continue
-        option = known[name]
-        if option.key in ("arg_file", "range"):
-            options.sources.append((option.key, value))
-        if option.many:
-            options.given.setdefault(option.key, []).append(value)  # type: ignore[union-attr]
-        else:
-            options.given[option.key] = value if option.value else True
+        while word != "-":  # -kj4
+            name, word = word[:2], "-" + word[2:]
+            if take(options, name, word[1:] or None, rest):
+                break
     return options, rest
+
+
+def take(options: Options, name: str, value: str | None, rest: list[str]) -> bool:
+    """Notes an option; whether it has taken a value: the one that stands with it, or the next word.
+
+    Raises:
+        Usage: there is no such option, or it needs a value, or takes none.
+    """
+    if name in FOREIGN:
+        raise Usage(f"{name} is GNU parallel's alone: there is no {FOREIGN[name]} here")
+    if name in IGNORED:
+        return False
+    option = KNOWN.get(name)
+    if option is None:
+        raise Usage(f"there is no option {name}")
+    if not option.value:
+        if value is not None and name.startswith("--"):
+            raise Usage(f"{name} takes no value")
+        options.given[option.key] = True
+        return False
+    if value is None:
+        if not rest:
+            raise Usage(f"{name} needs a value: {option.value}")
+        value = rest.pop(0)
+    if option.key in ("arg_file", "range"):
+        options.sources.append((option.key, value))
+    if option.many:
+        options.given.setdefault(option.key, []).append(value)  # type: ignore[union-attr]
+    else:
+        options.given[option.key] = value
+    return True
+
+
+def long_name(name: str) -> str:
+    """What it is short for.
+
+    Raises:
+        Usage: it is short for several options.
+    """
+    if name in KNOWN or name in FOREIGN or name in IGNORED:
+        return name
+    meant = [one for one in (*KNOWN, *FOREIGN, *IGNORED) if one.startswith(name)]
+    if len({KNOWN[one].key if one in KNOWN else one for one in meant}) > 1:
+        raise Usage(f"{name} could be {' or '.join(meant)}")
+    return meant[0] if meant else name
 
 
 def help_text() -> str:

@@ -6,7 +6,6 @@ times a second while tasks run, and the daemon's events say which do.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -63,12 +62,13 @@ class Printer:
     def __init__(self, client: Client, job: dict[str, Any], chosen: Ranges | None, only: str | None, tag: bool) -> None:
         self.client, self.job, self.chosen, self.only, self.tag = client, job["id"], chosen, only, tag
         self.one_task = (job["total"] if chosen is None else len(chosen)) == 1
+        self.following = False
         self.running: dict[int, Output] = {}
         self.printed: dict[int, int] = {}  # task -> the attempt that is
 
     def print_all(self) -> None:
         """What there is now."""
-        for task in self.started():
+        for task, _ in self.started():
             while not self.look(task):
                 time.sleep(LOOK_SECONDS)
         for output in self.running.values():
@@ -76,10 +76,13 @@ class Printer:
 
     def follow(self) -> None:
         """What there is, and what comes until all have ended."""
+        self.following = True
         events = self.client.subscribe([Select((self.job, self.job), self.chosen)], tasks=True)
-        for task in self.started():
-            self.look(task)
-        while self.running or self.more_to_come():
+        self.catch_up()
+        while True:
+            if not self.running and not self.more_to_come():
+                self.catch_up()  # with those whose events are still to come
+                return
             try:
                 event, body = events.next(LOOK_SECONDS if self.running else None)
             except TimeoutError:
@@ -88,23 +91,28 @@ class Printer:
                 if self.chosen is None or task["task"] in self.chosen:
                     self.look(task["task"])
             for output in self.running.values():
-                with contextlib.suppress(FileNotFoundError):  # it has ended just now, which we are told next
-                    output.copy()
+                output.copy()
+
+    def catch_up(self) -> None:
+        """All tasks that have started, but for what is printed."""
+        for task, attempt in self.started():
+            if attempt is None or self.printed.get(task) != attempt:
+                self.look(task)
 
     def more_to_come(self) -> bool:
         left = self.client.tasks(self.job, self.chosen, [WAITING, RUNNING], limit=1)
         return bool(left["tasks"] or left["waiting"])
 
-    def started(self) -> Iterator[int]:
-        """The ids of the tasks that may have written something; one that is named alone is looked for in any case."""
+    def started(self) -> Iterator[tuple[int, int | None]]:
+        """The tasks that may have written something, with their attempts; one that is named alone is looked for in any case."""
         if self.chosen is not None and len(self.chosen) == 1:
-            yield from self.chosen
+            yield next(iter(self.chosen)), None
             return
         after = None
         while True:
             page = self.client.tasks(self.job, self.chosen, after=after)
             for task in page["tasks"]:
-                yield task["task"]
+                yield task["task"], task["attempt"]
             if not page["more"]:
                 return
             after = page["tasks"][-1]["task"]
@@ -113,7 +121,7 @@ class Printer:
         """A task has started or ended, or may have: prints what is new.  False if a file of it has just gone elsewhere."""
         said = self.client.logs(self.job, task)
         output = self.running.pop(task, None)
-        if output is None and self.printed.get(task) == said["attempt"]:
+        if output is None and (self.printed.get(task) == said["attempt"] or (self.following and said["state"] == WAITING)):
             return True
         if output is None or output.attempt != said["attempt"]:
             if output is not None:

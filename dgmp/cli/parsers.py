@@ -10,7 +10,7 @@ from typing import Any
 
 from ..jobs.protocol import STATES
 from . import VERBS, each
-from .talk import EXAMPLES
+from .talk import EXAMPLES, EXITS_SHORT
 
 FILE, FOLDER, JOBS, COMMAND, WORDS, NOTHING = "file", "folder", "jobs", "command", "words", "nothing"
 KINDS = {"FILE": FILE, "DIR": FOLDER, "JOBS": JOBS, "ID[.TASK]": JOBS, "cmd": COMMAND, "script.py|module": FILE}
@@ -64,7 +64,7 @@ def verb(name: str, parser: argparse.ArgumentParser) -> Verb:
     shown = [action for action in parser._actions if action.help != argparse.SUPPRESS and action.dest != "help"]
     arguments = [argument(action) for action in shown]
     about = " ".join((parser.description or f"{VERBS[name].capitalize()}.").split())
-    examples = textwrap.dedent((parser.epilog or "").removeprefix(EXAMPLES).strip("\n"))
+    examples = textwrap.dedent((parser.epilog or "").removesuffix(EXITS_SHORT).removeprefix(EXAMPLES).strip("\n"))
     said = textwrap.dedent("       " + parser.usage) if parser.usage else usage(name, shown, arguments)
     return Verb(said, about, arguments, examples)
 

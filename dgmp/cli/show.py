@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from ..jobs.protocol import CANCELLED, RUNNING, Select
+from ..jobs.protocol import CANCELLED, NO_SUCH_TASK, RUNNING, ProtocolError, Select
 from ..jobs.ranges import Ranges
 from ..jobs.selectors import selection, written
 from . import talk
@@ -46,6 +46,8 @@ def act(client: Client, options: Any) -> int:
         for job in client.show([Select(select.jobs)]):
             if options.tasks or wanted or select.tasks is not None:
                 job["tasks"], job["not_started"] = tasks(client, job["id"], select.tasks, wanted)
+                if select.tasks is not None and len(select.tasks) == 1 and not (wanted or job["tasks"] or job["not_started"]):
+                    raise ProtocolError(NO_SUCH_TASK, f"job {job['id']} has no task {next(iter(select.tasks))}")
             shown.append(job)
     if options.json:
         talk.print_json("dgmp.show/1", jobs=shown)

@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import os
 import re
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration, size
 from ..jobs.protocol import bad
+from ..jobs.ranges import Ranges
 from ..jobs.selectors import selection, task_ids
 from . import talk
 
@@ -38,7 +40,8 @@ def add_parser(verbs: Any) -> None:
     parser.usage = "dgmp submit [options] [--] cmd …\n       dgmp submit [options] --py module:function [args …]"
     add = parser.add_argument
     add("--name", help="the job's name in lists (default: the command's)")
-    add("--array", metavar="IDS", type=talk.argument(task_ids), help="a task for each of these numbers: 1-1000, 0-100:5, 1,3,7")
+    add("--array", metavar="IDS", type=talk.argument(task_ids), action="append",
+        help="a task for each of these numbers: 1-1000, 0-100:5, 1,3,7")
     add("--after", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
         help="start once these jobs have ended, however; ids, or last")
     add("--after-ok", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
@@ -60,7 +63,7 @@ def add_parser(verbs: Any) -> None:
         help="append the output to this file; {job}, {task} and {attempt} in its name are replaced")
     add("--stderr", metavar="FILE", help="the same for the error output")
     add("--py", action="store_true",
-        help="run a Python function; arguments are numbers, lists and so on as Python writes them, anything else is a string")
+        help="run a Python function; its arguments are JSON, or else strings; name=value is one by name")
     add("--wait", action="store_true", help="wait until it has ended; the exit code is that of `dgmp wait`")
     talk.add_json(parser)
     parser.add_argument("command", nargs="*", metavar="cmd", help="the command and its arguments")
@@ -74,8 +77,11 @@ def main(words: list[str]) -> int:
     end = end_of_options(parser, words)
     options = parser.parse_args(words[:end])
     options.command = words[end + 1:] if words[end:end + 1] == ["--"] else words[end:]
+    if options.py and ":" not in (options.command or [""])[0]:
+        parser.error("there is no function: say dgmp submit --py module:function")
     if not options.command:
-        parser.error("there is no function: say dgmp submit --py module:function" if options.py else "there is no command")
+        parser.error("there is no command")
+    options.array = Ranges(chain(*(ids.ranges for ids in options.array))) if options.array else None
     code: int = act(options)
     return code
 
@@ -127,7 +133,10 @@ def command(words: list[str]) -> list[str]:
 
 def spec(client: Client, options: Any) -> dict[str, Any]:
     """The fields of protocol.JobSpec that the options say."""
-    cwd = os.path.abspath(options.cwd or os.getcwd())
+    try:
+        cwd = os.path.abspath(options.cwd or os.getcwd())
+    except FileNotFoundError:
+        raise bad("the folder that this shell is in is not there any more: say --cwd") from None
     if not os.path.isdir(cwd):
         raise bad(f"there is no folder {cwd}")
     fields = {

@@ -36,6 +36,8 @@ EXITS = {
     130: "interrupted (Ctrl-C); what was submitted goes on",
     141: "whoever read the output closed it (SIGPIPE)",
 }
+EXITS_SHORT = """exit codes: 0 done, and what was waited for finished; 1 not all of that finished; 2 the command line is wrong;
+3 no daemon runs; 4 no such job; 5 the daemon could not do it; 124 the time was up (docs/cli.md)"""
 REFUSALS = {BAD_SPEC: MISUSED, NO_SUCH_JOB: NOT_FOUND, NO_SUCH_TASK: NOT_FOUND}
 
 
@@ -52,8 +54,8 @@ def verb_parser(verbs: Any, name: str, description: str, examples: str) -> argpa
 
     shown = "\n".join(f"  {line}" for line in examples.strip().splitlines())
     parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=VERBS[name], description=description, epilog=f"{EXAMPLES}\n{shown}", formatter_class=VerbFormatter,
-        allow_abbrev=False)
+        name, help=VERBS[name], description=description, epilog=f"{EXAMPLES}\n{shown}\n\n{EXITS_SHORT}",
+        formatter_class=VerbFormatter, allow_abbrev=False)
     return parser
 
 
@@ -89,6 +91,7 @@ def exit_code(act: Callable[[], int]) -> int:
     """What act() returns, or what its exception means; a closed pipe and Ctrl-C end this process as they end others."""
     from .run import die
 
+    prepare_output()
     try:
         code = act()
         sys.stdout.flush()
@@ -105,15 +108,27 @@ def exit_code(act: Callable[[], int]) -> int:
         return complain(str(e), NO_DAEMON)
     except TimeoutError as e:
         return complain(str(e), TIME_UP)
-    except (DgmpError, OSError) as e:
-        drop_output()
+    except DgmpError as e:
         return complain(str(e), REFUSED)
+    except OSError as e:
+        drop_output()
+        return complain(f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e), REFUSED)
 
 
 def complain(text: str, code: int) -> int:
     """Says it on stderr; returns the exit code."""
     print(f"dgmp: {text}", file=sys.stderr)
     return code
+
+
+def prepare_output() -> None:
+    """Characters that the terminal does not have are escapes; a closed stdout or stderr takes what nobody reads."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def drop_output() -> None:

@@ -26,14 +26,14 @@ def add_parser(verbs: Any) -> None:
 
 
 def act(options: Any) -> int:
-    return talk.exit_code(lambda: here(options) if options.foreground else in_background(options))
-
-
-def in_background(options: Any) -> int:
     try:
         boot.resources_of(options)
     except ValueError as e:
         return talk.complain(str(e), talk.MISUSED)
+    return talk.exit_code(lambda: here(options) if options.foreground else in_background(options))
+
+
+def in_background(options: Any) -> int:
     print(f"the dgmp daemon is up (pid {boot.bring_up(boot.words(options))})")
     return talk.OK
 

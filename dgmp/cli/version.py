@@ -7,7 +7,7 @@ from typing import Any
 
 
 def add_parser(verbs: Any) -> None:
-    verbs.add_parser("version", description="Prints dgmp's version.").set_defaults(act=act)
+    verbs.add_parser("version", description="Prints dgmp's version.", epilog="example: dgmp version").set_defaults(act=act)
 
 
 def act(options: argparse.Namespace) -> int:

@@ -41,6 +41,8 @@ def act(client: Client, options: Any) -> int:
         jobs = client.wait(options.selector, options.timeout)
     except TimeoutError:
         raise TimeoutError("they have not ended yet") from None
+    if not jobs and any(not isinstance(select.jobs, str) for select in options.selector):
+        return talk.complain("there are no such jobs", talk.NOT_FOUND)
     if options.json:
         talk.print_json("dgmp.jobs/1", jobs=jobs)
     whole = [select for select in options.selector if select.tasks is None]

@@ -2,7 +2,8 @@
 
 Started by the client (api.start) with six descriptors: the segment, an eventfd that wakes it, a socketpair to the client,
 sysmon's alarm, a memfd with the boot message, a marshalled dict, and the end of the output channel that it keeps for its Ms
-(api.output); for `dgmp run` also the other end, which is m0's.  On the socket go msgpack messages: {"signal": number}, which
+(api.output); for `dgmp run` also the other end, which is m0's, or else for a node to which others may attach the socket on
+which it listens (sessions).  On the socket go msgpack messages: {"signal": number}, which
 is for m0, and {"close": true}; back: {"fatal": text}, or {"broken": how an M died}; end of file means the other is gone.
 It watches the client by that socket and a pidfd, its Ms by pidfds, the zygote by its socket.
 Being a subreaper it becomes the parent of the Ms that the zygote double-forks, and of what their Gs started when they
@@ -20,7 +21,7 @@ import socket
 import struct
 import time
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._core import KIND_CLIENT, View, become_subreaper, when_parent_dies
 from .binding import NAME, Binder, alone, set_affinity, waited
@@ -28,9 +29,14 @@ from .memory import Watch, own, resident
 from .state import FAILED, LOST_DESCRIPTORS, Action, Coordinator
 from .words import Words
 
+if TYPE_CHECKING:
+    from .sessions import Sessions
+
 # Where the client puts them; 14 has been read.
 SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, SHOWER_FD = 10, 11, 12, 13, 15, 16
+LISTEN_FD = SHOWER_FD
 STOP_SECONDS = 0.2  # longer takes only a process in the middle of a system call that nothing interrupts
+MOST_ASKED = 1000  # Gs of an M at once, while it is stopped
 SPARE_FDS = 8  # that sysmon and a new zygote can count on
 TO_ZYGOTE, FROM_ZYGOTE = struct.Struct("i"), struct.Struct("ii")  # M number; and pid or -errno
 BLAS_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS",
@@ -52,7 +58,8 @@ class Server:
     def __init__(self, boot: dict[str, Any]) -> None:
         self.client = socket.socket(fileno=CLIENT_FD)
         self.boot = boot
-        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, *((SHOWER_FD,) if boot["foreground"] else ())):
+        last = (SHOWER_FD,) if boot["foreground"] or boot["listen"] else ()
+        for fd in (SEGMENT_FD, EVENT_FD, CLIENT_FD, ALARM_FD, OUTPUT_FD, *last):
             os.set_inheritable(fd, False)  # nothing that Gs start has them
         self.pid = os.getpid()
         self.stdio = self.take_stdio()
@@ -76,6 +83,7 @@ class Server:
         self.most_watched = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FDS  # numbers of pidfds are below it
         self.unwatched: dict[int, int] = {}  # pid -> m, of whom SIGCHLD alone tells
         self.has_shower = boot["foreground"]
+        self.sessions: Sessions | None = None
         self.last_words: dict[str, Any] | None = None  # to the client
         self.done = False
 
@@ -107,6 +115,8 @@ class Server:
         self.watch(EVENT_FD, self.on_event)
         self.watch(ALARM_FD, self.on_alarm)
         self.watch_orphans()
+        if self.boot["listen"]:
+            self.listen()
         self.name = socket.socket(socket.AF_UNIX)  # so that others see that there is a runtime
         with contextlib.suppress(OSError):
             self.name.bind(f"\0{NAME}{self.view.runtime_id:x}")
@@ -130,6 +140,13 @@ class Server:
             if tick is not None and not self.done and (looked is None or time.monotonic_ns() - now >= tick):
                 self.act([("tick", time.monotonic_ns())])
         self.end()
+
+    def listen(self) -> None:
+        from .sessions import Sessions
+
+        self.sessions = Sessions(socket.socket(fileno=LISTEN_FD), self.view, self.boot.pop("base"),
+                                 [SEGMENT_FD, EVENT_FD, ALARM_FD], self.watch, self.unwatch, self.act,
+                                 self.state.dead.__contains__)
 
     # ------------------------------------------------------------------ events
     def act(self, events: list[tuple[Any, ...]]) -> None:
@@ -265,6 +282,8 @@ class Server:
                 self.binder.look(time.monotonic_ns())
         elif kind == "end":
             self.end_m(*action[1:])
+        elif kind == "ask":
+            self.ask(*action[2:])
         elif kind == "exit":
             self.last_words = {"fatal": action[1]} if action[1] is not None else None
             self.done = True
@@ -275,15 +294,21 @@ class Server:
     def end_m(self, m: int, pid: int, word: int, attempt: int) -> None:
         """Kills M m, stopped first: else it might be done with that G by now, and at another, or at the same one again."""
         with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGSTOP)
-            deadline = time.monotonic() + STOP_SECONDS
-            while not stopped(pid) and time.monotonic() < deadline:
-                time.sleep(0.0002)
+            stop(pid)
             os.kill(pid, signal.SIGKILL if self.runs(m, word, attempt) else signal.SIGCONT)
 
     def runs(self, m: int, word: int, attempt: int) -> bool:
         seen = self.view.started(word)
         return self.view.running_word(m) == word and (seen is None or seen[4] == attempt)
+
+    def ask(self, pid: int, words: list[int]) -> None:
+        """Gs of an M that are to end learn it, stopped: it cannot end them meanwhile, and their slots not become others'."""
+        asked: list[int] = []
+        with contextlib.suppress(ProcessLookupError):
+            if stop(pid):
+                asked = [word for word in words[:MOST_ASKED] if self.view.ask_started(word)]
+            os.kill(pid, signal.SIGCONT)
+        self.act([("asked", asked)])
 
     def say(self, text: bytes) -> None:
         """To the client's stderr, as far as that takes it: nobody may read there, and we have better things to do than wait."""
@@ -312,6 +337,8 @@ class Server:
                 ours.close()
                 self.poll.close()
                 self.client.close()
+                for fd in self.sessions.descriptors_of_ours() if self.sessions is not None else ():
+                    os.close(fd)
                 self.view.unmap()  # each M maps it anew, and the address space may be limited
                 from dgmp.workers.zygote import zygote_main
 
@@ -332,6 +359,11 @@ class Server:
 
             with contextlib.suppress(OSError):
                 self.client.send(msgpack.packb(self.last_words))
+        if self.sessions is not None:
+            from .sessions import remove
+
+            self.sessions.end(self.last_words or {"fatal": "the node has ended that this program was attached to"})
+            remove(*self.boot["listen"])
         self.view.closing(1)
         pids = {pid for _, pid in self.view.pids()} | set(self.state.ms.values())
         for pid in pids:
@@ -363,6 +395,15 @@ def reap() -> bool:
             pass
         return True
     return False
+
+
+def stop(pid: int) -> bool:
+    """Stops a process, and waits a moment for it; whether it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not stopped(pid) and time.monotonic() < deadline:
+        time.sleep(0.0002)
+    return stopped(pid)
 
 
 def stopped(pid: int) -> bool:

@@ -15,6 +15,9 @@ Events (tuples):            Actions (tuples):
   ("client_gone",)            ("print", line)         to the client's stderr
   ("close",)
   ("signal", number)          ("signal", pid, number) a signal for m0 of `dgmp run`
+  ("client_quits", client)    ("ask", m, pid, words)  these Gs, started on that M, shall end: stop it meanwhile
+  ("client_left", client, slot)
+  ("asked", words)
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
   ("tick", ns)                ("preempt", pid)        SIGURG: this M has something to learn (runtime.preempt)
   ("looked", blocked, loose)  ("end", m, pid, word, attempt)  kill this M if it still runs that G, and for that time
@@ -91,6 +94,7 @@ class Coordinator:
         self.executed: dict[int, int] = {}  # m -> how many Gs that slot had run when this M began
         self.starting: set[int] = set()  # asked of the zygote, no answer yet
         self.dead: set[int] = set()  # dead, but some of their slots are still in use
+        self.leaving: set[int] = set()  # clients that have left, and for which Gs still work
         self.bury_pace = TICK_NS  # it doubles: a G that such an M had spawned may run for long
         self.stillborn = 0
         self.zygotes = 0  # in a row that died before they were ready
@@ -109,7 +113,7 @@ class Coordinator:
         """How many ns until sysmon wants a tick; None: it sleeps until something happens."""
         wanted = [self.pace] if self.awake or self.no_forks else []
         wanted += [max(0, self.memory.next_look - now)] if self.awake and self.memory is not None else []
-        wanted += [self.bury_pace] if self.dead else []
+        wanted += [self.bury_pace] if self.dead or self.leaving else []
         wanted += [max(0, self.trim_at - now)] if self.trim_at is not None else []
         wanted += [self.schedtrace_ns] if self.schedtrace_ns else []
         limit = self.limits.next_look(now)
@@ -197,7 +201,7 @@ class Coordinator:
         if len(self.dead) < waits and self.view.work_anywhere():  # there may have been no room for an M that it wants
             self.view.wakep()
         self.bury_pace = min(2 * self.bury_pace, BURY_NS)
-        return []
+        return [action for client in list(self.leaving) for action in self.cancel(client)]
 
     def on_zygote_ready(self) -> list[Action]:
         self.zygotes = 0
@@ -231,6 +235,43 @@ class Coordinator:
         return [("exit", None)]
 
     on_close = on_client_gone
+
+    # ------------------------------------------------------------------ clients that have attached
+    def on_client_quits(self, client: int) -> list[Action]:
+        """It wants nothing more to run, but reads results in place still."""
+        self.view.dismiss(client)
+        self.leaving.add(client)
+        self.bury_pace = TICK_NS
+        return self.cancel(client) + self.newm()
+
+    def on_client_left(self, client: int, slot: int) -> list[Action]:
+        """It is dead, or keeps nothing of ours any more.  What Gs have spawned for it belongs to their Ms: that ends as it is
+        begun, or here."""
+        actions = self.on_client_quits(client)
+        self.view.repair(slot)
+        self.deaths.settle(slot, {"goid": None, "m": slot, "pid": 0, "core": None, "how": "has left", "exitcode": None})
+        self.dead.add(slot)
+        return actions + self.bury() + self.newm()
+
+    def cancel(self, client: int) -> list[Action]:
+        """Started Gs that work for it are asked to end."""
+        if not self.view.unfinished(client):
+            self.leaving.discard(client)
+            return []
+        actions: list[Action] = []
+        others: dict[tuple[int, int], list[int]] = {}
+        for word, m, pid, own in self.view.started_for(client):
+            if not own:
+                others.setdefault((m, pid), []).append(word)
+            elif self.view.ask_started(word):
+                actions += self.on_asked([word])
+        return actions + [("ask", m, pid, words) for (m, pid), words in others.items()]
+
+    def on_asked(self, words: list[int]) -> list[Action]:
+        now = time.monotonic_ns()
+        for word in words:
+            self.limits.end(word, now, False)
+        return self.limits.look(now)
 
     def on_signal(self, number: int) -> list[Action]:
         """m0 may have attached, and begun the script, before we heard that it has started."""

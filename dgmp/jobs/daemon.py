@@ -36,6 +36,7 @@ from .protocol import (
     BAD_VERSION,
     CLOSING,
     ENDED,
+    FINISHED,
     INTERNAL,
     MAX_MESSAGE,
     NO_SUCH_JOB,
@@ -62,6 +63,7 @@ from .store import Job, Store, StoreError, Task
 
 EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
 STORE_SECONDS = 1.0  # until a store that could not be written is tried again
+LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
 MOST_REQUESTS = 1000  # in a turn
 MOST_WAITING = 10_000  # replies and subscriptions that are due
 
@@ -223,6 +225,7 @@ class Daemon:
         """What was decided is durable: say so."""
         jobs, tasks, orders = self.queue.committed()
         self.keeping.order(orders, self.store)
+        self.keeping.sweep()
         outbox, self.outbox = self.outbox, []
         for client, message in outbox:
             self.send(client, message)
@@ -287,7 +290,8 @@ class Daemon:
                 raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
             if not isinstance(body, dict):
                 raise ProtocolError(BAD_MESSAGE, "the body is no map")
-            self.queue.put()
+            if verb not in BLIND:
+                self.queue.put()
             answer = handler(self, client, body)
             if answer is not None:
                 self.outbox.append((client, ok(client, answer)))
@@ -430,7 +434,8 @@ class Daemon:
         if self.closing is not None:
             raise ProtocolError(CLOSING, "the daemon is going down")
         states = states_of(body.get("states"), ["failed"])
-        chosen = list(self.queue.chosen(selects(body.get("select")), "1"))
+        where = "1" if FINISHED in states else f"state != '{FINISHED}'"
+        chosen = list(self.queue.chosen(selects(body.get("select")), where))
         return {"retried": sum(self.queue.retry(job, tasks, states) for job, tasks in chosen)}
 
     def subscribe(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -470,7 +475,7 @@ class Daemon:
         used = sum(1 if job.spec.cpus is None else job.spec.cpus for job, _ in running)
         return {"pid": os.getpid(), "keeper": self.keeping.pid, "dgmp": __version__, "started": self.started,
                 "runtime": str(self.runtime), "state": str(self.state),
-                "jobs": {state: self.queue.job_counts[state] for state in STATES}, "tasks": dict(self.queue.task_counts()),
+                "jobs": {state: self.queue.job_counts[state] for state in STATES}, "tasks": self.queue.task_counts(),
                 "running": [{"job": job.id, "task": task.task, "pid": task.pid, "started": task.started}
                             for job, task in running[:100]],
                 "cpus": {"total": self.totals["cpus"], "used": used}, "resources": self.totals,
@@ -498,6 +503,7 @@ VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | Non
     "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
     "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
 }
+BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
 
 def ok(client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -524,21 +530,31 @@ class AlreadyUp(DgmpError):
 
 def lock(*where: Path) -> list[int]:
     """One daemon a folder; AlreadyUp."""
-    held = []
+    held: list[int] = []
     for folder in dict.fromkeys(folder.resolve() for folder in where):
-        fd = os.open(folder / folders.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        held.append(fd)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(fd, 20).decode() or "?"
+        held.append(os.open(folder / folders.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if pid := locked_by(held[-1]):
             for fd in held:
                 os.close(fd)
-            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder})") from None
+            elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
+            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder}){elsewhere}")
     for fd in held:
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
     return held
+
+
+def locked_by(fd: int) -> int:
+    """Locks it, and returns 0; else the pid of who has it."""
+    for _ in range(LOCK_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 0
+        pid = int(os.pread(fd, 20, 0) or b"0")
+        if os.path.exists(f"/proc/{pid}"):
+            return pid
+        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
+    return pid
 
 
 def log(text: str) -> None:

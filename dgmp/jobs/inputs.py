@@ -12,7 +12,6 @@ import os
 import stat
 
 from .netpoll import read
-from .ranges import numbers
 from .template import InputError
 
 TYPE_CHECKING = False
@@ -173,6 +172,8 @@ def of_csv(found: Iterable[str], layout: Layout) -> Records:
 def from_range(spec: str) -> Records:
     """1-1000, 0-10:2, 1,5,7-9: whole numbers, as HyperQueue's --array has them."""
     import re
+
+    from .ranges import numbers
 
     for part in spec.split(","):
         found = re.fullmatch(RANGE, part.strip())

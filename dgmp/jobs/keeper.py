@@ -7,7 +7,7 @@ no daemon, it ends.  It dies of nothing but a kill; then its tasks run on, and t
 
 On the socket go msgpack lists.  From the daemon:
 
-    ["hello"]                                 first; it takes the place of the daemon before
+    ["hello", cpus, mem, named…]              first; it takes the place of the daemon before, and these are to be shared out
     ["job", id, order, spec, env]             before the first claim of a job
     ["claim", id, [[task, attempt]…]]         to be run
     ["adopt", id, task, attempt, pid, born, stdout, stderr]   of a keeper that is dead: to be awaited
@@ -16,7 +16,8 @@ On the socket go msgpack lists.  From the daemon:
     ["stop", how]                             "end": ends what runs, drops the rest; "drain": drops what has not started
     ["exit"]                                  once nothing runs
 
-and back: ["hello", name, pid, segment, [[job, task, attempt]… it has]], ["news"].
+and back: ["hello", VERSION, pid, [[job, task, attempt]… it has]], ["news"].  VERSION is of these messages and the journal: a
+keeper of another one is given nothing more, and replaced when what it has has ended.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ import struct
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import folders
 from .files import Logs, Spool
@@ -45,6 +47,8 @@ from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
 from .wire import pack, stream
 
+T = TypeVar("T")
+VERSION = 1
 NEWS_SECONDS = 0.02  # the daemon is told so late at most, as long as there is more to do
 RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, disk) is tried again
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
@@ -87,7 +91,7 @@ class Keeper:
         state: the state folder.
         name: of its journal.
         listening: the socket.
-        totals: what it may hand out.
+        resources: what it shares out.
     """
 
     def __init__(self, state: Path, name: str, listening: socket.socket, resources: Resources) -> None:
@@ -202,11 +206,14 @@ class Keeper:
                 self.output = self.output[self.daemon.send(self.output):]
         self.poll.modify(self.daemon, select.EPOLLIN | (select.EPOLLOUT if self.output else 0))
 
-    def do_hello(self) -> None:
+    def do_hello(self, *totals: str) -> None:
         self.write()
+        self.resources = shared_out(totals)
+        for run in self.runs.values():
+            run.held = take(self.resources, run.held)
         has = [[job.id, task, attempt] for job in self.jobs.values() for task, attempt in job.queue]
         has += [[job, task, run.attempt] for (job, task), run in self.runs.items()]
-        self.tell(["hello", self.name, os.getpid(), self.journal.segment, has])
+        self.tell(["hello", VERSION, os.getpid(), has])
 
     def do_job(self, id: int, order: list[int], spec: dict[str, Any], env: dict[str, str]) -> None:
         if id in self.jobs:
@@ -288,6 +295,9 @@ class Keeper:
         """Starts what fits, in order."""
         if self.exiting or not self.ready or time.monotonic() < self.stopped_until:
             return
+        if not self.journal.write([]):  # what is left of before cannot be written: disk full, say
+            self.pause()
+            return
         runs = []
         for entry in list(self.ready):
             job = self.jobs[entry[1]]
@@ -334,6 +344,9 @@ class Keeper:
             if not run.job.queue:
                 bisect.insort(self.ready, (run.job.order, run.job.id))
             run.job.queue.appendleft((run.task, run.attempt))
+        self.pause()
+
+    def pause(self) -> None:
         self.stopped_until = time.monotonic() + RETRY_SECONDS
         self.at(RETRY_SECONDS, lambda: None)
 
@@ -422,6 +435,33 @@ class Keeper:
         self.at(seconds, lambda: self.signal(run))
 
 
+def shared_out(totals: Sequence[str]) -> Resources:
+    """What the daemon says there is."""
+    cpus, mem, *named = totals
+    return Resources([int(c) for c in cpus.split(",")], int(mem), declared(named, {}))
+
+
+def take(there: Resources, held: Held) -> Held:
+    """What runs has it already; of what there is no more it has nothing."""
+    there.mem -= held.mem
+    named: dict[str, tuple[str, ...] | int] = {}
+    for name, units in held.named.items():
+        free = there.named.get(name)
+        if isinstance(free, list) and not isinstance(units, int):
+            named[name] = tuple(out_of(free, units))
+        elif isinstance(free, int) and isinstance(units, int):
+            there.named[name], named[name] = free - units, units
+    return Held(tuple(out_of(there.cores, held.cores)), held.mem, named)
+
+
+def out_of(free: list[T], wanted: Iterable[T]) -> Iterator[T]:
+    """Takes those out of the list that are in it."""
+    for item in wanted:
+        if item in free:
+            free.remove(item)
+            yield item
+
+
 def birth(pid: int) -> int:
     """When the process was started, in the kernel's ticks since boot; 0 if there is none."""
     try:
@@ -432,13 +472,12 @@ def birth(pid: int) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    listening, state, name, cpus, mem, *named = arguments
+    listening, state, name, *totals = arguments
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):  # it ends with its tasks, or when it is told to
         signal.signal(number, lambda number, frame: None)  # tasks do not inherit that, as they would SIG_IGN
     os.umask(0o077)
     os.set_inheritable(int(listening), False)
-    resources = Resources([int(c) for c in cpus.split(",")], int(mem), declared(named, {}))
-    Keeper(Path(state), name, socket.socket(fileno=int(listening)), resources).run()
+    Keeper(Path(state), name, socket.socket(fileno=int(listening)), shared_out(totals)).run()
 
 
 if __name__ == "__main__":

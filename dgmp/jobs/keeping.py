@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from . import folders
+from .files import Logs, Spool
 from .journal import Reader
-from .keeper import birth
+from .keeper import VERSION, birth
 from .protocol import RUNNING
 from .queue import Queue
 from .store import CANCELLING, Job, Store, Task
@@ -44,14 +45,17 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
+        self.logs = Logs(folders.make(state / "logs"))
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
         self.child: subprocess.Popen[bytes] | None = None
         self.pid, self.pidfd = 0, -1
         self.known = False
+        self.retiring = False  # it is of another version
         self.sent: set[int] = set()  # jobs that it knows
         self.unpacker = stream()
         self.output = b""
+        self.swept = 1  # up to this segment of the journal
 
     # ------------------------------------------------------------------ find it, or start it
     def begin(self, queue: Queue, store: Store) -> None:
@@ -83,7 +87,7 @@ class Keeping:
         connection.setblocking(False)
         self.socket, self.output, self.sent = connection, b"", set()
         self.unpacker = stream()
-        self.send(["hello"])
+        self.send(["hello", *self.arguments])
 
     def replace(self, queue: Queue, store: Store) -> None:
         """It is dead: what it had is settled, and there is a new one."""
@@ -91,11 +95,12 @@ class Keeping:
         if self.reader is not None:
             self.read(queue)
         orphans = list(self.settle(queue, same_boot))
+        self.clear_spool(orphans)
         before = self.reader
         name = secrets.token_hex(4)
         self.start(name)
         queue.put()
-        self.reader = Reader(self.state / "journal", name)
+        self.reader, self.swept = Reader(self.state / "journal", name), 1
         store.put_meta(keeper=name, keeper_pid=self.pid, segment=1, offset=0, boot=boot_id())
         store.commit()
         if before is not None:
@@ -106,12 +111,27 @@ class Keeping:
             if task.claimed == CANCELLING:
                 self.send(["cancel", job.id, [task.task]])
 
+    def clear_spool(self, orphans: list[tuple[Job, Task]]) -> None:
+        """Nobody writes there any more but those."""
+        named = {os.path.basename(piece[0]) for _, task in orphans for piece in (task.stdout, task.stderr) if piece}
+        for path in folders.make(self.state / "spool").iterdir():
+            if path.name not in named:
+                path.unlink()
+
+    def lost(self, queue: Queue, job: Job, task: Task) -> None:
+        """Nobody knows how it ended; what it has written is kept."""
+        if task.stdout or task.stderr:
+            spool = Spool.found(folders.make(self.state / "spool"), task.stdout, task.stderr)
+            with contextlib.suppress(OSError):
+                task.stdout, task.stderr = self.logs.take(job.id, task.task, task.attempt, spool)
+        queue.lost(job, task)
+
     def settle(self, queue: Queue, same_boot: bool) -> Iterator[tuple[Job, Task]]:
         """What the dead keeper had; those that still run are given back."""
         lost = {}
         for job, task in queue.claimed():
             if not same_boot:
-                queue.lost(job, task)
+                self.lost(queue, job, task)
             elif task.state != RUNNING:
                 queue.unclaim(job, task)
             elif task.pid is None:
@@ -119,7 +139,7 @@ class Keeping:
             elif task.pid and birth(task.pid) == task.born:
                 yield job, task
             else:
-                queue.lost(job, task)
+                self.lost(queue, job, task)
         if lost:
             started = by_environment(self.reader.keeper if self.reader else "")
             for key, (job, task) in lost.items():
@@ -127,7 +147,7 @@ class Keeping:
                     task.pid, task.born = started[key]
                     yield job, task
                 else:
-                    queue.lost(job, task)
+                    self.lost(queue, job, task)
 
     def start(self, name: str) -> None:
         """A new one."""
@@ -207,9 +227,14 @@ class Keeping:
             self.read(queue)
             if message[0] == "hello":
                 self.hello(queue, store, *message[1:])
+        if self.retiring and not queue.claimed():
+            self.send(["exit"])
 
-    def hello(self, queue: Queue, store: Store, name: str, pid: int, segment: int, has: list[list[int]]) -> None:
+    def hello(self, queue: Queue, store: Store, version: int, pid: int, has: list[list[int]]) -> None:
         """It is there, and says what it has of what the store says it was given."""
+        self.retiring = version != VERSION
+        if self.retiring:
+            self.send(["stop", "drain"])
         there = {tuple(key) for key in has}
         for job, task in queue.claimed():
             if (job.id, task.task, task.attempt) in there:
@@ -220,7 +245,7 @@ class Keeping:
                 queue.lost(job, task)
             else:
                 queue.unclaim(job, task)
-        self.known = True
+        self.known = not self.retiring
 
     # ------------------------------------------------------------------ the journal
     def read(self, queue: Queue) -> None:
@@ -239,6 +264,12 @@ class Keeping:
                     queue.ended(*found, rest[3])
                 elif kind == "dropped":
                     queue.unclaim(*found)
+
+    def sweep(self) -> None:
+        """Segments of the journal that the store is past."""
+        if self.reader is not None and self.reader.segment > self.swept:
+            self.swept = self.reader.segment
+            self.reader.sweep()
 
     def put(self, store: Store) -> None:
         """How far it has been read."""

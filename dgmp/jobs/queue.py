@@ -1,7 +1,7 @@
 """What the daemon decides: which task comes next, and what becomes of one that has ended.  Event in, decision out.
 
 The jobs that have not ended are in memory, as the store has them; everything here changes them and notes what it changed
-(`jobs`, `tasks`), for the daemon to commit, and what the keeper is to be told (`orders`), for the daemon to send after that.
+(touch), for the daemon to commit, and what the keeper is to be told (`orders`), for the daemon to send after that.
 After a commit that failed the whole queue is read again from the store, so nothing here undoes anything.
 
 Who may start is decided by a picture of the machine in which jobs are poured in, in order (priority, then id), until it is
@@ -14,7 +14,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import itertools
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -66,6 +66,8 @@ class Queue:
         self.seconds = 0.0  # that a task takes; 0 is unknown
         self.jobs: dict[int, Job] = {}
         self.tasks: dict[tuple[int, int], Task] = {}
+        self.new_jobs: dict[int, Job] = {}  # those that put() has not put yet
+        self.new_tasks: dict[tuple[int, int], Task] = {}
         self.orders: list[tuple[Any, ...]] = []
         for job in self.open.values():
             self.hold(job)
@@ -75,15 +77,20 @@ class Queue:
             self.look(job)
 
     # ------------------------------------------------------------------ what has changed
-    def changed(self) -> bool:
-        return bool(self.jobs or self.tasks)
+    def touch(self, job: Job, task: Task | None = None) -> None:
+        """It has changed, and perhaps this task of it."""
+        self.jobs[job.id] = self.new_jobs[job.id] = job
+        if task is not None:
+            self.tasks[job.id, task.task] = self.new_tasks[job.id, task.task] = task
 
     def put(self) -> None:
-        """Into the store, for its next commit."""
-        if self.jobs:
-            self.store.put_jobs(self.jobs.values())
-        if self.tasks:
-            self.store.put_tasks(self.tasks.values())
+        """What has changed since the last time into the store, for its next commit; whoever reads there sees it from now on."""
+        if self.new_jobs:
+            self.store.put_jobs(self.new_jobs.values())
+            self.new_jobs = {}
+        if self.new_tasks:
+            self.store.put_tasks(self.new_tasks.values())
+            self.new_tasks = {}
 
     def committed(self) -> tuple[dict[int, Job], dict[tuple[int, int], Task], list[tuple[Any, ...]]]:
         """What has changed since the last time, and the orders for the keeper."""
@@ -98,8 +105,7 @@ class Queue:
         if state in ENDED:
             task.claimed = FREE
             job.open.pop(task.task, None)
-        self.tasks[job.id, task.task] = task
-        self.jobs[job.id] = job
+        self.touch(job, task)
 
     def look(self, job: Job) -> None:
         """Brings its state, and whether it is ready, up to date; and, if it has ended, jobs that come after it."""
@@ -120,7 +126,7 @@ class Queue:
             self.job_counts[job.state] -= 1
             self.job_counts[state] += 1
             job.state = state
-            self.jobs[job.id] = job
+            self.touch(job)
         at = bisect.bisect_left(self.ready, job.order)
         there = at < len(self.ready) and self.ready[at] == job.order
         wanted = bool(open and not job.held and (job.never[WAITING] or self.again[job.id]))
@@ -132,7 +138,7 @@ class Queue:
             self.busy.discard(job.order)
         if not open and self.open.pop(job.id, None) is not None:
             job.ended = self.clock()
-            self.jobs[job.id] = job
+            self.touch(job)
             self.again.pop(job.id, None)
             self.orders.append(("over", job.id))
             for dependent in self.dependents.pop(job.id, ()):
@@ -148,7 +154,8 @@ class Queue:
                 raise ProtocolError(NO_SUCH_JOB, f"there is no job {id} to come after")
         job = self.store.add_job(spec, self.clock())
         self.job_counts[job.state] += 1
-        self.open[job.id] = self.jobs[job.id] = job
+        self.open[job.id] = job
+        self.touch(job)
         self.hold(job)
         if self.broken(job):
             self.abort(job)
@@ -186,7 +193,7 @@ class Queue:
         job.never[WAITING] = Ranges()
         while self.again[job.id]:
             self.turn(job, job.open[self.again[job.id].popleft()], ABORTED)
-        self.jobs[job.id] = job
+        self.touch(job)
 
     # ------------------------------------------------------------------ selections
     def chosen(self, selects: Iterable[Select], where: str) -> Iterator[tuple[Job, Ranges | None]]:
@@ -242,17 +249,17 @@ class Queue:
         job.never[CANCELLED].add(waiting)
         job.counts[WAITING] -= len(waiting)
         job.counts[CANCELLED] += len(waiting)
-        self.jobs[job.id] = job
+        self.touch(job)
         dropped, ending = len(waiting), []
         for task in [t for t in job.open.values() if tasks is None or t.task in tasks]:
             if task.claimed == FREE:
-                self.again[job.id].remove(task.task)
                 self.turn(job, task, CANCELLED)
                 dropped += 1
             else:
                 task.claimed = CANCELLING
-                self.tasks[job.id, task.task] = task
+                self.touch(job, task)
                 ending.append(task.task)
+        self.again[job.id] = deque(n for n in self.again[job.id] if n in job.open)
         if ending:
             self.orders.append(("cancel", job.id, ending))
         self.look(job)
@@ -281,7 +288,7 @@ class Queue:
         for task in rows:
             task.tries = task.lost = 0
             self.wait_again(job, task)
-        self.jobs[job.id] = job
+        self.touch(job)
         self.look(job)
         return len(never) + len(rows)
 
@@ -344,8 +351,8 @@ class Queue:
             task.claimed = CLAIMED
             task.attempt += 1
             task.clear()
-            self.tasks[job.id, task.task] = task
-        self.jobs[job.id] = job
+            self.touch(job, task)
+        self.touch(job)
         self.busy.add(job.order)
         self.orders.append(("claim", job, [(task.task, task.attempt) for task in claimed]))
         self.look(job)
@@ -368,7 +375,7 @@ class Queue:
 
     def running(self, job: Job, task: Task, pid: int, born: int, stdout: Any, stderr: Any) -> None:
         task.pid, task.born, task.stdout, task.stderr = pid, born, stdout, stderr
-        self.tasks[job.id, task.task] = task
+        self.touch(job, task)
 
     def ended(self, job: Job, task: Task, end: dict[str, Any]) -> None:
         """It has, as the journal tells."""
@@ -422,12 +429,9 @@ class Queue:
         """Those that a keeper has, or had."""
         return [(job, task) for job in self.open.values() for task in job.open.values() if task.claimed]
 
-    def task_counts(self) -> Counter[str]:
+    def task_counts(self) -> dict[str, int]:
         """Of the open jobs."""
-        total: Counter[str] = Counter(dict.fromkeys(STATES, 0))
-        for job in self.open.values():
-            total.update(job.counts)
-        return total
+        return {state: sum(job.counts[state] for job in self.open.values()) for state in STATES}
 
 
 def needs(spec: JobSpec) -> dict[str, int]:

@@ -43,9 +43,9 @@ def one_part(part: str, text: str) -> Iterable[Select]:
             return [Select(jobs, chosen)]
         first, last, step = one_range(jobs)
     except ValueError as e:
-        raise ValueError(f"{part!r} in {text!r} names no jobs ({e}): say 3, 1-5, last or all; tasks as in 5.1-10") from None
+        raise ValueError(f"{text!r} names no jobs ({e}): say 3, 1-5, last or all; tasks as in 5.1-10") from None
     if first == 0:
-        raise ValueError(f"{part!r} in {text!r} names no jobs: ids begin at 1")
+        raise ValueError(f"{text!r} names no jobs: ids begin at 1")
     if step == 1:
         return [Select((first, last), chosen)]
     if (last - first) // step >= MAX_RANGES:

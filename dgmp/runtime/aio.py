@@ -99,7 +99,8 @@ class Asyncs:
         m = self.m
         context = Context()
         context.run(running.set, gp)
-        task = self.loop.create_task(scope.run(coro, gp.word, self.tasks), context=context)
+        task = self.loop.create_task(scope.run(m.view.steps(coro, gp.word), gp.word, self.tasks), context=context)
+        gp.world = m.worlds.current
         m.lost = bool(m.view.gpark(gp.word, WHY_IO) & P_TAKEN)
         m.curg = None
         self.live[gp.word] = gp, task
@@ -217,6 +218,7 @@ class Asyncs:
             Whether it did: there may be events.
         """
         m = self.m
+        m.view.steps_end()
         m.collect()
         if m.pending:
             m.run_handlers()

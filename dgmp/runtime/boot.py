@@ -107,8 +107,9 @@ def default_procs(ncpu: int) -> int:
     return procs
 
 
-def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int, sysmon_fd: int) -> tuple[int, View]:
-    """Makes the segment with all Ps idle.  Returns the memfd and the client's view."""
+def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: int, sysmon_fd: int,
+              others: int = 0) -> tuple[int, View]:
+    """Makes the segment with all Ps idle, and room for so many other clients.  Returns the memfd and the client's view."""
     if procs is None:
         procs = default_procs(ncpu)
     if not 1 <= procs <= MAX_PROCS:
@@ -117,7 +118,7 @@ def schedinit(ncpu: int, procs: int | None, max_ms: int | None, coordinator_fd: 
         max_ms = 64 + procs
     if not procs <= max_ms <= MAX_MS:
         raise ValueError(f"max_ms must be between procs ({procs}) and {MAX_MS}, not {max_ms}")
-    fd = create(procs, max_ms, 2, NSLOTS, HEAP)
+    fd = create(procs, max_ms, 2 + others, NSLOTS, HEAP)
     view = View(fd, max_ms, coordinator_fd, sysmon_fd)
     view.attach(KIND_CLIENT, os.getpid())
     trace(f"schedinit: gomaxprocs={procs}, maxmcount={max_ms}")

@@ -61,6 +61,10 @@ class Levels:
         logging.basicConfig = self.configure_explicitly
         m.new_levels = self.look
         self.look()
+        self.worlds = m.worlds
+        m.worlds.new_levels = self.look_at_world
+        if m.worlds.levels:
+            self.look_at_world()
 
     def configure_explicitly(self, **options: Any) -> None:
         """logging.warning() and the like call it without options when the root logger has no handler: the client may have."""
@@ -73,6 +77,11 @@ class Levels:
         if key:
             with contextlib.suppress(Exception):  # loggers may be of a class of the user's
                 self.apply(self.view.function(key))
+
+    def look_at_world(self) -> None:
+        """This M works for another client, or that one's levels are others."""
+        with contextlib.suppress(Exception):
+            self.apply(self.view.function(self.worlds.levels) if self.worlds.levels else msgpack.packb(DEFAULT))
 
     def get_new_logger(self, name: str) -> logging.Logger:
         for known in list(self.to_come):

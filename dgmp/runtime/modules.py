@@ -7,6 +7,9 @@ be.  Gs that are parked here keep theirs: these are put aside, and are back when
 A .pyc tells its source by size and second, so two edits in one second may look alike to it: what was edited is always
 compiled from its source.
 
+Where several programs share a node, each has its own: another may have other modules by the same names, and nobody has watched
+what was edited before it came.  Those of the last few are put aside too, as they may take turns here.
+
 Some of the program's modules are not to be found by their names in sys.path, as somebody has made them from files: pytest,
 for one.  An M finds these where the world says that they are.
 """
@@ -23,6 +26,8 @@ from types import CodeType, ModuleType
 from ..ship import sources
 
 ANY = "*"  # as in api.edits
+CLIENT = ""  # in the edits of a client that has attached: its number
+MOST_CLIENTS = 4  # whose modules are put aside
 Edits = dict[str, int]
 
 
@@ -52,7 +57,8 @@ class Modules:
             if known == edits:
                 sys.modules.update(modules)
         kept = needed()
-        self.aside = [x for x in self.aside if x[0] in kept and x[0] != edits]
+        others = [x for x in self.aside if x[0].get(CLIENT) != edits.get(CLIENT)][-MOST_CLIENTS:]
+        self.aside = [x for x in self.aside if x[0] != edits and (x[0] in kept or any(x is y for y in others))]
 
     def find_at(self, places: dict[str, str]) -> None:
         self.places = places
@@ -72,7 +78,7 @@ class Modules:
     @staticmethod
     def is_edited(module: ModuleType, old: Edits, new: Edits) -> bool:
         path = sources.file_of(module)
-        return path is not None and any(old.get(x) != new.get(x) for x in (*sources.names_of(path), ANY))
+        return path is not None and any(old.get(x) != new.get(x) for x in (CLIENT, ANY, *sources.names_of(path)))
 
 
 class Finder:

@@ -6,12 +6,12 @@ A module of its own, as what these functions await is user code, and may be inte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from typing import Any
 from weakref import WeakSet
 
 
-async def run(coro: Coroutine[Any, Any, Any], word: int, tasks: dict[int, WeakSet[asyncio.Task[Any]]]) -> Any:
+async def run(coro: Awaitable[Any], word: int, tasks: dict[int, WeakSet[asyncio.Task[Any]]]) -> Any:
     """Returns what coro does.  tasks: those that Gs have made, by their words; what is left of its own is cancelled."""
     try:
         return await coro

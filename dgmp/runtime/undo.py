@@ -176,6 +176,17 @@ raw_close, raw_closerange, raw_dup2 = os.close, os.closerange, os.dup2
 raw_putenv, raw_unsetenv = os.putenv, os.unsetenv
 
 
+def keep(fd: int) -> None:
+    """User code must not close that descriptor, from here on."""
+    if changes is not None:
+        changes.ours = sorted({*changes.ours, fd})
+
+
+def keep_no_more(fd: int) -> None:
+    if changes is not None:
+        changes.ours = [x for x in changes.ours if x != fd]
+
+
 def noted(*what: Any) -> None:
     if changes is not None:
         changes.changed(*what)

@@ -1,9 +1,10 @@
 """What an M looks like: sys.path, working directory, environment, warnings filters and the user's modules, as the G that
 runs must find them.
 
-A G's slot names the world in which it was spawned (ship.world).  proc compares that with the one its M is in whenever a G
-starts or goes on, and has the M enter it if it is another.  What Gs themselves change in their M lasts until then, or until
-they end (runtime.undo).
+A G's slot names the world in which it was spawned (ship.world), and the client that it works for, if that has attached to the
+node.  Both together are the number of a world here.  proc compares it with that of the world its M is in whenever a G starts or
+goes on, and has the M enter the other.  What Gs themselves change in their M lasts until then, or until they end
+(runtime.undo).
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Callable
 
 from .._core import View
 from ..ship import world
-from .modules import Modules
+from .modules import CLIENT, Modules
 
 UNKNOWN = 0xffffffff  # between two
+INDEX = 0xffffffff  # of a number: the rest is the client's
 HOME = "home"
+MOST_KNOWN = 64  # worlds that are kept decoded
 
 
 class Worlds:
@@ -32,25 +35,28 @@ class Worlds:
         self.view = view
         self.current = 0
         self.base: world.World = {"path": list(sys.path), "cwd": HOME, "environ": {}, "filters": filters,
-                                  "edits": {}, "places": {}}
+                                  "edits": {}, "places": {}, "levels": 0}
+        self.known: dict[int, world.World] = {}
         self.environ = dict(os.environ)  # at boot
         self.filters = filters  # those that are set
         self.modules = Modules()
         self.parked: Callable[[], list[int]] = list  # the worlds of Gs that are parked here
         self.entered: Callable[[], None] = lambda: None  # runtime.undo forgets what Gs have changed of it
+        self.levels = 0  # function table entry with logging levels, of a client that has attached
+        self.new_levels: Callable[[], None] = lambda: None  # runtime.logs applies them
         try:
             self.home = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             self.home = -1
 
-    def enter(self, index: int) -> None:
+    def enter(self, number: int) -> None:
         """Makes this process look like that world.
 
         Raises:
             OSError: its working directory cannot be entered; the M is in no world then.
         """
         self.become(UNKNOWN)
-        new = self.of(index)
+        new = self.of(number)
         self.set_environ(new["environ"])
         if sys.path != new["path"]:
             sys.path[:] = new["path"]
@@ -62,15 +68,31 @@ class Worlds:
         if new["edits"] != self.modules.edits:
             self.modules.enter(new["edits"], lambda: [self.of(x)["edits"] for x in self.parked()])
         self.entered()
-        self.become(index)
+        self.become(number)
+        if self.levels != new["levels"]:
+            self.levels = new["levels"]
+            self.new_levels()
 
-    def become(self, index: int) -> None:
+    def become(self, number: int) -> None:
         """This process looks like that world."""
-        self.current = index
-        self.view.world_entered(index)
+        self.current = number
+        self.view.world_entered(number)
 
-    def of(self, index: int) -> world.World:
-        return self.base | (world.decode(self.view.function(index)) if index else {})
+    def of(self, number: int) -> world.World:
+        new = self.known.get(number)
+        if new is None:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            index, client = number & INDEX, number >> 32
+            new = self.base | (world.decode(self.view.function(index)) if index else {})
+            if client:
+                new["edits"] = new["edits"] | {CLIENT: client}
+            self.known[number] = new
+        return new
+
+    def client(self) -> int:
+        """For whom the world is that we are in: 0 is who has booted the node."""
+        return self.current >> 32
 
     def set_environ(self, changes: dict[str, str | None]) -> None:
         """As at boot but for `changes`: see world.difference."""

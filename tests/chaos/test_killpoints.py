@@ -29,6 +29,8 @@ BY_CLIENT = ["chan_locked", "chan_send_locked", "fn_fill_locked", "gclear_after"
              "globrunqput_locked", "gwait_for_linked", "hand_over_after", "heap_locked", "inbox_drop_before", "mreserve_after",
              "mwant_after", "notewakeup_after", "pidletake_before", "place_locked", "pool_take_locked", "startm_reserved",
              "wakep_before"]
+AS_IT_BOOTS = ("globrunqput_locked", "mreserve_after", "startm_reserved")
+BY_ATTACHED = [name for name in BY_CLIENT if name not in AS_IT_BOOTS]
 pytestmark = [pytest.mark.skipif(not (BUILD / "native.so").exists(), reason="needs make killpoints"), pytest.mark.timeout(300)]
 
 
@@ -47,16 +49,16 @@ def marked(text):
 class Ended:
     """How the program ended, whose processes died at `point`."""
 
-    def __init__(self, tmp_path, point, *args, **variables):
+    def __init__(self, tmp_path, point, *args, program="mixture.py", **variables):
         log = tmp_path / "killed"
         log.touch()
         path = os.pathsep.join([str(BUILD), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path, "DGMP_KILLPOINT": point, "DGMP_KILLPOINT_LOG": str(log)} | variables
-        program = subprocess.run([sys.executable, str(ROOT / "tests" / "programs" / "mixture.py"), *args], env=environment,
-                                 capture_output=True, text=True, timeout=250)
-        self.code, self.errors = program.returncode, program.stderr
-        lines = program.stdout.split("\n")
-        self.right, self.lost = (int(lines[0]), int(lines[1])) if self.code == 0 else (0, 0)
+        run = subprocess.run([sys.executable, str(ROOT / "tests" / "programs" / program), *args], env=environment,
+                             capture_output=True, text=True, timeout=250)
+        self.code, self.errors = run.returncode, run.stderr
+        self.lines = run.stdout.split("\n")
+        self.right, self.lost = map(int, self.lines[:2]) if self.code == 0 and len(self.lines) > 2 else (0, 0)
         self.killed = log.read_text().split("\n")[:-1]
         self.nothing_left = eventually(lambda: not marked(str(log)), 5)
 
@@ -91,4 +93,14 @@ def test_the_coordinator_dies(tmp_path, name):
 def test_the_client_dies(tmp_path, name):
     ended = Ended(tmp_path, f"client/{name}")
     assert ended.code == -signal.SIGKILL, ended.errors
+    assert ended.nothing_left
+
+
+@pytest.mark.parametrize("name", BY_ATTACHED)
+def test_a_client_dies_that_has_attached(tmp_path, name):
+    """Who has booted the node and another client go on, and nothing of the dead one is left there."""
+    ended = Ended(tmp_path, "", f"client/{name}", program="shared.py")
+    assert ended.code == 0, ended.errors
+    assert ended.lines[-2] == str(-signal.SIGKILL)
+    assert len(ended.killed) == 1 and ended.killed[0].startswith(f"{name} m")
     assert ended.nothing_left

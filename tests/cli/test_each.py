@@ -147,7 +147,10 @@ def test_help_says_it_all():
 
 @pytest.mark.parametrize("words,says", [
     (["--nonsense", "true"], "--nonsense"),
-    (["-j"], "-j"),
+    (["-j"], "-j needs a value: N"),
+    (["--keep-order=yes", "true"], "takes no value"),
+    (["-kZ", "true"], "no option -Z"),
+    (["--re", "3", "true"], "--recend or"),
     (["-j", "x", "true", ":::", "1"], "'x' is no number"),
     (["-n", "0", "true", ":::", "1"], "at least 1"),
     (["-n", "many", "true", ":::", "1"], "--max-args 'many'"),
@@ -189,7 +192,7 @@ def test_what_means_nothing_here_is_let_pass(words):
 
 
 def test_abbreviations_and_values_that_begin_with_a_dash():
-    assert prints("--keep", "--tagst", "-x-", "-j", "-1", "echo", ":::", "a") == "-x-\ta\n"
+    assert prints("--keep", "--tagstr", "-x-", "-j", "-1", "echo", ":::", "a") == "-x-\ta\n"
 
 
 def test_more_slots_than_cores():

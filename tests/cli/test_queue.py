@@ -101,6 +101,11 @@ def test_a_line_of_shell(node):
     assert shown(node, job)["counts"] == {"waiting": 0, "running": 0, "finished": 1, "failed": 2, "cancelled": 0, "aborted": 0}
 
 
+def test_an_array_may_be_said_in_parts(node):
+    job = ran(node, "--array", "5,1-2", "--array", "9", "echo $DGMP_TASK_ID")
+    assert out(node, job) == "1\n2\n5\n9\n" and shown(node, job)["array"] == [[1, 2, 1], [5, 5, 1], [9, 9, 1]]
+
+
 def test_environment_folder_and_umask(node):
     (node.work / "sub").mkdir(exist_ok=True)
     job = ran(node, "--env", "A=1=2", "--env", "B=", "--cwd", "sub", "echo $A,$B,$C; basename $PWD; umask", C="ours")
@@ -156,7 +161,8 @@ def test_submit_and_wait(node):
 
 
 @pytest.mark.parametrize("words,said", [
-    ([], "there is no command"), (["--py"], "there is no function"), (["--array", "9-1", "true"], "9-1 is empty"),
+    ([], "there is no command"), (["--py"], "there is no function"), (["--py", "os"], "there is no function"),
+    (["--array", "9-1", "true"], "9-1 is empty"),
     (["--timeout", "soon", "true"], "'soon' is no duration"), (["--mem", "lots", "true"], "'lots' is no size"),
     (["--resource", "gpu", "true"], "such as gpu=1"), (["--env", "A", "true"], "say NAME=VALUE"),
     (["--after", "x", "true"], "names no jobs"),
@@ -171,6 +177,11 @@ def test_what_cannot_be_submitted_is_said(node, words, said):
 def test_a_folder_that_is_not_there(node):
     done = dgmp(node, "submit", "--cwd", "nowhere", "true")
     assert (done.returncode, done.stderr) == (2, f"dgmp: there is no folder {node.work}/nowhere\n")
+
+
+def test_a_folder_that_is_not_there_any_more(node):
+    done = shell(node, "mkdir left; cd left; rmdir ../left; dgmp submit true")
+    assert "is not there any more: say --cwd" in done.stderr
 
 
 def test_a_command_that_is_not_there(node):
@@ -261,6 +272,18 @@ def test_following_an_array_that_waits(node):
     assert len(lines) == len(set(lines))
 
 
+def test_following_loses_nothing_of_what_ends_before_it_is_told(node):
+    job = submitted(node, "--array", "1-300", "echo $DGMP_TASK_ID")
+    done = dgmp(node, "logs", "-f", job)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(map(int, done.stdout.split())) == list(range(1, 301))
+
+
+def test_following_one_that_has_ended(node):
+    job = ran(node, "--array", "1-3", "echo $DGMP_TASK_ID")
+    assert (out(node, job, "-f"), out(node, f"{job}.2", "-f")) == ("1\n2\n3\n", "2\n")
+
+
 def test_a_closed_pipe_ends_it(node):
     job = ran(node, "seq 1000000")
     done = shell(node, f"dgmp logs {job} | head -1; echo ${{PIPESTATUS[0]}}")
@@ -289,7 +312,7 @@ def test_wait_for_some_time(node):
     assert (done.returncode, done.stderr) == (124, "dgmp: they have not ended yet\n")
     assert dgmp(node, "cancel", "--json", job).stdout == '{"schema": "dgmp.cancel/1", "cancelled": 0, "ending": 1}\n'
     assert dgmp(node, "wait", "-q", job).returncode == 1 and shown(node, job)["state"] == "cancelled"
-    assert dgmp(node, "cancel", job).stdout == "nothing to cancel: all had ended\n"
+    assert dgmp(node, "cancel", job).stdout == "nothing to cancel: nothing of it waits or runs\n"
 
 
 def test_retry(node):
@@ -309,7 +332,8 @@ def test_retry(node):
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
     (["cancel", "99999"], 4, "99999"), (["retry", "99999"], 4, "99999"), (["attach", "99999"], 4, "99999"),
     (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
-    (["logs", "all"], 2, "several jobs"),
+    (["show", "1.77"], 4, "job 1 has no task 77"), (["jobs", "1", "2"], 2, "unrecognized arguments: 2"),
+    (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
 ])
@@ -346,8 +370,9 @@ def test_up_status_down(nobody):
     assert f"pid {pid}" in dgmp(nobody, "status").stdout
     job = submitted(nobody, "while [ ! -e go ]; do sleep 0.01; done")
     assert eventually(lambda: shown(nobody, job)["state"] == "running")
-    late = dgmp(nobody, "down", "--timeout", "0.1")
-    assert late.returncode == 124
+    assert re.search(rf"^{job}\.0 +[0-9]+ ", dgmp(nobody, "status").stdout, re.M)
+    late = dgmp(nobody, "down", "--timeout", "0.1s")
+    assert late.returncode == 124 and "waiting for 1 running task" in late.stderr
     assert "going down" in dgmp(nobody, "status").stdout
     assert dgmp(nobody, "submit", "true").returncode == 5
     (nobody.work / "go").touch()
@@ -412,7 +437,7 @@ def test_ctrl_c_ends_what_waits_and_not_the_job(node, words):
         assert eventually(lambda: sockets(terminal.process.pid))
         terminal.type("\x03")
         assert terminal.end() == -signal.SIGINT and "Traceback" not in terminal.text
-    assert dgmp(node, "cancel", job).stdout != "nothing to cancel: all had ended\n"
+    assert dgmp(node, "cancel", job).stdout != "nothing to cancel: nothing of it waits or runs\n"
 
 
 def test_attach_without_a_terminal_prints_lines(node):
@@ -485,7 +510,13 @@ def test_json_is_as_documented(node):
 
 def test_every_verb_has_examples_that_are_command_lines():
     for name, verb in verbs().items():
-        if name != "version":
-            assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
-            lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
-            assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+        assert re.search(rf"(^|\W)dgmp {name}\b", verb.examples), name
+        lines = verb.examples.partition("\n\n")[0].removeprefix("examples:\n")
+        assert subprocess.run(["bash", "-n", "-c", lines]).returncode == 0, name
+
+
+def test_streams_that_are_closed_or_know_few_letters(node):
+    job = ran(node, "--name", "é…", "true")
+    assert shell(node, f"dgmp jobs {job} >&-; echo $?; dgmp jobs 999999 2>&-; echo $?").stdout == "0\n4\n"
+    done = dgmp(node, "jobs", job, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "\\xe9\\u2026" in done.stdout

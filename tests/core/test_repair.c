@@ -241,7 +241,7 @@ static void by_hand(void) {
     CHECK(!gdone(&client, ws[0]) && !gcollect(&client, inbox_pop(&client)));
     atomic_store(&client.allgs[gword_index(ws[0])].state, state);
     gtell(&client, gword_index(ws[0]));
-    CHECK(gunfinished(&client) == 7 && gcollect(&client, inbox_pop(&client)));
+    CHECK(gunfinished(&client, 0) == 7 && gcollect(&client, inbox_pop(&client)));
     stale();
     /* a G of another's was readied there, and nobody has looked: it is its owner's to collect, not whoever adopts */
     fresh(1);

@@ -1,6 +1,7 @@
 """A daemon of a test's own, in folders of its own, and everything of it ended when the test is over."""
 
 import os
+import select
 import shutil
 import signal
 import sys
@@ -26,6 +27,7 @@ class Node:
         self.env = {"PATH": os.environ["PATH"], "DGMP_RUNTIME_DIR": str(self.runtime), "DGMP_STATE_DIR": str(self.state)}
         self.before = {}
         self.clients = []
+        self.daemons = []
 
     def __enter__(self):
         for name in ("DGMP_RUNTIME_DIR", "DGMP_STATE_DIR"):
@@ -44,11 +46,13 @@ class Node:
     def end(self):
         for pid in self.processes():
             kill(pid)
-        return not self.processes()
+        self.daemons = [pid for pid in self.daemons if not reaped(pid)]
+        return not self.daemons and not self.processes()
 
     def up(self, *arguments):
         """Starts the daemon; returns its pid."""
-        return boot.bring_up(list(arguments or ["--cpus=2"]))
+        self.daemons.append(boot.bring_up(list(arguments or ["--cpus=2"])))
+        return self.daemons[-1]
 
     def client(self):
         client = Client()
@@ -85,12 +89,23 @@ class Node:
 
 
 def kill(pid, number=signal.SIGKILL):
+    """With SIGKILL it is gone, and no zombie of ours, when this returns."""
     try:
-        os.kill(pid, number)
+        pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    signal.pidfd_send_signal(pidfd, number)
+    if number == signal.SIGKILL:
+        ended = select.poll()
+        ended.register(pidfd, select.POLLIN)
+        assert ended.poll(10_000), f"{pid} does not die"
+        reaped(pid)
+    os.close(pidfd)
+
+
+def reaped(pid):
+    """It has ended, and is no zombie of ours."""
     try:
-        if number == signal.SIGKILL:
-            os.waitpid(pid, 0)  # if it is our child
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
     except ChildProcessError:
-        pass
+        return True

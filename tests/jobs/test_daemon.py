@@ -23,15 +23,15 @@ from tests.jobs.harness import Node, kill
 
 
 @pytest.fixture
-def node():
+def here():
     with Node() as node:
         yield node
 
 
 @pytest.fixture
-def client(node):
-    node.daemon = node.up()
-    return node.client()
+def client(here):
+    here.daemon = here.up()
+    return here.client()
 
 
 def waited(client, job, timeout=30):
@@ -48,45 +48,45 @@ def row(client, job, task=0):
 
 
 # ---------------------------------------------------------------------- tasks
-def test_an_array_of_commands_with_their_environment_and_output(node, client):
-    job = node.submit(client, 'echo "$DGMP_JOB_ID.$DGMP_TASK_ID $DGMP_ATTEMPT $X"; echo no >&2; pwd', array=[[2, 10, 4]],
-                      env={**node.env, "X": "y z"})
+def test_an_array_of_commands_with_their_environment_and_output(here, client):
+    job = here.submit(client, 'echo "$DGMP_JOB_ID.$DGMP_TASK_ID $DGMP_ATTEMPT $X"; echo no >&2; pwd', array=[[2, 10, 4]],
+                      env={**here.env, "X": "y z"})
     ended = waited(client, job)
     assert (ended["state"], ended["total"], ended["counts"]["finished"]) == ("finished", 3, 3)
     for task in (2, 6, 10):
-        assert output(client, job, task) == f"{job}.{task} 1 y z\n{node.work}\n"
+        assert output(client, job, task) == f"{job}.{task} 1 y z\n{here.work}\n"
         assert output(client, job, task, "stderr") == "no\n"
 
 
-def test_ten_thousand_tasks_leave_no_ten_thousand_files(node, client):
-    job = node.submit(client, "echo $DGMP_TASK_ID", array=[[1, 200]])
+def test_ten_thousand_tasks_leave_no_ten_thousand_files(here, client):
+    job = here.submit(client, "echo $DGMP_TASK_ID", array=[[1, 200]])
     assert waited(client, job)["state"] == "finished"
     assert [output(client, job, n) for n in (1, 77, 200)] == ["1\n", "77\n", "200\n"]
-    files = [path for path in node.state.rglob("*") if path.is_file()]
+    files = [path for path in here.state.rglob("*") if path.is_file()]
     assert len(files) < 12, files
 
 
-def test_large_and_binary_output_arrives_whole(node, client):
-    job = node.python(client, "import sys; sys.stdout.buffer.write(bytes(range(256)) * 4096)")
+def test_large_and_binary_output_arrives_whole(here, client):
+    job = here.python(client, "import sys; sys.stdout.buffer.write(bytes(range(256)) * 4096)")
     assert waited(client, job)["state"] == "finished"
     assert read(client.logs(job)["stdout"], most=1 << 21) == bytes(range(256)) * 4096
 
 
-def test_output_goes_where_the_job_says(node, client):
-    job = node.submit(client, "echo out; echo err >&2", array=[[1, 2]], umask=0o027, stdout=str(node.work / "{job}-{task}.txt"),
-                      stderr=str(node.work / "all"))
+def test_output_goes_where_the_job_says(here, client):
+    job = here.submit(client, "echo out; echo err >&2", array=[[1, 2]], umask=0o027, stdout=str(here.work / "{job}-{task}.txt"),
+                      stderr=str(here.work / "all"))
     waited(client, job)
-    assert (node.work / f"{job}-1.txt").read_text() == "out\n" and (node.work / "all").read_text() == "err\nerr\n"
-    assert stat.S_IMODE((node.work / "all").stat().st_mode) == 0o640
+    assert (here.work / f"{job}-1.txt").read_text() == "out\n" and (here.work / "all").read_text() == "err\nerr\n"
+    assert stat.S_IMODE((here.work / "all").stat().st_mode) == 0o640
     assert output(client, job, 2) == "out\n"
 
 
-def test_the_output_of_a_running_task_can_be_read(node, client):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "echo begun; cat go; echo over")
+def test_the_output_of_a_running_task_can_be_read(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo begun; cat go; echo over")
     assert eventually(lambda: (client.logs(job)["stdout"] or {}).get("path") and output(client, job) == "begun\n", 20)
     assert client.logs(job)["state"] == "running" and client.logs(job)["stdout"]["length"] is None
-    (node.work / "go").write_text("middle\n")
+    (here.work / "go").write_text("middle\n")
     waited(client, job)
     assert output(client, job) == "begun\nmiddle\nover\n"
 
@@ -97,8 +97,8 @@ def test_the_output_of_a_running_task_can_be_read(node, client):
     (["there is no such program"], 127, "spawn", "No such file"),
     (["/"], 126, "spawn", "Permission denied"),
 ])
-def test_how_a_task_fails(node, client, argv, exit, reason, words):
-    job = client.submit(argv, env=node.env)
+def test_how_a_task_fails(here, client, argv, exit, reason, words):
+    job = client.submit(argv, env=here.env)
     assert waited(client, job)["state"] == "failed"
     found = row(client, job)
     assert (found["exit"], found["reason"]) == (exit, reason)
@@ -106,78 +106,81 @@ def test_how_a_task_fails(node, client, argv, exit, reason, words):
     assert client.show([select(job)])[0]["failures"] == [found]
 
 
-def test_a_folder_that_is_not_there_is_named(node, client):
-    job = client.submit(["true"], cwd="/there/is/none", env=node.env)
+def test_a_folder_that_is_not_there_is_named(here, client):
+    job = client.submit(["true"], cwd="/there/is/none", env=here.env)
     assert waited(client, job)["state"] == "failed"
     assert "/there/is/none" in row(client, job)["text"]
 
 
-def test_a_script_that_does_not_say_of_what_is_the_shell_s(node, client):
-    script = node.work / "script"
+def test_a_script_that_does_not_say_of_what_is_the_shell_s(here, client):
+    script = here.work / "script"
     script.write_text("echo as shells do\n")
     script.chmod(0o755)
-    job = client.submit([str(script)], env=node.env)
+    job = client.submit([str(script)], env=here.env)
     assert waited(client, job)["state"] == "finished" and output(client, job) == "as shells do\n"
 
 
-def test_tasks_have_no_descriptors_of_ours_and_signals_as_usual(node, client):
-    job = node.python(client, "import os, signal as s; print(os.listdir('/proc/self/fd'), s.getsignal(s.SIGPIPE), "
+def test_tasks_have_no_descriptors_of_ours_and_signals_as_usual(here, client):
+    job = client.submit(["grep", "-E", "Sig(Ign|Blk)", "/proc/self/status"], env=here.env)
+    waited(client, job)
+    assert [int(line.split()[1], 16) for line in output(client, job).splitlines()] == [0, 0]
+    job = here.python(client, "import os, signal as s; print(os.listdir('/proc/self/fd'), s.getsignal(s.SIGPIPE), "
                       "s.getsignal(s.SIGTERM), s.pthread_sigmask(s.SIG_BLOCK, []), os.getpgid(0) == os.getpid())")
     waited(client, job)
     assert output(client, job) == "['0', '1', '2', '3'] 1 0 set() True\n"  # 3 is the folder's; Python ignores SIGPIPE
 
 
 # ---------------------------------------------------------------------- retries, timeouts, cancel
-def test_retries_run_a_task_until_it_finishes(node, client):
-    job = node.submit(client, '[ "$DGMP_ATTEMPT" = 3 ]', retries=4)
+def test_retries_run_a_task_until_it_finishes(here, client):
+    job = here.submit(client, '[ "$DGMP_ATTEMPT" = 3 ]', retries=4)
     assert waited(client, job)["state"] == "finished"
     assert row(client, job)["attempt"] == 3
 
 
-def test_retries_end(node, client):
-    job = node.submit(client, "echo x >> tries; false", retries=2)
+def test_retries_end(here, client):
+    job = here.submit(client, "echo x >> tries; false", retries=2)
     assert waited(client, job)["state"] == "failed"
-    assert (row(client, job)["attempt"], len(node.lines("tries"))) == (3, 3)
+    assert (row(client, job)["attempt"], len(here.lines("tries"))) == (3, 3)
 
 
-def test_retry_by_hand_runs_the_failed_ones_only(node, client):
-    job = node.submit(client, 'echo $DGMP_TASK_ID >> ran; [ -e fine ] || [ "$DGMP_TASK_ID" != 2 ]', array=[[1, 3]], retries=1)
+def test_retry_by_hand_runs_the_failed_ones_only(here, client):
+    job = here.submit(client, 'echo $DGMP_TASK_ID >> ran; [ -e fine ] || [ "$DGMP_TASK_ID" != 2 ]', array=[[1, 3]], retries=1)
     assert waited(client, job)["counts"]["failed"] == 1
-    (node.work / "fine").touch()
+    (here.work / "fine").touch()
     assert client.retry([select(job)]) == 1
     assert waited(client, job)["state"] == "finished"
-    assert sorted(node.lines("ran")) == ["1", "2", "2", "2", "3"]
+    assert sorted(here.lines("ran")) == ["1", "2", "2", "2", "3"]
     assert client.retry([select(job)]) == 0
 
 
-def test_a_task_that_takes_too_long_is_ended_with_all_it_has_started(node, client):
-    job = node.submit(client, "trap '' TERM; sleep 300 & echo $! > child; wait; sleep 300", timeout=0.3)
+def test_a_task_that_takes_too_long_is_ended_with_all_it_has_started(here, client):
+    job = here.submit(client, "trap '' TERM; sleep 300 & echo $! > child; wait; sleep 300", timeout=0.3)
     assert waited(client, job)["state"] == "failed"
     found = row(client, job)
     assert (found["reason"], found["text"]) == ("timeout", "it took longer than 0.3 s")
-    assert eventually(lambda: not os.path.exists(f"/proc/{node.lines('child')[0]}"), 10)
+    assert eventually(lambda: not os.path.exists(f"/proc/{here.lines('child')[0]}"), 10)
 
 
-def test_cancel_ends_what_runs_and_does_not_start_the_rest(node, client):
-    job = node.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1_000_000]])
-    assert eventually(lambda: len(node.lines("pids")) == 2, 20)
+def test_cancel_ends_what_runs_and_does_not_start_the_rest(here, client):
+    job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1_000_000]])
+    assert eventually(lambda: len(here.lines("pids")) == 2, 20)
     told = client.cancel([select(job)])
     assert told["cancelled"] + told["ending"] == 1_000_000 and told["ending"] >= 2
     ended = waited(client, job)
     assert (ended["state"], ended["counts"]["cancelled"]) == ("cancelled", 1_000_000)
-    assert len(node.lines("pids")) == 2
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in node.lines("pids"))
+    assert len(here.lines("pids")) == 2
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in here.lines("pids"))
 
 
-def test_cancel_of_some_tasks(node, client):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "cat go; echo $DGMP_TASK_ID >> ran", array=[[1, 100]])
+def test_cancel_of_some_tasks(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; echo $DGMP_TASK_ID >> ran", array=[[1, 100]])
     assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
     client.cancel([Select((job, job), Ranges([(11, 100, 1)]))])
     assert client.wait([Select((job, job), Ranges([(11, 100, 1)]))], 30)
     assert client.tasks(job)["waiting"] or client.status()["tasks"]["waiting"]  # the others still wait
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(node.work / "go", stop))
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
     feeder.start()
     try:
         ended = waited(client, job)
@@ -185,7 +188,7 @@ def test_cancel_of_some_tasks(node, client):
         stop.set()
         feeder.join()
     assert ended["counts"] == {"waiting": 0, "running": 0, "finished": 10, "failed": 0, "cancelled": 90, "aborted": 0}
-    assert sorted(map(int, node.lines("ran"))) == list(range(1, 11))
+    assert sorted(map(int, here.lines("ran"))) == list(range(1, 11))
 
 
 def feed(fifo, stop):
@@ -198,61 +201,61 @@ def feed(fifo, stop):
 
 
 # ---------------------------------------------------------------------- order
-def test_after_waits_and_after_ok_aborts(node, client):
-    os.mkfifo(node.work / "go")
-    first = node.submit(client, "cat go; echo first >> order; exit 1")
-    second = node.submit(client, "echo second >> order", after=[first])
-    never = node.submit(client, "echo never >> order", after_ok=[first], array=[[1, 5]])
-    chained = node.submit(client, "echo never >> order", after_ok=[never])
-    third = node.submit(client, "echo third >> order", after_ok=[second])
+def test_after_waits_and_after_ok_aborts(here, client):
+    os.mkfifo(here.work / "go")
+    first = here.submit(client, "cat go; echo first >> order; exit 1")
+    second = here.submit(client, "echo second >> order", after=[first])
+    never = here.submit(client, "echo never >> order", after_ok=[first], array=[[1, 5]])
+    chained = here.submit(client, "echo never >> order", after_ok=[never])
+    third = here.submit(client, "echo third >> order", after_ok=[second])
     assert client.jobs()["jobs"][0]["held"] == [second]
-    (node.work / "go").write_text("")
+    (here.work / "go").write_text("")
     assert [job["state"] for job in client.wait([select(n) for n in (first, second, never, chained, third)], 30)] == \
         ["failed", "finished", "aborted", "aborted", "finished"]
-    assert node.lines("order") == ["first", "second", "third"]
-    late = node.submit(client, "true", after_ok=[first])
+    assert here.lines("order") == ["first", "second", "third"]
+    late = here.submit(client, "true", after_ok=[first])
     assert waited(client, late)["state"] == "aborted"
 
 
-def test_higher_priority_goes_first_and_equals_as_they_came(node, client):
+def test_higher_priority_goes_first_and_equals_as_they_came(here, client):
     client.shutdown()
     client.close()
-    node.up("--cpus=1")
-    client = node.client()
-    os.mkfifo(node.work / "go")
-    gate = node.submit(client, "cat go")
+    here.up("--cpus=1")
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    gate = here.submit(client, "cat go")
     assert eventually(lambda: client.status()["cpus"]["used"] == 1, 20)
-    jobs = [node.submit(client, f"echo {name} >> order", priority=priority)
+    jobs = [here.submit(client, f"echo {name} >> order", priority=priority)
             for name, priority in (("low", -1), ("a", 0), ("high", 5), ("b", 0))]
-    (node.work / "go").write_text("")
+    (here.work / "go").write_text("")
     client.wait([select(job) for job in (gate, *jobs)], 30)
-    assert sorted(node.lines("order")) == ["a", "b", "high", "low"]
-    assert node.lines("order").index("high") < node.lines("order").index("b") < node.lines("order").index("low")
+    assert sorted(here.lines("order")) == ["a", "b", "high", "low"]
+    assert here.lines("order").index("high") < here.lines("order").index("b") < here.lines("order").index("low")
 
 
-def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(node):
-    node.up("--cpus=4", "--resource-total=gpu=[7,9]")
-    client = node.client()
-    os.mkfifo(node.work / "go")
-    gpus = node.submit(client, "echo $CUDA_VISIBLE_DEVICES >> gpus; cat go", array=[[1, 6]], resources={"gpu": 1})
-    assert eventually(lambda: len(node.lines("gpus")) == 2, 20)
-    plain = node.submit(client, "true")  # there are cores left, if no gpu
+def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
+    here.up("--cpus=4", "--resource-total=gpu=[7,9]")
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    gpus = here.submit(client, "echo $CUDA_VISIBLE_DEVICES >> gpus; cat go", array=[[1, 6]], resources={"gpu": 1})
+    assert eventually(lambda: len(here.lines("gpus")) == 2, 20)
+    plain = here.submit(client, "true")  # there are cores left, if no gpu
     assert waited(client, plain)["state"] == "finished"
-    assert sorted(node.lines("gpus")) == ["7", "9"]
+    assert sorted(here.lines("gpus")) == ["7", "9"]
     client.cancel([select(gpus)])
     with pytest.raises(ProtocolError, match="gpu=3"):
-        node.submit(client, "true", resources={"gpu": 3})
+        here.submit(client, "true", resources={"gpu": 3})
     with pytest.raises(ProtocolError, match="tpu"):
-        node.submit(client, "true", resources={"tpu": 1})
+        here.submit(client, "true", resources={"tpu": 1})
 
 
-def test_cpus_are_held_and_bound(node):
+def test_cpus_are_held_and_bound(here):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
-    node.up("--cpus=2")
-    client = node.client()
+    here.up("--cpus=2")
+    client = here.client()
     code = "import os; print(sorted(os.sched_getaffinity(0)), os.environ['DGMP_CPUS'], os.environ.get('OMP_NUM_THREADS'))"
-    one, both, loose = (node.python(client, code, **spec) for spec in ({"cpus": 1}, {"cpus": 2}, {}))
+    one, both, loose = (here.python(client, code, **spec) for spec in ({"cpus": 1}, {"cpus": 2}, {}))
     client.wait([select(n) for n in (one, both, loose)], 30)
     cores = sorted(os.sched_getaffinity(0))
     assert output(client, both) == f"{cores[:2]} {cores[0]},{cores[1]} 2\n"
@@ -261,21 +264,21 @@ def test_cpus_are_held_and_bound(node):
 
 
 # ---------------------------------------------------------------------- many
-def test_a_million_tasks_are_one_row(node, client):
-    job = node.submit(client, "sleep 300", array=[[1, 1_000_000]])
+def test_a_million_tasks_are_one_row(here, client):
+    job = here.submit(client, "sleep 300", array=[[1, 1_000_000]])
     assert client.jobs()["jobs"][0]["total"] == 1_000_000
-    size = sum(path.stat().st_size for path in node.state.glob("jobs.sqlite*"))
+    size = sum(path.stat().st_size for path in here.state.glob("jobs.sqlite*"))
     assert size < 1 << 20
     client.cancel([select(job)])
     waited(client, job)
 
 
-def test_two_clients_at_once(node, client):
+def test_two_clients_at_once(here, client):
     jobs = {}
 
     def submits(name):
         with Client() as other:
-            mine = [node.submit(other, f"echo {name}") for _ in range(25)]
+            mine = [here.submit(other, f"echo {name}") for _ in range(25)]
             jobs[name] = mine
             other.wait([select(job) for job in mine], 60)
 
@@ -286,9 +289,9 @@ def test_two_clients_at_once(node, client):
     assert {output(client, job) for job in jobs["two"]} == {"two\n"}
 
 
-def test_listing_pages_filters_and_selects(node, client):
-    ids = [client.submit(["true"], name=f"job-{n}", env=node.env) for n in range(5)]
-    bad = client.submit(["false"], name="bad", env=node.env)
+def test_listing_pages_filters_and_selects(here, client):
+    ids = [client.submit(["true"], name=f"job-{n}", env=here.env) for n in range(5)]
+    bad = client.submit(["false"], name="bad", env=here.env)
     client.wait([Select("all")], 30)
     page = client.jobs(limit=4)
     assert ([job["id"] for job in page["jobs"]], page["more"]) == ([bad, *ids[:1:-1]], True)
@@ -306,15 +309,15 @@ def test_listing_pages_filters_and_selects(node, client):
         client.logs(bad, 7)
 
 
-def test_subscriptions_tell_what_changes(node, client):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "cat go; exit $DGMP_TASK_ID", array=[[0, 1]])
+def test_subscriptions_tell_what_changes(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; exit $DGMP_TASK_ID", array=[[0, 1]])
     events = client.subscribe([select(job)], tasks=True)
     assert [j["id"] for j in events.jobs] == [job]
-    other = node.submit(client, "true", cpus=0)
+    other = here.submit(client, "true", cpus=0)
     waited(client, other)
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(node.work / "go", stop))
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
     feeder.start()
     seen = {}
     try:
@@ -333,57 +336,57 @@ def test_subscriptions_tell_what_changes(node, client):
 
 
 # ---------------------------------------------------------------------- who may talk to it, and what they say
-def test_folders_and_files_are_ours_alone_whatever_the_umask(node):
+def test_folders_and_files_are_ours_alone_whatever_the_umask(here):
     before = os.umask(0)
     try:
-        node.up()
-        client = node.client()
-        waited(client, node.submit(client, "echo x; [ $(umask) = 0022 ]", umask=0o022))
+        here.up()
+        client = here.client()
+        waited(client, here.submit(client, "echo x; [ $(umask) = 0022 ]", umask=0o022))
     finally:
         os.umask(before)
-    for path in [node.runtime, node.state, *node.runtime.rglob("*"), *node.state.rglob("*")]:
+    for path in [here.runtime, here.state, *here.runtime.rglob("*"), *here.state.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
-    assert stat.S_IMODE((node.runtime / folders.SOCKET).stat().st_mode) == 0o600
+    assert stat.S_IMODE((here.runtime / folders.SOCKET).stat().st_mode) == 0o600
     assert client.show([select(1)])[0]["state"] == "finished"
 
 
 @pytest.mark.parametrize("which", ["runtime", "state"])
-def test_a_folder_open_to_others_is_refused(node, which):
-    folder = getattr(node, which)
+def test_a_folder_open_to_others_is_refused(here, which):
+    folder = getattr(here, which)
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)
     with pytest.raises((boot.NotUp, folders.UnsafeFolder), match="open to others.*chmod 700"):
-        node.up()
+        here.up()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
 
-def test_a_link_in_place_of_the_folder_is_refused(node):
-    (node.root / "elsewhere").mkdir(mode=0o700)
-    node.runtime.symlink_to(node.root / "elsewhere")
+def test_a_link_in_place_of_the_folder_is_refused(here):
+    (here.root / "elsewhere").mkdir(mode=0o700)
+    here.runtime.symlink_to(here.root / "elsewhere")
     with pytest.raises(boot.NotUp, match="symbolic link"):
-        node.up()
+        here.up()
     with pytest.raises(folders.UnsafeFolder, match="symbolic link"):
         Client()
 
 
-def test_a_path_too_long_for_a_socket_is_refused(node, monkeypatch):
-    monkeypatch.setenv("DGMP_RUNTIME_DIR", str(node.root / ("x" * 100)))
+def test_a_path_too_long_for_a_socket_is_refused(here, monkeypatch):
+    monkeypatch.setenv("DGMP_RUNTIME_DIR", str(here.root / ("x" * 100)))
     with pytest.raises(boot.NotUp, match="too long for a socket"):
-        node.up()
+        here.up()
 
 
-def test_another_user_is_kept_out(node, client):
+def test_another_user_is_kept_out(here, client):
     if os.getuid() != 0:
         pytest.skip("needs root")
-    node.root.chmod(0o711)
-    node.runtime.chmod(0o711)  # as if it had been opened by mistake
-    (node.runtime / folders.SOCKET).chmod(0o666)
+    here.root.chmod(0o711)
+    here.runtime.chmod(0o711)  # as if it had been opened by mistake
+    (here.runtime / folders.SOCKET).chmod(0o666)
     code = f"""if 1:
         import os, zmq
         os.setuid(65534)
         socket = zmq.Context().socket(zmq.DEALER)
         socket.linger = 0
-        socket.connect("ipc://{node.runtime}/daemon.sock")
+        socket.connect("ipc://{here.runtime}/daemon.sock")
         socket.send({encode({"v": VERSION, "id": 1, "verb": "status"})!r})
         print(socket.poll(1000))
         os._exit(0)"""
@@ -393,45 +396,45 @@ def test_another_user_is_kept_out(node, client):
     if "ModuleNotFoundError" in done.stderr or "Permission" in done.stderr:
         pytest.skip("another user cannot read this installation")
     assert (done.stdout, done.stderr) == ("0\n", "")
-    node.runtime.chmod(0o700)
+    here.runtime.chmod(0o700)
 
 
-def test_no_daemon_is_said(node):
+def test_no_daemon_is_said(here):
     with pytest.raises(NoDaemon, match="start it with `dgmp up`"):
         Client()
-    node.up()
-    node.client().shutdown()
+    here.up()
+    here.client().shutdown()
     with pytest.raises(NoDaemon, match="start it with `dgmp up`"):
         Client()
 
 
-def test_a_second_daemon_is_refused(node, client):
-    with pytest.raises(boot.NotUp, match=f"up already .pid {node.daemon}"):
-        node.up()
-    assert client.hello()["pid"] == node.daemon
+def test_a_second_daemon_is_refused(here, client):
+    with pytest.raises(boot.NotUp, match=f"up already .pid {here.daemon}"):
+        here.up()
+    assert client.hello()["pid"] == here.daemon
 
 
-def test_sockets_of_a_killed_daemon_are_replaced(node, client):
-    kill(node.daemon)
-    assert (node.runtime / folders.SOCKET).exists()
+def test_sockets_of_a_killed_daemon_are_replaced(here, client):
+    kill(here.daemon)
+    assert (here.runtime / folders.SOCKET).exists()
     with pytest.raises(NoDaemon):
         Client()
     with pytest.raises(NoDaemon, match="has ended"):
         client.status()
-    node.up()
-    assert node.client().status()["closing"] is False
+    here.up()
+    assert here.client().status()["closing"] is False
 
 
 class Raw:
     """A client that says what it likes."""
 
-    def __init__(self, node):
+    def __init__(self, here):
         import zmq
 
         self.context = zmq.Context()
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 0
-        self.socket.connect(f"ipc://{node.runtime / folders.SOCKET}")
+        self.socket.connect(f"ipc://{here.runtime / folders.SOCKET}")
 
     def ask(self, *frames):
         self.socket.send_multipart(frames)
@@ -444,8 +447,8 @@ class Raw:
 
 
 @pytest.fixture
-def raw(node, client):
-    raw = Raw(node)
+def raw(here, client):
+    raw = Raw(here)
     yield raw
     raw.close()
 
@@ -489,86 +492,86 @@ def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
     assert (answer["id"], answer["error"]["code"]) == (3, code), answer
 
 
-def test_garbage_is_dropped_and_harms_nobody(node, raw, client):
+def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
     for frames in ([b""], [b"\xc1"], [os.urandom(1000)], [b"\x93\x01\x02\x03"], [b"\x81\x01\x02"], [b"a", b"b"],
                    [b"\x91" * 100_000], [encode({"v": VERSION})],
                    [encode({"v": VERSION, "id": "x", "verb": "status"})], [b"\xdf\xff\xff\xff\xff"]):
         raw.socket.send_multipart(frames)
     assert "ok" in raw.ask(encode({"v": VERSION, "id": 9, "verb": "status"}))
     with socket.socket(socket.AF_UNIX) as plain:
-        plain.connect(str(node.runtime / folders.SOCKET))
+        plain.connect(str(here.runtime / folders.SOCKET))
         plain.sendall(b"GET / HTTP/1.1\r\n\r\n" * 100)
-    assert waited(client, node.submit(client, "true"))["state"] == "finished"
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
 
 
-def test_a_message_too_large_ends_that_connection_only(node, raw, client):
+def test_a_message_too_large_ends_that_connection_only(here, raw, client):
     raw.socket.send(b"\xc6" + (20 << 20).to_bytes(4, "big") + bytes(20 << 20))
-    assert waited(client, node.submit(client, "true"))["state"] == "finished"
-    assert client.hello()["pid"] == node.daemon
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert client.hello()["pid"] == here.daemon
 
 
 # ---------------------------------------------------------------------- going down, and what stays
-def test_down_waits_for_what_runs_and_keeps_what_waits(node, client):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || cat go", array=[[1, 50]])
-    assert eventually(lambda: len(node.lines("ran")) == 2, 20)
+def test_down_waits_for_what_runs_and_keeps_what_waits(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || cat go", array=[[1, 50]])
+    assert eventually(lambda: len(here.lines("ran")) == 2, 20)
     with pytest.raises(TimeoutError):
         client.shutdown(timeout=0.2)
     with pytest.raises(ProtocolError, match="going down") as e:
-        node.submit(client, "true")
+        here.submit(client, "true")
     assert e.value.code == "closing"
-    (node.work / "free").touch()
+    (here.work / "free").touch()
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(node.work / "go", stop))
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
     feeder.start()
     client.shutdown()
     stop.set()
     feeder.join()
-    assert not node.processes() and sorted(node.lines("ran")) == ["1", "2"]
-    node.up()
-    assert waited(node.client(), job)["state"] == "finished"
-    assert sorted(map(int, node.lines("ran"))) == list(range(1, 51))
+    assert not here.processes() and sorted(here.lines("ran")) == ["1", "2"]
+    here.up()
+    assert waited(here.client(), job)["state"] == "finished"
+    assert sorted(map(int, here.lines("ran"))) == list(range(1, 51))
 
 
-def test_down_now_ends_what_runs_and_it_runs_again(node, client):
-    job = node.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || sleep 300")
-    assert eventually(lambda: node.lines("ran") == ["1"], 20)
+def test_down_now_ends_what_runs_and_it_runs_again(here, client):
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || sleep 300")
+    assert eventually(lambda: here.lines("ran") == ["1"], 20)
     client.shutdown(now=True)
-    assert not node.processes()
-    node.up()
-    assert waited(node.client(), job)["state"] == "finished" and node.lines("ran") == ["1", "2"]
+    assert not here.processes()
+    here.up()
+    assert waited(here.client(), job)["state"] == "finished" and here.lines("ran") == ["1", "2"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_tasks_outlive_the_daemon_and_their_ends_are_known_later(node, client, number):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "cat go; exit 5")
+def test_tasks_outlive_the_daemon_and_their_ends_are_known_later(here, client, number):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "cat go; exit 5")
     assert eventually(lambda: client.status()["running"], 20)
     pid = client.status()["running"][0]["pid"]
-    kill(node.daemon, number)
-    assert eventually(lambda: not node.processes("dgmp.jobs.daemon"), 20)
+    kill(here.daemon, number)
+    assert eventually(lambda: not here.processes("dgmp.jobs.daemon"), 20)
     assert os.path.exists(f"/proc/{pid}")
-    (node.work / "go").write_text("")
-    assert eventually(lambda: not node.processes(), 20)  # the keeper too: nothing is left to do
-    node.up()
-    client = node.client()
+    (here.work / "go").write_text("")
+    assert eventually(lambda: not here.processes(), 20)  # the keeper too: nothing is left to do
+    here.up()
+    client = here.client()
     assert waited(client, job)["state"] == "failed"
     assert (row(client, job)["exit"], row(client, job)["attempt"], row(client, job)["pid"]) == (5, 1, pid)
 
 
-def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(node, client):
-    os.mkfifo(node.work / "go")
-    job = node.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || cat go")
-    strict = node.submit(client, "cat go; echo strict >> ran", on_lost="fail")
+def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(here, client):
+    os.mkfifo(here.work / "go")
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || cat go")
+    strict = here.submit(client, "cat go; echo strict >> ran", on_lost="fail")
     assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
     pids = {task["job"]: task["pid"] for task in client.status()["running"]}
-    for pid in (node.daemon, *node.processes("dgmp.jobs.keeper")):
+    for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
         kill(pid)
-    node.up()
-    client = node.client()
-    assert {task["job"]: task["pid"] for task in client.status()["running"]} == pids
+    here.up()
+    client = here.client()
+    assert eventually(lambda: {task["job"]: task["pid"] for task in client.status()["running"]} == pids, 20)
     stop = threading.Event()
-    feeder = threading.Thread(target=feed, args=(node.work / "go", stop))
+    feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
     feeder.start()
     try:
         assert [j["state"] for j in client.wait([select(job), select(strict)], 30)] == ["finished", "failed"]
@@ -576,100 +579,137 @@ def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(node
         stop.set()
         feeder.join()
     assert row(client, job)["attempt"] == 2 and row(client, strict)["reason"] == "lost"
-    assert sorted(node.lines("ran")) == ["1", "2", "strict"]
+    assert sorted(here.lines("ran")) == ["1", "2", "strict"]
 
 
-def test_a_found_task_can_be_cancelled(node, client):
-    job = node.submit(client, "sleep 300")
+def test_the_next_daemon_may_have_more_to_share_out(here):
+    here.daemon = here.up("--cpus=1", "--resource-total=gpu=[a]")
+    client = here.client()
+    first = here.submit(client, "sleep 300", resources={"gpu": 1})
     assert eventually(lambda: client.status()["running"], 20)
-    for pid in (node.daemon, *node.processes("dgmp.jobs.keeper")):
+    keeper = client.status()["keeper"]
+    kill(here.daemon)
+    here.up("--cpus=3", "--resource-total=gpu=[a,b]", "--resource-total=disk=1")
+    client = here.client()
+    seconds = [here.submit(client, "echo $CUDA_VISIBLE_DEVICES; sleep 300", resources={"gpu": 1, "disk": 1}, cpus=2),
+               here.submit(client, "true", resources={"gpu": 2})]
+    assert eventually(lambda: {task["job"] for task in client.status()["running"]} == {first, seconds[0]}, 20)
+    assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n", 20)
+    client.cancel([select(first), select(seconds[0])])
+    assert waited(client, seconds[1])["state"] == "finished"
+
+
+def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):
+    (here.root / "sitecustomize.py").write_text(  # for a dgmp whose daemon and keeper are of version 99
+        "import sys, dgmp.jobs.keeper as keeper\nkeeper.VERSION = 99\n"
+        "if 'dgmp.jobs.keeper' in sys.orig_argv:\n    keeper.main(sys.orig_argv[3:])\n    sys.exit()\n")
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(here.root))
+        here.daemon = here.up()
+    client = here.client()
+    os.mkfifo(here.work / "go")
+    running = here.submit(client, "cat go")
+    assert eventually(lambda: client.status()["running"], 20)
+    kill(here.daemon)
+    here.up()
+    client = here.client()
+    other = here.submit(client, "true")
+    assert client.jobs([select(other)])["jobs"][0]["state"] == "waiting"
+    (here.work / "go").write_text("")
+    assert [job["state"] for job in client.wait([select(running), select(other)], 30)] == ["finished", "finished"]
+
+
+def test_a_found_task_can_be_cancelled(here, client):
+    job = here.submit(client, "sleep 300")
+    assert eventually(lambda: client.status()["running"], 20)
+    for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
         kill(pid)
-    node.up()
-    client = node.client()
+    here.up()
+    client = here.client()
     client.cancel([select(job)])
     assert waited(client, job)["state"] == "cancelled"
 
 
-def test_the_daemon_replaces_a_keeper_that_was_killed(node, client):
-    job = node.submit(client, "sleep 0.01", array=[[1, 200]])
-    [keeper] = node.processes("dgmp.jobs.keeper")
+def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
+    job = here.submit(client, "sleep 0.01", array=[[1, 200]])
+    [keeper] = here.processes("dgmp.jobs.keeper")
     kill(keeper)
     assert waited(client, job)["state"] == "finished"
     assert client.status()["keeper"] not in (0, keeper)
 
 
-def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(node, client):
-    job = node.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
-    strict = node.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
-    assert eventually(lambda: len(node.lines("ran")) >= 2, 20)
-    for pid in node.processes():
+def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
+    job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
+    strict = here.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
+    assert eventually(lambda: len(here.lines("ran")) >= 2, 20)
+    for pid in here.processes():
         kill(pid)
-    with sqlite3.connect(node.state / folders.STORE) as db:  # as another boot would find it
+    with sqlite3.connect(here.state / folders.STORE) as db:  # as another boot would find it
         db.execute("UPDATE meta SET value = ? WHERE key = 'boot'", (pack("an earlier one"),))
     db.close()
-    (node.work / "free").touch()
-    node.up()
-    client = node.client()
+    (here.work / "free").touch()
+    here.up()
+    client = here.client()
     ended = {j["id"]: j for j in client.wait([select(job), select(strict)], 30)}
     assert ended[job]["state"] == "finished"
-    assert {int(n) for n in node.lines("ran") if n != "strict"} == set(range(1, 21))
+    assert {int(n) for n in here.lines("ran") if n != "strict"} == set(range(1, 21))
     if ended[strict]["state"] == "failed":
-        assert row(client, strict)["reason"] == "lost" and node.lines("ran").count("strict") <= 1
+        assert row(client, strict)["reason"] == "lost" and here.lines("ran").count("strict") <= 1
 
 
-def test_finished_stays_finished_and_held_stays_held(node, client):
-    done = node.submit(client, "echo once >> ran; echo said")
+def test_finished_stays_finished_and_held_stays_held(here, client):
+    done = here.submit(client, "echo once >> ran; echo said")
     waited(client, done)
-    gate = node.submit(client, "sleep 300")
-    held = node.submit(client, "true", after_ok=[gate])
+    gate = here.submit(client, "sleep 300")
+    held = here.submit(client, "true", after_ok=[gate])
     assert eventually(lambda: client.status()["running"], 20)
-    kill(node.daemon)
-    node.up()
-    client = node.client()
+    kill(here.daemon)
+    here.up()
+    client = here.client()
     assert client.show([select(done)])[0]["state"] == "finished" and output(client, done) == "said\n"
     assert client.show([select(held)])[0]["held"] == [gate]
     client.cancel([select(gate)])
     assert waited(client, held)["state"] == "aborted"
-    assert node.lines("ran") == ["once"]
+    assert here.lines("ran") == ["once"]
 
 
-def test_a_store_of_a_newer_dgmp_is_refused(node):
-    node.up()
-    node.client().shutdown()
-    with sqlite3.connect(node.state / folders.STORE) as db:
+def test_a_store_of_a_newer_dgmp_is_refused(here):
+    here.up()
+    here.client().shutdown()
+    with sqlite3.connect(here.state / folders.STORE) as db:
         db.execute("PRAGMA user_version = 1000")
     db.close()
     with pytest.raises(boot.NotUp, match="newer dgmp"):
-        node.up()
+        here.up()
 
 
-def test_the_store_is_sqlite_in_wal_mode(node, client):
-    with sqlite3.connect(node.state / folders.STORE) as db:
+def test_the_store_is_sqlite_in_wal_mode(here, client):
+    with sqlite3.connect(here.state / folders.STORE) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert db.execute("PRAGMA user_version").fetchone() == (1,)
     db.close()
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(node, client):
-    before = node.submit(client, "echo before >> ran")
+def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
+    before = here.submit(client, "echo before >> ran")
     waited(client, before)
-    full = resource.prlimit(node.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(node.state / "jobs.sqlite-wal"), -1))
+    full = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / "jobs.sqlite-wal"), -1))
     with pytest.raises(ProtocolError, match="cannot be written") as e:
         for _ in range(100):
-            node.submit(client, "echo not >> ran", env={**node.env, "X": os.urandom(3000).hex()})
+            here.submit(client, "echo not >> ran", env={**here.env, "X": os.urandom(3000).hex()})
     assert e.value.code == "store"
-    assert client.status()["pid"] == node.daemon  # it goes on to answer
+    assert client.status()["pid"] == here.daemon  # it goes on to answer
     kept = client.jobs()["jobs"][0]["id"]
-    resource.prlimit(node.daemon, resource.RLIMIT_FSIZE, full)
-    after = node.submit(client, "echo after >> ran")
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, full)
+    after = here.submit(client, "echo after >> ran")
     assert after == kept + 1
     assert waited(client, after)["state"] == "finished"
-    assert node.lines("ran").count("not") == kept - before and node.lines("ran").count("after") == 1
+    assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
 
 
-def test_an_idle_daemon_uses_no_cpu(node, client):
-    waited(client, node.submit(client, "true"))
-    pids = node.processes()
+def test_an_idle_daemon_uses_no_cpu(here, client):
+    waited(client, here.submit(client, "true"))
+    pids = here.processes()
     assert len(pids) == 2
 
     def ticks():
@@ -685,14 +725,14 @@ def settled(look):
 
 
 # ---------------------------------------------------------------------- functions
-def test_a_function_is_called_with_its_arguments(node, client):
-    (node.work / "mine.py").write_text(
+def test_a_function_is_called_with_its_arguments(here, client):
+    (here.work / "mine.py").write_text(
         "def add(a, b=1, *, times=1):\n    return (a + b) * times\nasync def later(x):\n    return [x]\n"
         "def nothing():\n    pass\nclass C:\n    @staticmethod\n    def name(s):\n        return repr(s)\n")
     calls = {("mine:add", "2", "3", "times=10"): "50\n", ("mine:add", '"a"', "b=cd"): "acd\n",
              ("mine:later", "null"): "[None]\n", ("mine:nothing",): "", ("mine:C.name", "x=y z"): None,
              ("mine:C.name", '"s=1"'): "'s=1'\n"}
-    jobs = {call: client.submit_function(call[0], call[1:], cwd=str(node.work), env=node.env) for call in calls}
+    jobs = {call: client.submit_function(call[0], call[1:], cwd=str(here.work), env=here.env) for call in calls}
     client.wait([select(job) for job in jobs.values()], 60)
     for call, said in calls.items():
         if said is None:
@@ -705,8 +745,8 @@ def test_a_function_is_called_with_its_arguments(node, client):
 @pytest.mark.parametrize("target, exit, words", [
     ("mine:bad", 1, "KeyError: 'x'"), ("mine:none", 2, "mine has no 'none'"), ("mine", 2, "is no module:function"),
     ("nowhere:f", 2, "No module named 'nowhere'"), ("mine:N", 2, "cannot be called: it is int")])
-def test_a_function_that_cannot_be_called_or_raises(node, client, target, exit, words):
-    (node.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
-    job = client.submit_function(target, ["x"], cwd=str(node.work), env=node.env)
+def test_a_function_that_cannot_be_called_or_raises(here, client, target, exit, words):
+    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
+    job = client.submit_function(target, ["x"], cwd=str(here.work), env=here.env)
     assert waited(client, job)["state"] == "failed"
     assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")

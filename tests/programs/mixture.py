@@ -143,7 +143,8 @@ def is_settled(stats):
 
 
 def main():
-    with dgmp.Runtime(procs=2) as rt:
+    attach = [x.removeprefix("attach=") for x in sys.argv if x.startswith("attach=")]
+    with dgmp.Runtime(attach=attach[0]) if attach else dgmp.Runtime(procs=2) as rt:
         try:
             right, lost = work(rt, "kills" in sys.argv)
         except dgmp.WorkerDied as e:  # of the map

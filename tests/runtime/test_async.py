@@ -409,3 +409,59 @@ def test_threads_start_whoever_the_loop_runs_as(rt):
         hosts = [rt.go(hand_the_loop_on, True, 0) for _ in range(5)]
         assert rt.go(hand_the_loop_on, False, 3).result(20) == [0, 1, 2]
         dgmp.gather(*hosts)
+
+
+# ---------------------------------------------------------------- whose code runs
+async def waits_for(begun, path):
+    Path(begun).touch()
+    while not os.path.exists(path):
+        await asyncio.sleep(0.01)
+    return "innocent"
+
+
+async def kills_again_and_again(path):
+    await asyncio.sleep(0)
+    with open(path, "a") as runs:
+        runs.write("x")
+    helpers.kill_self()
+
+
+async def computes(path):
+    await asyncio.sleep(0)
+    Path(path).touch()
+    while True:
+        pass
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """A runtime whose loop runs under the word of another, who is innocent and is still there at the end."""
+    begun, end = tmp_path / "innocent", tmp_path / "end"
+    with dgmp.Runtime(procs=1, grace=0.3) as rt:
+        innocent = rt.spawn(waits_for, (str(begun), str(end)), retries=50)
+        assert eventually(begun.exists, 30)
+        yield rt
+        assert not innocent.done()
+        end.touch()
+        assert innocent.result(30) == "innocent"
+
+
+def test_the_strike_is_his_whose_code_ran(beside, tmp_path):
+    runs = tmp_path / "runs"
+    f = beside.spawn(kills_again_and_again, (str(runs),), retries=10)
+    with pytest.raises(dgmp.WorkerDied, match="kills_again_and_again.* did not finish") as e:
+        f.result(60)
+    assert len(e.value.history) == 3 and runs.read_text() == "xxx"
+
+
+def test_one_that_computes_beside_others_is_killed_after_its_timeout(beside, tmp_path):
+    with pytest.raises(TimeoutError, match="did not end within 0.3 s"):
+        beside.spawn(computes, (str(tmp_path / "begun"),), timeout=0.5).result(60)
+
+
+def test_or_when_it_was_cancelled(beside, tmp_path):
+    begun = tmp_path / "begun"
+    f = beside.go(computes, str(begun))
+    assert eventually(begun.exists, 30) and f.cancel()
+    with pytest.raises(dgmp.Cancelled, match="did not end within 0.3 s"):
+        f.result(60)

@@ -2,11 +2,12 @@
 
 import errno
 import os
+import time
 from types import SimpleNamespace
 
 import pytest
 
-from dgmp._core import KIND_CLIENT, KIND_M, RESULT_WORKER_DIED, View, create
+from dgmp._core import KIND_CLIENT, KIND_M, RESULT_CANCELLED, RESULT_WORKER_DIED, View, create
 from dgmp.coordinator import server
 from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, TRIM_NS, Coordinator
 from dgmp.ship import death
@@ -308,10 +309,55 @@ def test_the_zygote_is_the_last_to_be_ended(monkeypatch):
     monkeypatch.setattr(server, "session", lambda pid: 1)
     monkeypatch.setattr(server, "reap", lambda: bool(living))
     monkeypatch.setattr(os, "waitpid", lambda pid, options: (pid, 0))
-    node = SimpleNamespace(last_words=None, zygote_pid=8, state=SimpleNamespace(ms={}),
+    node = SimpleNamespace(last_words=None, sessions=None, zygote_pid=8, state=SimpleNamespace(ms={}),
                            view=SimpleNamespace(closing=int, pids=lambda: [(0, 9)]))
     server.Server.end(node)
     assert done == [9, 7, 8]
+
+
+def test_the_gs_of_a_client_that_leaves_end():
+    """One that waits, one that runs, and what that has spawned: begun elsewhere, and not begun."""
+    fd = create(2, 4, 4, 4096, 1 << 20)
+    number, slot = 7 << 8 | 2, 4 + 2
+    client, view, attached = View(fd, 4), View(fd, 5), View(fd, slot)
+    client.attach(KIND_CLIENT, 1)
+    client.start_m0()
+    view.attach(KIND_CLIENT, 2)
+    c = Coordinator(view)
+    c.handle(("wake",))
+    m0 = start(fd, c, 0, 100)
+    view.admit(slot, 77, number)
+    assert attached.attach(KIND_CLIENT, 77, number) and client.clients() == 1
+    runs, waits, begun, fresh, other = [Spawned() for _ in range(5)]
+    assert attached.spawn(runs, 0, b"x", NOWAKE, None) and attached.spawn(waits, 0, b"x", NOWAKE, None)
+    assert client.spawn(other, 0, b"x", NOWAKE, None)
+    claimed = m0.claim(m0.globrunqget(1), False)
+    assert claimed is not None and claimed[3] & 4 and m0.world_of(runs.word) == number << 32
+    m0.world_entered(number << 32)
+    assert m0.spawn(begun, 0, b"x", NOWAKE, None) and m0.spawn(fresh, 0, b"x", NOWAKE, None)
+    assert client.wakep()
+    m1 = start(fd, c, 1, 101)
+    assert m1.claim(begun.word, False) is not None
+    assert view.unfinished(number) == attached.unfinished() == 4 and client.unfinished() == 1
+
+    told = c.handle(("client_left", number, slot))
+    assert ("preempt", 100) in told and ("ask", 1, 101, [begun.word]) in told and c.leaving == {number}
+    assert view.clients() == 0 and view.ask_started(begun.word)
+    assert ("preempt", 101) in c.handle(("asked", [begun.word]))
+    assert m0.claim(waits.word, False) is None
+    m1.complete(begun.word, RESULT_CANCELLED, b"")
+    claimed = m1.claim(fresh.word, False)
+    assert claimed is not None and claimed[3] & 16 and m1.asked(fresh.word) & 1
+    m1.complete(fresh.word, RESULT_CANCELLED, b"")
+    assert slot in c.dead
+    m0.complete(runs.word, RESULT_CANCELLED, b"")
+    c.handle(("tick", time.monotonic_ns()))
+    assert not c.leaving and slot not in c.dead and view.unfinished(number) == 0 and client.unfinished() == 1
+    claimed = m1.claim(other.word, False)
+    assert claimed is not None and not claimed[3] & 16
+    view.admit(slot, 78, 8 << 8 | 2)
+    assert View(fd, slot).attach(KIND_CLIENT, 78, 8 << 8 | 2)
+    os.close(fd)
 
 
 def test_schedtrace_line_on_the_tick(node):
