@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import os
-<<<<<<< HEAD
-from collections.abc import Callable, Mapping, Sequence
-=======
->>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
 
 from ..jobs.policy import Policy
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-<<<<<<< HEAD
-=======
     from collections.abc import Callable, Mapping, Sequence
->>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
     from typing import Protocol
 
     from ..jobs.control import Control
@@ -34,10 +27,7 @@ if TYPE_CHECKING:
 
         def number(self, key: str, least: int) -> int | None: ...
 
-<<<<<<< HEAD
-=======
 
->>>>>>> 8ca5e4b970824502990b701d2dfe54f44053763f
 OURS = ("retries", "timeout", "delay", "memfree", "load", "nice", "joblog", "resume", "resume_failed", "retry_failed", "bar",
         "eta", "progress", "cpus", "mem", "resource", "resource_total")  # --halt needs less
 GOING_ON = ("resume", "resume_failed", "retry_failed")
