@@ -246,7 +246,7 @@ printf 'a|b\n' | P --colsep '\|' 'echo {2}'
 printf ' a \n' | P echo
 printf 'a\r\nb\r\n' | P echo | od -c
 printf '\xff\xfe\n' | P echo | od -c
-printf 'x y\nz\n' | P 'echo {}' 
+printf 'x y\nz\n' | P 'echo {}'
 printf 'x  y\n' | P echo a
 printf '#c\n' | P echo
 printf 'echo $((1+2))\necho "a  b"\n' | P
