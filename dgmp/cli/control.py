@@ -64,7 +64,8 @@ def policy(options: Options, origin: Origin | None, say: Callable[[str], None], 
         delay=Delay.parse(text) if (text := options.text("delay")) is not None else None,
         load=Load.parse(text, len(os.sched_getaffinity(0))) if (text := options.text("load")) is not None else None,
         memfree=FreeMemory.parse(text) if (text := options.text("memfree")) is not None else None,
-        nice=niceness(options.text("nice")), progress=style(options), resources=have, need=need)
+        nice=niceness(options.text("nice")), progress=style(options), resources=have, need=need,
+        own={name for name, equals, _ in (text.partition("=") for text in options.list("env")) if equals})
     open_joblog(made, options, origin, again)
     return made
 

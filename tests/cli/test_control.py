@@ -250,6 +250,12 @@ def test_a_job_is_bound_to_the_cores_it_holds():
     assert told == ",".join(map(str, CORES)) and sorted(map(int, has)) == CORES and int(n) == len(CORES)
 
 
+def test_what_people_set_themselves_stays():
+    job = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $DGMP_CPUS; env | grep -c ^OMP_NUM_THREADS= # {}"
+    done = run("--cpus", "1", "--env", "OMP_NUM_THREADS=7", job, ":::", "1", env={**os.environ, "OMP_NUM_THREADS": "9"})
+    assert done.stdout.split() == ["7", "1", str(CORES[0]), "1"]
+
+
 ALONE = "mkdir held.{0} && {{ sleep 0.02; rmdir held.{0}; }}"  # fails where two have it at once
 
 
