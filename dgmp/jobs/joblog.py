@@ -39,6 +39,7 @@ COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 HERE = ":"  # the Host column
 SLOT = "{%}"
+OPEN = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # what somebody has opened, and may have written to
 MAGIC = "#dgmp-keys 1"
 PATIENCE_SECONDS = 2.0  # for a lock
 
@@ -81,7 +82,7 @@ class JobLog:
         self.origins = origins or {}
         self.keys: int | None = None
         self.origin = origin.digest() if origin is not None else ""
-        self.fd = os.dup(1) if path == "-" else self.open(path)
+        self.fd = os.dup(1) if path in ("-", "/dev/stdout") else self.open(path)
         try:
             self.begin(path, append, origin, alone)
         except JobLogError:
@@ -89,7 +90,7 @@ class JobLog:
             raise
 
     def begin(self, path: str, append: bool, origin: Origin | None, alone: bool) -> None:
-        regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-"
+        regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-" and not path.startswith(OPEN)
         if regular:
             self.prepare(self.fd, append, alone)
         if not regular or os.fstat(self.fd).st_size == 0:

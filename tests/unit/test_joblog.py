@@ -217,6 +217,14 @@ def test_what_is_no_file_is_written_to(tmp_path):
     assert not os.path.exists("/dev/null.keys")
 
 
+def test_what_is_open_already_is_not_emptied(path):
+    path.write_text("before\n")
+    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    JobLog(f"/dev/fd/{fd}", origin=HERE).close()
+    os.close(fd)
+    assert path.read_bytes() == b"before\n" + joblog.HEADER and not os.path.exists(f"/dev/fd/{fd}.keys")
+
+
 def test_a_kill_loses_no_whole_line(path):
     code = (f"import sys\nsys.path.insert(0, {os.getcwd()!r})\nfrom tests.unit.test_joblog import *\n"
             f"log = JobLog({str(path)!r}, origin=HERE)\nn = 0\n"
