@@ -156,7 +156,7 @@ def test_a_job_that_takes_too_long_is_ended_with_its_children():
 
 
 def test_one_that_ignores_it_is_killed():
-    done = run("--timeout", "0.3", "--termseq", "TERM,100,KILL", "--joblog", "log",
+    done = run("--timeout", "2", "--termseq", "TERM,100,KILL", "--joblog", "log",
                "trap '' TERM; while :; do sleep 0.05; done; : {}", ":::", "1")
     assert done.returncode == 1 and columns(log(), "Exitval", "Signal") == [("-1", "9")]
 
