@@ -8,7 +8,7 @@ job is known by its key, a hash of the command's template, its inputs and the fo
 what scripts expect, the keys are in a file beside the log, FILE.keys: first a line that says of which command and folder they
 are, then for each job, written just before its line in the log, the two columns by which that line is found, and the key:
 
-    #dgmp-keys 1 <origin: a hash of the next two> <folder as JSON> <command as JSON>
+    #dgmp-keys 1 <origin: a hash of the next two> <folder> <command>                         (with \\n and the like)
     <Seq> <Starttime> <key> <origin>                                                          (both separated by tabs)
 
 Which jobs have run is what the log says; the keys only say whose lines these are.  Lines without one (a log that GNU parallel
@@ -22,15 +22,18 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 import stat
 import time
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from ..errors import DgmpError
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from typing import Any
 
 COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
@@ -44,25 +47,16 @@ class JobLogError(DgmpError):
     """The log cannot be used: what is wrong, and what to do."""
 
 
-class Line(NamedTuple):
-    """Of the log, as far as it is read."""
-
-    seq: int
-    started: str
-    sent: int
-    exitval: int
-    signal: int
-    command: str
+Line = namedtuple("Line", "seq started sent exitval signal command")  # of the log, as far as it is read
 
 
-class Origin(NamedTuple):
-    """Whose jobs a log has: what the template is and where it is run."""
+class Origin(namedtuple("Origin", "command folder")):
+    """Whose jobs a log has: what the command is made of, and where it is run."""
 
-    command: str
-    folder: str
+    __slots__ = ()
 
     def digest(self) -> str:
-        from hashlib import blake2b  # 3 ms
+        from _blake2 import blake2b  # hashlib would load OpenSSL: 3 ms
 
         return blake2b(f"{self.command}\0{self.folder}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
@@ -105,8 +99,8 @@ class JobLog:
         self.keys = self.open(path + ".keys")
         self.prepare(self.keys, append, alone)
         if origin is not None:
-            text = f"{MAGIC}\t{self.origin}\t{json.dumps(origin.folder)}\t{json.dumps(origin.command)}\n"
-            self.write(self.keys, text.encode())
+            folder, command = (word.encode("unicode_escape") for word in (origin.folder, origin.command))
+            self.write(self.keys, b"%s\t%s\t%s\t%s\n" % (MAGIC.encode(), self.origin.encode(), folder, command))
 
     def open(self, path: str) -> int:
         flags = os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -283,7 +277,8 @@ def read_keys(path: str, origins: dict[str, Origin]) -> Generator[tuple[tuple[in
             fields = text.rstrip("\n").split("\t")
             with contextlib.suppress(ValueError):
                 if len(fields) == 4 and fields[0] == MAGIC:
-                    origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
+                    folder, command = (word.encode().decode("unicode_escape") for word in fields[2:])
+                    origins[fields[1]] = Origin(command, folder)
                 elif len(fields) == 4 and text.endswith("\n"):
                     yield (int(fields[0]), fields[1]), (fields[2], fields[3])
 
@@ -376,14 +371,9 @@ def same(logged: str, draft: str) -> bool:
         return False
 
 
-class Failed(NamedTuple):
-    """A job that --retry-failed runs again."""
-
-    seq: int
-    command: str
-    key: str  # empty: the log has none
-    origin: str  # its hash
-    folder: str  # where it ran; empty: nobody knows
+# A job that --retry-failed runs again.  Empty: the key and the hash of its origin, if the log has none; the folder in which it
+# ran, if nobody knows.
+Failed = namedtuple("Failed", "seq command key origin folder")
 
 
 def failed(path: str) -> list[Failed]:

@@ -496,6 +496,14 @@ def test_output_and_the_bar_do_not_mix():
     assert "40/40 done" in lines[-1]
 
 
+def test_output_that_ends_no_line_is_not_drawn_over():
+    terminal = Terminal("-j1", "--bar", "printf part{}", ":::", "1", "2")
+    terminal.until(None)
+    assert terminal.close() == 0
+    lines = terminal.screen()
+    assert "part2" in lines[-2] and lines[-1].startswith("100%")
+
+
 def test_how_many_there_are_while_inputs_come():
     inputs = "(echo 1; until [ -e more ]; do sleep 0.02; done; echo 2)"
     terminal = Terminal(shell=f"{inputs} | {' '.join(EACH)} --eta -j1 'echo {{}}'")
