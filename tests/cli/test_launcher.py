@@ -161,7 +161,8 @@ def test_a_slow_reader_does_not_keep_signals_away(sleeper):
 
 
 def test_the_disk_for_temporary_files_is_full(tmp_path):
-    script = f"mount -t tmpfs -o size=100k none {tmp_path} && TMPDIR={tmp_path} {' '.join(EACH)} -j1 'seq 100000; true' ::: 1 2 3"
+    jobs = f"TMPDIR={tmp_path} {' '.join(EACH)} -j1 'seq 100000; true' ::: 1 2 3"
+    script = f"mount -t tmpfs -o size=100k none {tmp_path} && {jobs}"
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=60)
     if "dgmp" not in done.stderr:
         pytest.skip(f"no file system of our own here: {done.stderr}")
@@ -294,7 +295,7 @@ def test_after_an_interrupt_what_runs_ends_well_and_nothing_more_starts(tmp_path
 
 
 def test_hup_waits_and_says_for_what(tmp_path):
-    running = start("-j1", f": > {tmp_path}/{{}}; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", "1", "2")
+    running = start("-j1", f": > {tmp_path}/{{}}; until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", "1", "2")
     assert eventually((tmp_path / "1").exists, 30)
     running.send_signal(signal.SIGHUP)
     assert "SIGHUP received: no new jobs are started" in line(running.stderr)
