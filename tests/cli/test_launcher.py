@@ -88,8 +88,7 @@ def test_output_is_bytes_and_gets_no_newline(tmp_path):
 
 
 def test_lines_are_shown_as_they_come_and_whole():
-    running = start("-j3", "--line-buffer", "--tag", "printf 'a\\nb'; read x < /dev/null; sleep 0.2; echo c; exec sleep {}", ":::",
-                    "1000", "1001")
+    running = start("-j3", "--line-buffer", "--tag", "printf 'a\\nb'; sleep 0.2; echo c; exec sleep {}", ":::", "1000", "1001")
     try:
         seen = [line(running.stdout) for _ in range(4)]
         assert sorted(seen) == ["1000\ta\n", "1000\tbc\n", "1001\ta\n", "1001\tbc\n"]
@@ -102,8 +101,8 @@ def test_order_is_kept_though_the_first_is_the_last(tmp_path):
     numbers = [str(i) for i in range(1, 301)]
     first = f"while [ ! -e {tmp_path}/300 ]; do sleep 0.01; done"
     for option in ("--group", "--line-buffer"):
-        done = each("-j8", "-k", option, f"[ {{}} = 1 ] && {first}; : > {tmp_path}/{{}}; echo {{}}; seq {{}} | tail -n 2; echo e{{}} >&2",
-                    ":::", *numbers)
+        script = f"[ {{}} = 1 ] && {first}; : > {tmp_path}/{{}}; echo {{}}; seq {{}} | tail -n 2; echo e{{}} >&2"
+        done = each("-j8", "-k", option, script, ":::", *numbers)
         expected = "".join("".join(f"{line}\n" for line in [i, *range(max(1, i - 1), i + 1)]) for i in range(1, 301))
         assert (done.stdout, done.returncode) == (expected, 0)
         assert done.stderr == "".join(f"e{i}\n" for i in range(1, 301))
