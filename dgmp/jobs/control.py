@@ -14,7 +14,7 @@ from .policy import PLAIN, Policy, Setting
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Any
 
     from .command import Draft
@@ -37,6 +37,7 @@ class Control(Policy):
             nothing.
         done: what had been done before (--resume).
         resources, need: what there is, and what each job needs of it; None: jobs need a slot alone.
+        own: variables that people set themselves (--env): jobs are told nothing else by these.
 
     Raises:
         NeverFits: a job needs more than there is.
@@ -46,7 +47,7 @@ class Control(Policy):
                  timeout: Timeout | None = None, delay: Delay | None = None, load: Load | None = None,
                  memfree: FreeMemory | None = None, nice: int = 0, joblog: JobLog | None = None, done: Done | None = None,
                  progress: Style | None = None, resources: Resources | None = None, need: Need | None = None,
-                 now: float | None = None) -> None:
+                 own: Collection[str] = (), now: float | None = None) -> None:
         super().__init__(halt)
         self.say = say
         self.nice = max(0, nice - os.nice(0))  # beyond ours; it is never less nice
@@ -55,7 +56,7 @@ class Control(Policy):
         self.gates = [gate for gate in (delay, load, memfree) if gate is not None]
         self.watches = [watch for watch in (timeout, memfree) if watch is not None]
         self.failures: dict[int, int] = {}  # of jobs that are to be run again
-        self.resources, self.need = resources, need
+        self.resources, self.need, self.own = resources, need, own
         if resources is not None and need is not None:
             resources.check(need)
         self.next: Held | None = None  # what the next job will hold
@@ -92,7 +93,10 @@ class Control(Policy):
     def starting(self, slot: int) -> Setting:
         if self.next is None:
             return self.setting
-        return Setting(self.next.variables(), self.next.cores, self.nice)
+        told = self.next.variables()
+        for name in self.own:
+            told.pop(name, None)
+        return Setting(told, self.next.cores, self.nice)
 
     def started(self, process: Process) -> None:
         super().started(process)

@@ -39,6 +39,7 @@ COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 HERE = ":"  # the Host column
 SLOT = "{%}"
+OPEN = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # what somebody has opened, and may have written to
 MAGIC = "#dgmp-keys 1"
 PATIENCE_SECONDS = 2.0  # for a lock
 
@@ -77,30 +78,36 @@ class JobLog:
 
     def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True,
                  origins: Mapping[str, str] | None = None) -> None:
-        self.path = path
-        self.origins = origins or {}
+        self.path, self.append = path, append
+        self.origin, self.origins = origin, origins or {}
+        self.digest = origin.digest() if origin is not None else ""
         self.keys: int | None = None
-        self.origin = origin.digest() if origin is not None else ""
-        self.fd = os.dup(1) if path == "-" else self.open(path)
+        self.fd = os.dup(1) if path in ("-", "/dev/stdout") else self.open(path)
+        self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-" and not path.startswith(OPEN)
+        if self.regular and not locked(self.fd, alone):
+            self.close()
+            raise JobLogError(f"the joblog {path} is being written by another dgmp: wait for it, or take another file")
+
+    def begin(self) -> JobLog:
+        """Makes it ready to be written; before, it can be read.
+
+        Raises:
+            JobLogError: it cannot be written.
+        """
         try:
-            self.begin(path, append, origin, alone)
+            self.prepare(self.fd)
+            if not self.regular or os.fstat(self.fd).st_size == 0:
+                self.write(self.fd, HEADER)
+            if self.regular and (self.origin is not None or self.origins):
+                self.keys = self.open(self.path + ".keys")
+                self.prepare(self.keys)
+            if self.keys is not None and self.origin is not None:
+                folder, command = (word.encode("unicode_escape") for word in (self.origin.folder, self.origin.command))
+                self.write(self.keys, b"%s\t%s\t%s\t%s\n" % (MAGIC.encode(), self.digest.encode(), folder, command))
         except JobLogError:
             self.close()
             raise
-
-    def begin(self, path: str, append: bool, origin: Origin | None, alone: bool) -> None:
-        regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-"
-        if regular:
-            self.prepare(self.fd, append, alone)
-        if not regular or os.fstat(self.fd).st_size == 0:
-            self.write(self.fd, HEADER)
-        if not regular or origin is None and not self.origins:
-            return
-        self.keys = self.open(path + ".keys")
-        self.prepare(self.keys, append, alone)
-        if origin is not None:
-            folder, command = (word.encode("unicode_escape") for word in (origin.folder, origin.command))
-            self.write(self.keys, b"%s\t%s\t%s\t%s\n" % (MAGIC.encode(), self.origin.encode(), folder, command))
+        return self
 
     def open(self, path: str) -> int:
         flags = os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -112,10 +119,10 @@ class JobLog:
         except OSError as e:
             raise JobLogError(f"cannot write the joblog {path}: {e.strerror}") from None
 
-    def prepare(self, fd: int, append: bool, alone: bool) -> None:
-        if not locked(fd, alone):
-            raise JobLogError(f"the joblog {self.path} is being written by another dgmp: wait for it, or take another file")
-        if append:
+    def prepare(self, fd: int) -> None:
+        if not self.regular:
+            return
+        if self.append:
             cut(fd)
         else:
             os.ftruncate(fd, 0)
@@ -126,7 +133,7 @@ class JobLog:
         key = ""
         if self.keys is not None:
             key = command.key
-            origin = self.origin or self.origins.get(key, "")
+            origin = self.digest or self.origins.get(key, "")
             key = f"{command.seq}\t{started}\t{key}\t{origin}" if origin else ""
         return key.encode() + b"\n" + line(command.seq, started, process.seconds, process.sent, process.received,
                                            process.exitval, process.signal, command.text)
