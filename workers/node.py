@@ -1,12 +1,15 @@
 """A node that stays: `python -m dgmp.workers.node PATH [PROCS]` boots one to which programs attach at that path.
 
 It says "ready" when they can, and lasts as long as its stdin is open, so that it ends with whoever has started it, however that
-ends; programs that are still attached learn of it (CoordinatorDied).  The daemon starts it (`start`).
+ends; programs that are still attached learn of it (CoordinatorDied).  A number instead of a path is a descriptor of a socket
+that listens already: the daemon's (jobs.node).
 """
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -36,7 +39,9 @@ def start(path: str, procs: int | None = None) -> subprocess.Popen[str]:
 
 def main(path: str, procs: str = "") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    runtime = dgmp.Runtime(int(procs) if procs else None, listen=path)
+    if path.isdigit():
+        os.set_inheritable(int(path), False)
+    runtime = dgmp.Runtime(int(procs) if procs else None, listen=socket.socket(fileno=int(path)) if path.isdigit() else path)
     try:
         print(READY, flush=True)
         sys.stdin.read()

@@ -31,6 +31,7 @@ from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
 from .keeping import Keeping
+from .node import Node
 from .protocol import (
     BAD_MESSAGE,
     BAD_VERSION,
@@ -129,6 +130,7 @@ class Daemon:
         self.broken_until = 0.0  # the store could not be written: nothing new before
         self.context = zmq.Context()
         self.router = self.listen()
+        self.node = Node(folders.socket_path(self.runtime, folders.NODE_SOCKET), self.totals["cpus"])
         self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> Any:
@@ -160,6 +162,7 @@ class Daemon:
         poller = zmq.Poller()
         poller.register(self.router, zmq.POLLIN)
         poller.register(self.wakeup[0], zmq.POLLIN)
+        poller.register(self.node.fileno(), zmq.POLLIN)
         if self.keeping.socket is not None:
             poller.register(self.keeping.socket, zmq.POLLIN | (zmq.POLLOUT if self.keeping.output else 0))
         if self.keeping.pidfd >= 0:
@@ -199,6 +202,8 @@ class Daemon:
     def turn(self, ready: dict[Any, int]) -> None:
         if self.wakeup[0] in ready and self.signalled():
             self.done = True
+        if self.node.fileno() in ready and (text := self.node.look()):
+            log(text)
         if self.broken_until:
             if time.monotonic() >= self.broken_until:
                 self.broken_until = 0.0
@@ -241,6 +246,7 @@ class Daemon:
     def close(self) -> None:
         self.router.close()
         self.context.term()
+        self.node.close()
         self.keeping.disconnect()
         self.store.close()
         signal.set_wakeup_fd(-1)
