@@ -70,7 +70,8 @@ class Runtime:
             processes that may run others' between them, and what these write to descriptors 1 and 2 is the node's.  close(), or
             this program's death, cancels its Gs; the node stays.
         listen: the path of a socket at which other programs of this user may attach, as long as this one has the runtime open.
-            Its folder must be this user's, and others must not write to it.  Or such a socket, which listens already.
+            Its folder must be this user's, and others must not write to it.  Or a socket that listens at such a path, which
+            from then on is the runtime's.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
@@ -183,11 +184,13 @@ class Runtime:
 
     def _listen(self, path: str | os.PathLike[str] | socket.socket, undo: contextlib.ExitStack) -> socket.socket:
         """The socket at which others may attach."""
+        if isinstance(path, socket.socket):
+            undo.callback(path.close)
+            path.set_inheritable(False)
+            self._listens = path.getsockname(), 0  # whoever has made the file removes it: no file has that inode
+            return path
         from ..coordinator.sessions import listening
 
-        if isinstance(path, socket.socket):
-            self._listens = path.getsockname(), 0  # its file is whose it was
-            return path
         where = os.path.abspath(os.fsdecode(path))
         listener = listening(where)
         undo.callback(listener.close)

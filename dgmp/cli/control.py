@@ -64,7 +64,8 @@ def policy(options: Options, origin: Origin | None, say: Callable[[str], None], 
         delay=Delay.parse(text) if (text := options.text("delay")) is not None else None,
         load=Load.parse(text, len(os.sched_getaffinity(0))) if (text := options.text("load")) is not None else None,
         memfree=FreeMemory.parse(text) if (text := options.text("memfree")) is not None else None,
-        nice=niceness(options.text("nice")), progress=style(options), resources=have, need=need)
+        nice=niceness(options.text("nice")), progress=style(options), resources=have, need=need,
+        own={name for name, equals, _ in (text.partition("=") for text in options.list("env")) if equals})
     open_joblog(made, options, origin, again)
     return made
 
@@ -77,11 +78,12 @@ def open_joblog(made: Control, options: Options, origin: Origin | None, again: S
     from ..jobs.joblog import Done, JobLog
 
     path = given.removeprefix("+")
+    going_on, added = any(map(options.flag, GOING_ON)), path != given
+    log = JobLog(path, going_on or added, origin, alone=going_on or not added,
+                 origins={job.key: job.origin for job in again if job.key})
     if origin is not None and (options.flag("resume") or options.flag("resume_failed")):
         made.done = Done(path, origin, options.flag("resume_failed"))
-    going_on, added = any(map(options.flag, GOING_ON)), path != given
-    made.joblog = JobLog(path, going_on or added, origin, alone=going_on or not added,
-                         origins={job.key: job.origin for job in again if job.key})
+    made.joblog = log.begin()
 
 
 def failed(options: Options) -> list[Failed]:

@@ -86,7 +86,7 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("--csv", "", "a line is CSV: columns, perhaps in double quotes, with commas (or --colsep) between them"),
     Option("--tsv", "", "the columns of a line are separated by tabs"),
     Option("--header", ":", "the first line has the names of the columns, for {name}; with --pipe it is put before each block, "
-                            "as are N lines with --header N"),
+                            "as are N lines with --header N, or what a regular expression matches"),
     Option("--trim", "n|l|r|lr", "take blanks off inputs: not (default; lr with --colsep), left, right, both"),
     Option("-E --eof", "TEXT", "this input is the end"),
     Option("--xapply --link", "", "link all sources: the first with the first; shorter ones begin again"),
@@ -467,9 +467,7 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
     from ..jobs.source import Drafts
     from ..jobs.template import Template
 
-    tagged = options.text("tagstring") or ("{}" if options.flag("tag") else None)
-    tag = None if tagged is None else Template(tagged, append=False, literal=True)
-    job = Job(Template("", literal=True), os.getcwd(), tag)
+    job = Job(Template("", literal=True), os.getcwd(), tag_of(options))
     return Drafts(job, [Logged(job, one.seq, one.command, one.key) for one in again])
 
 
@@ -520,9 +518,18 @@ def templates(options: Options, command: list[str], names: tuple[str, ...]) -> t
     template = Template(
         command if quoted else " ".join(command), names, strings=strings, append=not piped, quoted=quoted,
         repeat=options.flag("xargs_context"), literal=not command)
-    tagged = options.text("tagstring") or ("{}" if options.flag("tag") else None)
-    tag = None if tagged is None else Template(tagged, names, append=False, literal=True)
-    return template, tag
+    return template, tag_of(options, names)
+
+
+def tag_of(options: Options, names: tuple[str, ...] = ()) -> Template | None:
+    """--tag and --tagstring."""
+    from ..jobs.inputs import unescaped
+    from ..jobs.template import Template
+
+    text = options.text("tagstring")
+    if text is None:
+        return Template("{}", append=False, literal=True) if options.flag("tag") else None
+    return Template(unescaped(text), names, append=False, literal=True)
 
 
 def layout_of(options: Options) -> Layout:
@@ -610,7 +617,7 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
     """What each job reads with --pipe."""
     from ..jobs.amounts import size
     from ..jobs.inputs import opened, unescaped
-    from ..jobs.pipe import BLOCK, Records, blocks
+    from ..jobs.pipe import BLOCK, Records, blocks, header_of
 
     if not command:
         raise Usage("--pipe needs a command to pipe into, such as cat")
@@ -629,15 +636,14 @@ def blocks_of(options: Options, command: list[str], given: list[tuple[str, list[
     block = options.text("block")
     count = options.number("max_replace_args", 1) or options.number("max_args", 1) or options.number("max_lines", 1)
     header = options.text("header")
-    if header not in (None, ":") and not (header or "").isdecimal():
-        raise Usage(f"--header {header!r}: with --pipe it is : or a number of lines")
     try:
         longest = BLOCK if block is None else size(block)
     except ValueError as e:
         raise Usage(f"--block: {e}") from None
     if longest < 1:
         raise Usage("--block: give at least 1 byte")
-    return blocks(opened(paths[0] if paths else "-"), records, longest, count or 0, 1 if header == ":" else int(header or 0))
+    head = b"" if header is None else header_of(header)
+    return blocks(opened(paths[0] if paths else "-"), records, longest, count or 0, head)
 
 
 def show(source: Source) -> int:

@@ -114,20 +114,8 @@ def connect(path: str, seconds: float) -> socket.socket:
     return connection
 
 
-def listens(path: str) -> bool:
-    try:
-        connect(path, 1.0).close()
-    except ConnectionRefusedError:
-        return False
-    return True
-
-
-def listening(path: str, alone: bool = False) -> socket.socket:
+def listening(path: str) -> socket.socket:
     """The socket on which a node listens.  A file that a dead one has left there is replaced.
-
-    Args:
-        path: of the socket.
-        alone: the caller knows that there is no other to come: one that still listens there is about to end.
 
     Raises:
         OSError: a node listens there already, or the folder is missing, or others can write to it.
@@ -139,9 +127,12 @@ def listening(path: str, alone: bool = False) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise FileExistsError(errno.EEXIST, "it is no socket", path)
-        if not alone and listens(path):
+        try:
+            connect(path, 1.0).close()
+        except ConnectionRefusedError:
+            os.unlink(path)
+        else:
             raise OSError(errno.EADDRINUSE, "a node listens there already", path)
-        os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         os.fchmod(listener.fileno(), 0o600)  # before there is a file

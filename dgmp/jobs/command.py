@@ -45,7 +45,7 @@ class Draft:
 
         Of its number too, where the command uses that.
         """
-        from hashlib import blake2b  # 3 ms
+        from _blake2 import blake2b  # hashlib would load OpenSSL: 3 ms
 
         digest = blake2b(digest_size=KEY_BYTES)
         for word in (self.job.template.text, self.job.folder, *self.inputs):

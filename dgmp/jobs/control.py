@@ -7,19 +7,25 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from .halt import NONSENSE, Halt
-from .joblog import Done, JobLog, JobLogError
-from .limits import Delay, FreeMemory, Load, Timeout
+from ..errors import DgmpError
+from .halt import NONSENSE
 from .policy import PLAIN, Policy, Setting
-from .progress import Progress, Style
-from .resources import Held, Need, Resources
-from .retry import Retries
 
+TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
-    from .policy import Running, Verdict
+    from collections.abc import Callable, Collection
+    from typing import Any
+
+    from .command import Draft
+    from .halt import Halt
+    from .joblog import Done, JobLog
+    from .limits import Delay, FreeMemory, Load, Timeout
+    from .policy import Verdict
+    from .process import Process
+    from .progress import Progress, Style
+    from .resources import Held, Need, Resources
+    from .retry import Retries
 
 
 class Control(Policy):
@@ -31,6 +37,7 @@ class Control(Policy):
             nothing.
         done: what had been done before (--resume).
         resources, need: what there is, and what each job needs of it; None: jobs need a slot alone.
+        own: variables that people set themselves (--env): jobs are told nothing else by these.
 
     Raises:
         NeverFits: a job needs more than there is.
@@ -40,7 +47,7 @@ class Control(Policy):
                  timeout: Timeout | None = None, delay: Delay | None = None, load: Load | None = None,
                  memfree: FreeMemory | None = None, nice: int = 0, joblog: JobLog | None = None, done: Done | None = None,
                  progress: Style | None = None, resources: Resources | None = None, need: Need | None = None,
-                 now: float | None = None) -> None:
+                 own: Collection[str] = (), now: float | None = None) -> None:
         super().__init__(halt)
         self.say = say
         self.nice = max(0, nice - os.nice(0))  # beyond ours; it is never less nice
@@ -49,24 +56,25 @@ class Control(Policy):
         self.gates = [gate for gate in (delay, load, memfree) if gate is not None]
         self.watches = [watch for watch in (timeout, memfree) if watch is not None]
         self.failures: dict[int, int] = {}  # of jobs that are to be run again
-        self.need = need or Need()
-        self.resources = resources
-        if resources is not None:
-            resources.check(self.need)
+        self.resources, self.need, self.own = resources, need, own
+        if resources is not None and need is not None:
+            resources.check(need)
         self.next: Held | None = None  # what the next job will hold
         self.held: dict[Any, Held] = {}
         self.setting = Setting(nice=self.nice) if self.nice else PLAIN
         self.progress: Progress | None = None
         if progress is not None:
+            from .progress import Progress
+
             self.wants_total = True
             self.progress = Progress(progress, self.tally, 2, time.monotonic() if now is None else now)
         self.broken = False
 
-    def skip(self, draft: Any) -> bool:
+    def skip(self, draft: Draft) -> bool:
         try:
             if self.done is None or not self.done.has(draft):
                 return False
-        except JobLogError as e:
+        except DgmpError as e:
             self.give_up(e)
             return False
         self.tally.skipped += 1
@@ -77,7 +85,7 @@ class Control(Policy):
             answer = gate.may_start(now)
             if answer is not True:
                 return answer
-        if self.resources is not None and self.next is None:
+        if self.resources is not None and self.need is not None and self.next is None:
             self.next = self.resources.acquire(self.need)
             return self.next is not None
         return True
@@ -85,9 +93,12 @@ class Control(Policy):
     def starting(self, slot: int) -> Setting:
         if self.next is None:
             return self.setting
-        return Setting(self.next.variables(), self.next.cores, self.nice)
+        told = self.next.variables()
+        for name in self.own:
+            told.pop(name, None)
+        return Setting(told, self.next.cores, self.nice)
 
-    def started(self, process: Running) -> None:
+    def started(self, process: Process) -> None:
         super().started(process)
         if self.next is not None:
             self.held[process], self.next = self.next, None
@@ -98,8 +109,8 @@ class Control(Policy):
         if self.progress is not None:
             self.progress.started()
 
-    def look(self, now: float) -> tuple[list[Running], float | None]:
-        late: list[Running] = []
+    def look(self, now: float) -> tuple[list[Process], float | None]:
+        late: list[Process] = []
         when: list[float] = []
         for watch in self.watches:
             found, again = watch.look(now)
@@ -110,7 +121,7 @@ class Control(Policy):
             when.append(self.progress.look(now))
         return late, min(when, default=None)
 
-    def ended(self, process: Running) -> Verdict:
+    def ended(self, process: Process) -> Verdict:
         held = self.held.pop(process, None)
         if held is not None and self.resources is not None:
             self.resources.release(held)
@@ -129,7 +140,7 @@ class Control(Policy):
         self.failures.pop(process.command.seq, None)
         return super().ended(process)
 
-    def again(self, process: Running, for_memory: bool) -> bool:
+    def again(self, process: Process, for_memory: bool) -> bool:
         """Whether a job that failed is run again."""
         seq = process.command.seq
         if for_memory:
@@ -141,17 +152,17 @@ class Control(Policy):
         self.failures[seq] = failures
         return True
 
-    def line(self, process: Running) -> bytes:
+    def line(self, process: Process) -> bytes:
         return b"" if self.joblog is None else self.joblog.line(process)
 
     def log(self, line: bytes) -> None:
         if self.joblog is not None and line and not self.broken:
             try:
                 self.joblog.add(line)
-            except JobLogError as e:
+            except DgmpError as e:
                 self.give_up(e)
 
-    def give_up(self, e: JobLogError) -> None:
+    def give_up(self, e: DgmpError) -> None:
         """The joblog cannot be used any more."""
         self.broken = True
         self.tell(str(e))
@@ -161,9 +172,9 @@ class Control(Policy):
         self.hide()
         self.say(text)
 
-    def hide(self) -> None:
+    def hide(self, line: bool = True) -> None:
         if self.progress is not None:
-            self.progress.hide()
+            self.progress.hide(line)
 
     def exit_status(self) -> int:
         return NONSENSE if self.broken else super().exit_status()

@@ -31,7 +31,7 @@ from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
 from .keeping import Keeping
-from .node import Node
+from .node import NodeHost
 from .protocol import (
     BAD_MESSAGE,
     BAD_VERSION,
@@ -119,6 +119,7 @@ class Daemon:
                        **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
         self.queue = Queue(self.store, self.totals, time.time)
         self.keeping = Keeping(self.runtime, self.state, arguments)
+        self.node = NodeHost(self.state / folders.LOG)
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
         self.waits: list[Wait] = []
@@ -130,7 +131,6 @@ class Daemon:
         self.broken_until = 0.0  # the store could not be written: nothing new before
         self.context = zmq.Context()
         self.router = self.listen()
-        self.node = Node(folders.socket_path(self.runtime, folders.NODE_SOCKET), self.totals["cpus"])
         self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def listen(self) -> Any:
@@ -162,7 +162,7 @@ class Daemon:
         poller = zmq.Poller()
         poller.register(self.router, zmq.POLLIN)
         poller.register(self.wakeup[0], zmq.POLLIN)
-        poller.register(self.node.fileno(), zmq.POLLIN)
+        poller.register(self.node.waiting, zmq.POLLIN)
         if self.keeping.socket is not None:
             poller.register(self.keeping.socket, zmq.POLLIN | (zmq.POLLOUT if self.keeping.output else 0))
         if self.keeping.pidfd >= 0:
@@ -202,8 +202,6 @@ class Daemon:
     def turn(self, ready: dict[Any, int]) -> None:
         if self.wakeup[0] in ready and self.signalled():
             self.done = True
-        if self.node.fileno() in ready and (text := self.node.look()):
-            log(text)
         if self.broken_until:
             if time.monotonic() >= self.broken_until:
                 self.broken_until = 0.0
@@ -216,6 +214,8 @@ class Daemon:
         if self.keeping.socket is not None and self.keeping.socket.fileno() in ready:
             self.keeping.flush()
             self.keeping.receive(self.queue, self.store)
+        if self.node.waiting in ready:
+            self.node.turn()
         if self.router in ready:
             self.take_requests()
         if self.closing is None and self.keeping.known:
@@ -244,9 +244,13 @@ class Daemon:
             self.close_on()
 
     def close(self) -> None:
-        self.router.close()
-        self.context.term()
         self.node.close()
+        self.router.close()
+        gone = (folders.SOCKET, folders.KEEPER_SOCKET) if self.closing else (folders.SOCKET,)  # else the keeper is to be found
+        for name in gone:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.runtime / name)
+        self.context.term()
         self.keeping.disconnect()
         self.store.close()
         signal.set_wakeup_fd(-1)

@@ -32,15 +32,14 @@ def common(environ: Mapping[str, str], assignments: Iterable[str] = (), told: It
     Raises:
         ValueError: an --env names nothing.
     """
-    variables = dict(environ)
+    outer = {*OURS, *told}  # an outer launcher's
+    variables = {name: value for name, value in environ.items() if name not in outer}
     for text in assignments:
         name, equals, value = text.partition("=")
         if not name or "\0" in text:
             raise ValueError(f"--env {text!r}: give a variable's name, or NAME=VALUE")
-        if equals:
+        if equals and name not in OURS:
             variables[name] = value
-    for name in (*OURS, *told):  # an outer launcher's
-        variables.pop(name, None)
     return variables
 
 

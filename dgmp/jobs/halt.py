@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from typing import Literal
 
     When = Literal["now", "soon"]
-    What = Literal["fail", "success", "done"]
 
 MOST = 101  # failed jobs that an exit status tells
 NONSENSE = 255  # any other error
@@ -25,11 +24,16 @@ OF_OLD = {"0": "never", "1": "soon,fail=1", "2": "now,fail=1", "-1": "soon,succe
 class Halt:
     """What --halt says.
 
-    Attributes:
-        percent: the number is one of all jobs.
+    Args:
+        when: now or soon.
+        what: fail, success or done.
+        number: of these.
+        percent: it is one of all jobs.
     """
 
-    def __init__(self, when: When, what: What, number: int, percent: bool = False) -> None:
+    __slots__ = ("when", "what", "number", "percent")
+
+    def __init__(self, when: When, what: str, number: int, percent: bool = False) -> None:
         self.when, self.what, self.number, self.percent = when, what, number, percent
 
     def __str__(self) -> str:
@@ -53,7 +57,7 @@ def parse(text: str) -> Halt | None:
     if when not in ("now", "soon") or what not in ("fail", "success", "done") or not (digits.isascii() and digits.isdecimal()):
         raise ValueError(f"--halt {text}: give never, or now or soon and fail=N, success=N or done=N (N may be a percentage): "
                          "--halt now,fail=1 or --halt soon,fail=10%")
-    return Halt(when, what, int(digits), number.endswith("%"))  # type: ignore[arg-type]
+    return Halt("now" if when == "now" else "soon", what, int(digits), number.endswith("%"))
 
 
 def own_status(exitval: int, signal: int) -> int:

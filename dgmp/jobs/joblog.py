@@ -8,7 +8,7 @@ job is known by its key, a hash of the command's template, its inputs and the fo
 what scripts expect, the keys are in a file beside the log, FILE.keys: first a line that says of which command and folder they
 are, then for each job, written just before its line in the log, the two columns by which that line is found, and the key:
 
-    #dgmp-keys 1 <origin: a hash of the next two> <folder as JSON> <command as JSON>
+    #dgmp-keys 1 <origin: a hash of the next two> <folder> <command>                         (with \\n and the like)
     <Seq> <Starttime> <key> <origin>                                                          (both separated by tabs)
 
 Which jobs have run is what the log says; the keys only say whose lines these are.  Lines without one (a log that GNU parallel
@@ -22,20 +22,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 import stat
 import time
-from collections.abc import Generator, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections import namedtuple
 
 from ..errors import DgmpError
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from typing import Any
 
 COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 HERE = ":"  # the Host column
 SLOT = "{%}"
+OPEN = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # what somebody has opened, and may have written to
 MAGIC = "#dgmp-keys 1"
 PATIENCE_SECONDS = 2.0  # for a lock
 
@@ -44,25 +48,16 @@ class JobLogError(DgmpError):
     """The log cannot be used: what is wrong, and what to do."""
 
 
-class Line(NamedTuple):
-    """Of the log, as far as it is read."""
-
-    seq: int
-    started: str
-    sent: int
-    exitval: int
-    signal: int
-    command: str
+Line = namedtuple("Line", "seq started sent exitval signal command")  # of the log, as far as it is read
 
 
-class Origin(NamedTuple):
-    """Whose jobs a log has: what the template is and where it is run."""
+class Origin(namedtuple("Origin", "command folder")):
+    """Whose jobs a log has: what the command is made of, and where it is run."""
 
-    command: str
-    folder: str
+    __slots__ = ()
 
     def digest(self) -> str:
-        from hashlib import blake2b  # 3 ms
+        from _blake2 import blake2b  # hashlib would load OpenSSL: 3 ms
 
         return blake2b(f"{self.command}\0{self.folder}".encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
@@ -83,30 +78,36 @@ class JobLog:
 
     def __init__(self, path: str, append: bool = False, origin: Origin | None = None, alone: bool = True,
                  origins: Mapping[str, str] | None = None) -> None:
-        self.path = path
-        self.origins = origins or {}
+        self.path, self.append = path, append
+        self.origin, self.origins = origin, origins or {}
+        self.digest = origin.digest() if origin is not None else ""
         self.keys: int | None = None
-        self.origin = origin.digest() if origin is not None else ""
-        self.fd = os.dup(1) if path == "-" else self.open(path)
+        self.fd = os.dup(1) if path in ("-", "/dev/stdout") else self.open(path)
+        self.regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-" and not path.startswith(OPEN)
+        if self.regular and not locked(self.fd, alone):
+            self.close()
+            raise JobLogError(f"the joblog {path} is being written by another dgmp: wait for it, or take another file")
+
+    def begin(self) -> JobLog:
+        """Makes it ready to be written; before, it can be read.
+
+        Raises:
+            JobLogError: it cannot be written.
+        """
         try:
-            self.begin(path, append, origin, alone)
+            self.prepare(self.fd)
+            if not self.regular or os.fstat(self.fd).st_size == 0:
+                self.write(self.fd, HEADER)
+            if self.regular and (self.origin is not None or self.origins):
+                self.keys = self.open(self.path + ".keys")
+                self.prepare(self.keys)
+            if self.keys is not None and self.origin is not None:
+                folder, command = (word.encode("unicode_escape") for word in (self.origin.folder, self.origin.command))
+                self.write(self.keys, b"%s\t%s\t%s\t%s\n" % (MAGIC.encode(), self.digest.encode(), folder, command))
         except JobLogError:
             self.close()
             raise
-
-    def begin(self, path: str, append: bool, origin: Origin | None, alone: bool) -> None:
-        regular = stat.S_ISREG(os.fstat(self.fd).st_mode) and path != "-"
-        if regular:
-            self.prepare(self.fd, append, alone)
-        if not regular or os.fstat(self.fd).st_size == 0:
-            self.write(self.fd, HEADER)
-        if not regular or origin is None and not self.origins:
-            return
-        self.keys = self.open(path + ".keys")
-        self.prepare(self.keys, append, alone)
-        if origin is not None:
-            text = f"{MAGIC}\t{self.origin}\t{json.dumps(origin.folder)}\t{json.dumps(origin.command)}\n"
-            self.write(self.keys, text.encode())
+        return self
 
     def open(self, path: str) -> int:
         flags = os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -118,10 +119,10 @@ class JobLog:
         except OSError as e:
             raise JobLogError(f"cannot write the joblog {path}: {e.strerror}") from None
 
-    def prepare(self, fd: int, append: bool, alone: bool) -> None:
-        if not locked(fd, alone):
-            raise JobLogError(f"the joblog {self.path} is being written by another dgmp: wait for it, or take another file")
-        if append:
+    def prepare(self, fd: int) -> None:
+        if not self.regular:
+            return
+        if self.append:
             cut(fd)
         else:
             os.ftruncate(fd, 0)
@@ -132,7 +133,7 @@ class JobLog:
         key = ""
         if self.keys is not None:
             key = command.key
-            origin = self.origin or self.origins.get(key, "")
+            origin = self.digest or self.origins.get(key, "")
             key = f"{command.seq}\t{started}\t{key}\t{origin}" if origin else ""
         return key.encode() + b"\n" + line(command.seq, started, process.seconds, process.sent, process.received,
                                            process.exitval, process.signal, command.text)
@@ -283,7 +284,8 @@ def read_keys(path: str, origins: dict[str, Origin]) -> Generator[tuple[tuple[in
             fields = text.rstrip("\n").split("\t")
             with contextlib.suppress(ValueError):
                 if len(fields) == 4 and fields[0] == MAGIC:
-                    origins[fields[1]] = Origin(json.loads(fields[3]), json.loads(fields[2]))
+                    folder, command = (word.encode().decode("unicode_escape") for word in fields[2:])
+                    origins[fields[1]] = Origin(command, folder)
                 elif len(fields) == 4 and text.endswith("\n"):
                     yield (int(fields[0]), fields[1]), (fields[2], fields[3])
 
@@ -376,14 +378,9 @@ def same(logged: str, draft: str) -> bool:
         return False
 
 
-class Failed(NamedTuple):
-    """A job that --retry-failed runs again."""
-
-    seq: int
-    command: str
-    key: str  # empty: the log has none
-    origin: str  # its hash
-    folder: str  # where it ran; empty: nobody knows
+# A job that --retry-failed runs again.  Empty: the key and the hash of its origin, if the log has none; the folder in which it
+# ran, if nobody knows.
+Failed = namedtuple("Failed", "seq command key origin folder")
 
 
 def failed(path: str) -> list[Failed]:

@@ -48,6 +48,8 @@ NONSENSE = 255  # GNU parallel's exit status for errors of its own
 PIPE_BYTES = 1 << 16  # that a pipe holds by itself
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
+BUSY_SECONDS = 0.1  # less between two jobs' ends is much
+OTHERS = 64  # ends of jobs, between two looks at what else has ended
 SLICE = 256  # drafts, between two looks at what else has come
 MOST_AHEAD = 100_000  # drafts that are read only to know how many there are
 
@@ -98,6 +100,7 @@ class Launcher:
         self.rerun: deque[tuple[Draft, int]] = deque()  # and which attempt it will be
         self.ending: dict[Process, float] = {}  # and when the next signal is due
         self.stopping = False  # nothing more starts
+        self.ends = 0
         self.dropping = False  # what ends has been told to by us: it is forgotten
         self.interrupts = self.terms = 0
         self.fatal = 0  # the signal that has ended us
@@ -114,9 +117,10 @@ class Launcher:
     def run(self) -> int:
         """Runs them all; returns the exit status, or the negative number of a signal of which we are to die."""
         self.children = Children()  # of the process that runs, which may have been forked from the one that made us
-        numbers = (*heeded(by_terminal=False), signal.SIGCHLD, PARENT_DIED)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGTTOU))
-        signals = signal_fd(-1, numbers)
+        numbers = (*heeded(by_terminal=False), PARENT_DIED)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*numbers, signal.SIGCHLD, signal.SIGTTOU))
+        self.signals = signals = signal_fd(-1, numbers)
+        self.numbers = numbers
         try:
             self.netpoll.add(signals, self.signalled, signals)
             self.output.attach(self.netpoll, self.alone, self.policy)
@@ -135,7 +139,7 @@ class Launcher:
     def _run(self) -> int:
         try:
             while self.schedule():
-                self.netpoll.poll(self.patience())
+                self.wait()
                 self.step()
             self.output.close()
         except Ended:
@@ -314,6 +318,9 @@ class Launcher:
     def goexit(self, process: Process) -> None:
         """It has ended: what it was, and its slot."""
         self.later = 0.0
+        self.ends += 1
+        if self.ends % OTHERS == 0:
+            self.children.reap(self.running)
         self.ending.pop(process, None)
         self.idle.append(process.slot)
         if self.dropping:
@@ -341,6 +348,18 @@ class Launcher:
             self.end_all(self.term_sequence)
 
     # ------------------------------------------------------------------------------------------------ times
+    def wait(self) -> None:
+        """For whatever comes.  That a child which is no job has ended, too, but only when little happens: each job's end
+        would tell of itself twice."""
+        seconds = self.patience()
+        if seconds is not None and seconds <= BUSY_SECONDS:
+            self.netpoll.poll(seconds)
+        elif not self.netpoll.poll(BUSY_SECONDS):
+            signal_fd(self.signals, (*self.numbers, signal.SIGCHLD))
+            self.children.reap(self.running)
+            self.netpoll.poll(None if seconds is None else seconds - BUSY_SECONDS)
+            signal_fd(self.signals, self.numbers)
+
     def patience(self) -> float | None:
         """How long there is nothing to do, in seconds; None: until something comes."""
         if self.more_ahead:
@@ -383,7 +402,7 @@ class Launcher:
         try:
             self.end_all(self.term_sequence)
             while self.running:
-                self.netpoll.poll(self.patience())
+                self.wait()
                 self.step()
         except Ended:
             self.kill_all()

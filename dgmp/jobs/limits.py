@@ -10,10 +10,13 @@ import contextlib
 import os
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable
-from typing import Any
 
 from . import amounts
+
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 LATEST = 1001  # run times that a median is of
 LOAD_SECONDS = 0.2  # between two looks at the machine while nothing may start

@@ -62,13 +62,15 @@ class Netpoll:
         del self.acts[fd]
         self.epoll.unregister(fd)
 
-    def poll(self, seconds: float | None) -> None:
-        """Waits until something is ready, at most so long, and does what there is to do for it."""
+    def poll(self, seconds: float | None) -> bool:
+        """Waits until something is ready, at most so long, and does what there is to do for it; whether there was anything."""
         acts = self.acts
-        for fd, _ in self.epoll.poll(seconds):
+        ready = self.epoll.poll(seconds)
+        for fd, _ in ready:
             found = acts.get(fd)
             if found is not None:  # what came before has not closed it
                 found[0](found[1])
+        return bool(ready)
 
     def close(self) -> None:
         self.epoll.close()

@@ -1,83 +1,98 @@
-"""The node to which Python programs attach (Runtime(attach=True)) while a daemon is up.
+"""The node of the daemon, for Runtime(attach=True): booted when the first program attaches, by socket activation.
 
-The daemon listens for them and boots the node when the first one comes, so that who only queues commands pays for none.  The
-node (dgmp.workers.node) gets the listening socket, in which that program waits, and stays until the daemon ends.  One that dies
-is booted anew when somebody comes; but whoever has waited for one that died at once is turned away, or it would go on for ever.
-Called by daemon.
+The daemon listens at the node's socket (coordinator.sessions) and takes nothing from it.  When somebody has connected it starts
+this module's process, which boots a runtime that listens there in its place; it lives as long as the daemon, and no queue needs
+it.  One that ends is started again for the next program that comes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from ..coordinator import sessions
 
-AT_ONCE = 2.0  # seconds in which a node that dies had not come up
-PATIENCE = 2.0  # seconds that it may take to end
+PATIENCE = 5.0  # with one that is to end
+SOON = 1.0  # a node that ends within that time has not come up: who waits for it is turned away
 
 
-class Node:
-    """
+class NodeHost:
+    """The daemon's side.
+
     Args:
-        path: where to listen; nobody else may.
-        procs: how many Ps the node is to have.
+        log: where its process writes what it has to say.
+
+    Attributes:
+        waiting: what to poll: the socket, as long as no node listens there, else the pidfd of its process.
     """
 
-    def __init__(self, path: str, procs: int) -> None:
-        self.path, self.procs = path, procs
-        self.listener = sessions.listening(path, alone=True)
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.path = sessions.default_path()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)  # of a daemon that was killed, whose node may not have ended yet
+        self.listener = sessions.listening(self.path)
+        self.inode = os.lstat(self.path).st_ino
+        self.waiting = self.listener.fileno()
         self.process: subprocess.Popen[bytes] | None = None
-        self.pidfd = -1
         self.started = 0.0
 
-    def fileno(self) -> int:
-        """What to wait for: somebody comes, or the node has ended."""
-        return self.listener.fileno() if self.process is None else self.pidfd
-
-    def look(self) -> str | None:
-        """That descriptor is readable.  What to log."""
+    def turn(self) -> None:
+        """What was polled says something."""
         if self.process is None:
-            return self.boot()
-        code = self.process.wait()
-        os.close(self.pidfd)
-        self.process.stdin.close()  # type: ignore[union-attr]
-        self.process = None
-        if time.monotonic() - self.started < AT_ONCE:
-            self.turn_away()
-        return f"the node for Python programs has ended with exit code {code}"
-
-    def boot(self) -> str | None:
-        command = [sys.executable, "-m", "dgmp.workers.node", str(self.listener.fileno()), str(self.procs)]
-        try:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-                                            pass_fds=[self.listener.fileno()])
-            self.pidfd = os.pidfd_open(self.process.pid)
-        except OSError as e:
-            self.turn_away()
-            return f"no node can be started for Python programs: {e.strerror}"
-        self.started = time.monotonic()
-        return None
-
-    def turn_away(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+            self.start()
+            return
+        if self.process.poll() is None:
+            return
+        if time.monotonic() - self.started < SOON:
+            with contextlib.suppress(BlockingIOError):
                 self.listener.accept()[0].close()
+        self.forget()
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dgmp.jobs.node", str(self.listener.fileno())], cwd="/", stdin=subprocess.PIPE,
+                stdout=log, stderr=log, start_new_session=True, pass_fds=(self.listener.fileno(),))
+        self.waiting = os.pidfd_open(self.process.pid)
+
+    def forget(self) -> None:
+        if self.process is not None:
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+            os.close(self.waiting)
+            self.process, self.waiting = None, self.listener.fileno()
 
     def close(self) -> None:
-        """Programs that are attached learn that it has ended."""
+        """The daemon ends, and so does the node: programs that are attached are told."""
+        sessions.remove(self.path, self.inode)
+        if self.process is not None:
+            process = self.process
+            self.forget()
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         self.listener.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
-        if self.process is None:
-            return
-        self.process.stdin.close()  # type: ignore[union-attr]
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        os.close(self.pidfd)
+
+
+def main(listener: int) -> None:
+    """The node's process, until the daemon has ended."""
+    from ..api.runtime import Runtime
+
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with Runtime(listen=socket.socket(fileno=listener)):
+        os.read(0, 1)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

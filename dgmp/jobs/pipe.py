@@ -92,29 +92,38 @@ class Records:
         return block
 
 
-def blocks(fd: int, records: Records, size: int = BLOCK, count: int = 0,
-           header: int = 0) -> Iterator[bytes]:
+def blocks(fd: int, records: Records, size: int = BLOCK, count: int = 0, header: bytes = b"") -> Iterator[bytes]:
     """The blocks of a file, as they come.
 
     Args:
         size: how long a block is at most, if its records are shorter.
         count: how many records a block has; 0: as many as there is room for.
-        header: so many lines from the start stand before each block (--header).
+        header: what matches this regular expression at the start of the file stands before each block (--header).
     """
     data = bytearray()
     head = b""
     if header:
-        while data.count(b"\n") < header:
-            if not (more := read(fd, CHUNK)):
-                break
+        while len(data) < max(size, CHUNK) and (more := read(fd, CHUNK)):
             data += more
-        end = 0
-        for _ in range(header):
-            end = data.find(b"\n", end) + 1 or len(data)
-        head = bytes(data[:end])
-        del data[:end]
+        found = re.match(header, data)
+        if found is not None:
+            head = found[0]
+            del data[:len(head)]
     for block in by_count(fd, records, count, data) if count else by_size(fd, records, size, data):
         yield head + records.given(block)
+
+
+def header_of(text: str) -> bytes:
+    """What --header says, as a regular expression: `:` is the first line, a number so many lines.
+
+    Raises:
+        InputError: it is none.
+    """
+    lines = 1 if text == ":" else int(text) if text.isdecimal() else 0
+    try:
+        return b"(?:[^\\n]*(?:\\n|$)){%d}" % lines if lines else re.compile(text.encode(errors="surrogateescape")).pattern
+    except re.error as e:
+        raise InputError(f"--header {text!r} is no regular expression: {e}") from None
 
 
 def by_size(fd: int, records: Records, size: int, data: bytearray) -> Iterator[bytes]:

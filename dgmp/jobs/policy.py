@@ -14,61 +14,43 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
     halting          after each of these: None, "soon" (nothing more starts) or "now" (running jobs are ended; neither
                      these nor those ended for a signal to the launcher are told of any more, so that --resume runs them again)
     stop()           the launcher was asked to start no more (Ctrl-C)
-    hide()           before anything is written on a terminal
+    hide(line)       before anything is written on a terminal; line: it will end one
     exit_status()    as nothing runs any more
     close()
 
-A process, to a policy, has: command (seq, text, key), slot, attempt (1 the first), begun (monotonic), started (time.time()),
-seconds (its run time, once ended), exitval and signal (once ended; a policy may change exitval), sent and received (bytes of
-its stdin and stdout, for line).
+A policy may change a process's exitval once that has ended.
 """
 
 from __future__ import annotations
 
-from .halt import Tally
+from .halt import Halt, Tally
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any, Literal, Protocol
+    from typing import Literal
 
-    from .halt import Halt, When
+    from .command import Draft
+    from .halt import When
+    from .process import Process
 
     Verdict = Literal["done", "again"]
-
-    class Job(Protocol):
-        """command.Command, as far as it matters here."""
-
-        seq: int
-        text: str
-        key: str
-
-    class Running(Protocol):
-        """process.Process, as far as it matters here."""
-
-        command: Any
-        slot: int
-        attempt: int
-        begun: float
-        started: float
-        seconds: float
-        exitval: int
-        signal: int
-        sent: int
-        received: int
+NOTHING: Mapping[str, str] = {}
 
 
 class Setting:
     """What a process gets beside its command.
 
     Args:
-        cores: it is bound to these; none: it is not bound.
+        variables: of its environment.
+        cores: to which it is bound; empty: it is not bound.
+        nice: added to ours.
     """
 
-    __slots__ = ("cores", "nice", "variables")
+    __slots__ = ("variables", "cores", "nice")
 
-    def __init__(self, variables: Mapping[str, str] | None = None, cores: tuple[int, ...] = (), nice: int = 0) -> None:
-        self.variables, self.cores, self.nice = variables or {}, cores, nice
+    def __init__(self, variables: Mapping[str, str] = NOTHING, cores: tuple[int, ...] = (), nice: int = 0) -> None:
+        self.variables, self.cores, self.nice = variables, cores, nice
 
 
 PLAIN = Setting()
@@ -113,10 +95,10 @@ class Policy:
         """Nothing more is to start, nor to be run again."""
         self.stopping = True
 
-    def hide(self) -> None:
-        """Something is about to be written to stdout or stderr."""
+    def hide(self, line: bool = True) -> None:
+        """Something is about to be written to stdout or stderr; line: it ends one."""
 
-    def skip(self, draft: Any) -> bool:
+    def skip(self, draft: Draft) -> bool:
         """Whether this job is not to be run."""
         return False
 
@@ -128,21 +110,21 @@ class Policy:
         """A job starts: what it gets."""
         return PLAIN
 
-    def started(self, process: Running) -> None:
+    def started(self, process: Process) -> None:
         """It runs."""
         if process.attempt == 1:
             self.tally.started += 1
 
-    def look(self, now: float) -> tuple[list[Running], float | None]:
+    def look(self, now: float) -> tuple[list[Process], float | None]:
         """The processes that are to be ended, and when to look again (None: not for the sake of time)."""
         return [], None
 
-    def ended(self, process: Running) -> Verdict:
+    def ended(self, process: Process) -> Verdict:
         """It has ended, all by itself or not."""
         self.tally.ended(process.exitval, process.signal)
         return "done"
 
-    def line(self, process: Running) -> bytes:
+    def line(self, process: Process) -> bytes:
         """A job is done: what is to be logged of it."""
         return b""
 

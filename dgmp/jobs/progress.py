@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Literal
 
 from .amounts import spoken
-from .halt import Tally
 
-Style = Literal["bar", "eta", "progress"]
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from .halt import Tally
+
+    Style = Literal["bar", "eta", "progress"]
 SOON = 0.1  # seconds between two drawings as things happen
 CLOCK = 1.0  # as nothing does
 PLAIN = 5.0  # between two whole lines
@@ -38,7 +42,7 @@ class Progress:
         self.style, self.tally, self.fd, self.begun = style, tally, fd, now
         self.terminal = os.isatty(fd)
         self.running = 0
-        self.changed = self.drawn = False
+        self.changed = self.drawn = self.below = False
         self.last = now if not self.terminal else now - CLOCK
         self.said = ""
 
@@ -62,16 +66,17 @@ class Progress:
     def draw(self, now: float) -> None:
         self.last, self.changed = now, False
         if self.terminal:
-            self.write("\r" + self.text(now, self.columns() - 1) + "\x1b[K")
-            self.drawn = True
+            self.write("\n" * self.below + "\r" + self.text(now, self.columns() - 1) + "\x1b[K")
+            self.drawn, self.below = True, False
         else:
             text = self.text(now, None)
             if text != self.said:
                 self.write(f"dgmp: {text}\n")
             self.said = text
 
-    def hide(self) -> None:
-        """Something else is about to be written on the terminal."""
+    def hide(self, line: bool = True) -> None:
+        """Something else is about to be written on the terminal; line: it ends one, else we begin one of our own."""
+        self.below = not line
         if self.drawn:
             self.write(HIDE)
             self.drawn, self.changed = False, True

@@ -6,8 +6,10 @@ taken from its front.  Used in the messages, in the store, and for the waiting t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+TYPE_CHECKING = False  # typing takes longer to import than all of this
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 Range = tuple[int, int, int]
 

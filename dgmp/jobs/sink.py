@@ -32,14 +32,14 @@ class Sink:
     Attributes:
         interrupt: a descriptor that, once it can be read, has act() called while the sink waits for its reader; or -1.
         act: may raise.
-        before: is called before anything is written.
+        before: is called before anything is written, and told whether that ends a line.
     """
 
     def __init__(self, fd: int, name: str) -> None:
         self.fd, self.name = fd, name
         self.interrupt = -1
         self.act: Callable[[], object] = lambda: None
-        self.before: Callable[[], object] | None = None
+        self.before: Callable[[bool], object] | None = None
         self.muted = False  # it swallows everything
         self._regular: bool | None = None
 
@@ -51,7 +51,7 @@ class Sink:
             CannotWrite: it cannot be written.
         """
         if self.before is not None:
-            self.before()
+            self.before(bytes(data[-1:]) == b"\n")
         if self.muted:
             return
         left = memoryview(data)

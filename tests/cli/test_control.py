@@ -97,14 +97,14 @@ def test_halt_as_parallel_does(halt, ends):
 
 LOGGED = [
     ["echo {}; exit {}", ":::", "0", "1", "2"],
-    ["--timeout", "0.4", "sleep {}", ":::", "0", "30"],
+    ["--timeout", "2", "sleep {}", ":::", "0", "30"],
     ["--retries", "3", "echo {}; exit {}", ":::", "0", "1"],
     ["kill -{} $$; echo not here", ":::", "TERM", "KILL"],
     ["printf '%s' {}", ":::", "a b", "it's", "", "$HOME"],
     ["printf %s {1}-{2}", ":::", "a", "b", ":::", "1", "2"],
     ["no-such-program-here {}", ":::", "a"],
     ["-k", "sleep {}; echo {}", ":::", "0.3", "0.1"],
-    ["--timeout", "1", "trap 'exit 3' TERM; sleep {} & wait", ":::", "30"],
+    ["--timeout", "2", "trap 'exit 3' TERM; sleep {} & wait", ":::", "30"],
     ["-N2", "echo {1} {2}", ":::", "a", "b", "c", "d"],
 ]
 
@@ -150,25 +150,25 @@ def test_a_failed_job_is_run_again_with_its_number():
 
 
 def test_a_job_that_takes_too_long_is_ended_with_its_children():
-    done = run("-j2", "--timeout", "0.4", "--joblog", "log", "sleep {} & sleep {}; wait", ":::", "0", "61.5")
+    done = run("-j2", "--timeout", "2", "--joblog", "log", "sleep {} & sleep {}; wait", ":::", "0", "61.5")
     assert done.returncode == 1 and "time was up: sleep 61.5" in done.stderr
     assert columns(log(), "Seq", "Exitval", "Signal") == [("1", "0", "0"), ("2", "-1", "15")]
 
 
 def test_one_that_ignores_it_is_killed():
-    done = run("--timeout", "0.3", "--termseq", "TERM,100,KILL", "--joblog", "log",
+    done = run("--timeout", "2", "--termseq", "TERM,100,KILL", "--joblog", "log",
                "trap '' TERM; while :; do sleep 0.05; done; : {}", ":::", "1")
     assert done.returncode == 1 and columns(log(), "Exitval", "Signal") == [("-1", "9")]
 
 
 def test_a_timeout_is_tried_again():
     job = mark("ran", "$DGMP_ATTEMPT") + "; [ $DGMP_ATTEMPT = 2 ] || sleep 60"
-    done = run("--timeout", "0.5", "--retries", "2", job, ":::", "1")
+    done = run("--timeout", "2", "--retries", "2", job, ":::", "1")
     assert done.returncode == 0 and marks("ran") == ["1", "2"]
 
 
 def test_a_timeout_of_the_median():
-    done = run("-j1", "--timeout", "1000%", "--joblog", "log", "sleep {}", ":::", "0.1", "0.1", "0.1", "60")
+    done = run("-j1", "--timeout", "3000%", "--joblog", "log", "sleep {}", ":::", "0.1", "0.1", "0.1", "60")
     assert done.returncode == 1
     assert columns(log(), "Seq", "Exitval", "Signal") == [("1", "0", "0"), ("2", "0", "0"), ("3", "0", "0"), ("4", "-1", "15")]
     assert 0.9 < float(log()[3]["JobRuntime"]) < 30
@@ -248,6 +248,12 @@ def test_a_job_is_bound_to_the_cores_it_holds():
     done = run("--cpus", str(len(CORES)), job, ":::", "1")
     told, *has, n = done.stdout.split()
     assert told == ",".join(map(str, CORES)) and sorted(map(int, has)) == CORES and int(n) == len(CORES)
+
+
+def test_what_people_set_themselves_stays():
+    job = "echo $OMP_NUM_THREADS $MKL_NUM_THREADS $DGMP_CPUS; env | grep -c ^OMP_NUM_THREADS= # {}"
+    done = run("--cpus", "1", "--env", "OMP_NUM_THREADS=7", job, ":::", "1", env={**os.environ, "OMP_NUM_THREADS": "9"})
+    assert done.stdout.split() == ["7", "1", str(CORES[0]), "1"]
 
 
 ALONE = "mkdir held.{0} && {{ sleep 0.02; rmdir held.{0}; }}"  # fails where two have it at once
@@ -494,6 +500,14 @@ def test_output_and_the_bar_do_not_mix():
     lines = terminal.screen()
     assert sorted(lines[:-1]) == sorted(f"{word} {n}" for word in ("out", "err") for n in range(40))
     assert "40/40 done" in lines[-1]
+
+
+def test_output_that_ends_no_line_is_not_drawn_over():
+    terminal = Terminal("-j1", "--bar", "printf part{}", ":::", "1", "2")
+    terminal.until(None)
+    assert terminal.close() == 0
+    lines = terminal.screen()
+    assert "part2" in lines[-2] and lines[-1].startswith("100%")
 
 
 def test_how_many_there_are_while_inputs_come():

@@ -171,7 +171,7 @@ def test_help_says_it_all():
     (["-s", "10", "echo {}", ":::", "0123456789"], "too long"),
     (["cat <<E\n{}\nE", ":::", "1"], "here-document"),
     (["--termseq", "TERM,x", "true", ":::", "1"], "--termseq"),
-    (["--header", "x", "--pipe", "cat"], "--header"),
+    (["--header", "(", "--pipe", "cat"], "--header"),
     (["-d", "", "true"], "--delimiter"),
 ])
 def test_what_is_wrong_is_said(words, says):

@@ -88,8 +88,7 @@ def test_output_is_bytes_and_gets_no_newline(tmp_path):
 
 
 def test_lines_are_shown_as_they_come_and_whole():
-    running = start("-j3", "--line-buffer", "--tag", "printf 'a\\nb'; read x < /dev/null; sleep 0.2; echo c; exec sleep {}", ":::",
-                    "1000", "1001")
+    running = start("-j3", "--line-buffer", "--tag", "printf 'a\\nb'; sleep 0.2; echo c; exec sleep {}", ":::", "1000", "1001")
     try:
         seen = [line(running.stdout) for _ in range(4)]
         assert sorted(seen) == ["1000\ta\n", "1000\tbc\n", "1001\ta\n", "1001\tbc\n"]
@@ -102,8 +101,8 @@ def test_order_is_kept_though_the_first_is_the_last(tmp_path):
     numbers = [str(i) for i in range(1, 301)]
     first = f"while [ ! -e {tmp_path}/300 ]; do sleep 0.01; done"
     for option in ("--group", "--line-buffer"):
-        done = each("-j8", "-k", option, f"[ {{}} = 1 ] && {first}; : > {tmp_path}/{{}}; echo {{}}; seq {{}} | tail -n 2; echo e{{}} >&2",
-                    ":::", *numbers)
+        script = f"[ {{}} = 1 ] && {first}; : > {tmp_path}/{{}}; echo {{}}; seq {{}} | tail -n 2; echo e{{}} >&2"
+        done = each("-j8", "-k", option, script, ":::", *numbers)
         expected = "".join("".join(f"{line}\n" for line in [i, *range(max(1, i - 1), i + 1)]) for i in range(1, 301))
         assert (done.stdout, done.returncode) == (expected, 0)
         assert done.stderr == "".join(f"e{i}\n" for i in range(1, 301))
@@ -161,7 +160,8 @@ def test_a_slow_reader_does_not_keep_signals_away(sleeper):
 
 
 def test_the_disk_for_temporary_files_is_full(tmp_path):
-    script = f"mount -t tmpfs -o size=100k none {tmp_path} && TMPDIR={tmp_path} {' '.join(EACH)} -j1 'seq 100000; true' ::: 1 2 3"
+    jobs = f"TMPDIR={tmp_path} {' '.join(EACH)} -j1 'seq 100000; true' ::: 1 2 3"
+    script = f"mount -t tmpfs -o size=100k none {tmp_path} && {jobs}"
     done = subprocess.run(["unshare", "-rm", "sh", "-c", script], capture_output=True, text=True, timeout=60)
     if "dgmp" not in done.stderr:
         pytest.skip(f"no file system of our own here: {done.stderr}")
@@ -294,7 +294,7 @@ def test_after_an_interrupt_what_runs_ends_well_and_nothing_more_starts(tmp_path
 
 
 def test_hup_waits_and_says_for_what(tmp_path):
-    running = start("-j1", f": > {tmp_path}/{{}}; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", "1", "2")
+    running = start("-j1", f": > {tmp_path}/{{}}; until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", "1", "2")
     assert eventually((tmp_path / "1").exists, 30)
     running.send_signal(signal.SIGHUP)
     assert "SIGHUP received: no new jobs are started" in line(running.stderr)

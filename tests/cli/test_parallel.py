@@ -200,6 +200,72 @@ P --results 'R/{}.txt' echo ::: a b; find R | sort; cat R/a.txt R/b.txt.seq
 P --header : --results R echo ::: h a b ::: g c; find R | sort
 P --lb 'echo {}; echo x' ::: a
 P -u -j1 echo ::: a b c
+P -N2 --tag echo ::: a b c
+P -n3 echo {3} {1} ::: a b c d
+P --colsep , -n2 echo ::: a,b c,d
+P --colsep , -n2 echo {3} ::: a,b c,d
+P --colsep , echo {-1} ::: a,b c
+P -0 echo :::: <(printf 'a\0b c\0')
+P --header : echo {x}-{y} :::: <(printf 'x\n1\n2\n') ::::+ <(printf 'y\n3\n4\n')
+P --max-lines=2 echo ::: a b c
+P echo '{}.{}' ::: a b ::: c
+P echo {}{} ::: a b ::: c
+P -X -j1 echo {}-{} ::: a b
+P -X -j1 echo {#}{} ::: a b
+P -m -j1 echo {}-{} ::: a b
+P 'echo {} # {}' ::: a
+P "echo \$(( {} + 1 ))" ::: 1 2
+P 'for i in 1 2; do echo $i {}; done' ::: a
+P 'cat <(echo {})' ::: a
+P '[[ {} == a ]] && echo yes || echo no' ::: a b
+P 'x={}; echo "$x"' ::: 'a b' 'c'
+P 'echo ${HOME:+x}{}' ::: a
+P "awk 'BEGIN{print \"{}\"}'" ::: a b
+P 'echo a\ b{}' ::: c
+P 'echo {} \; echo' ::: c
+P echo 'a;' echo ::: b
+P echo '"a' 'b"' ::: c
+P echo "'a" "b'" {} ::: c
+P echo {}\\ ::: c
+P --trim rl echo ::: '  x '
+P --tagstring 'job {#} {}' echo ::: a b
+P --tagstring '\033[1m{}' echo ::: a
+P -j 2 -j 1 echo {%} ::: a b
+P echo {.}.x ::: a.b 'c d.e'
+P echo {/.}_{//} ::: 'x y/z w.txt'
+P cp -n {} {.}.bak ::: two; ls two*
+seq 3 | P echo {} :::: - ::: a b
+seq 3 | P -N2 'echo {1} and {2}'
+seq 3 | P -n1 -r echo
+seq 3 | P --link echo :::: - ::: a
+seq 4 | P -n2 --link echo :::: - ::: a b
+printf 'a b\tc\n' | P --colsep '\t' echo {1} {2}
+printf 'a b\tc\n' | P --colsep '\s' echo {3} {2} {1}
+printf 'a::b\n' | P --colsep : 'echo {1} {2} {3}'
+printf 'a|b\n' | P --colsep '\|' 'echo {2}'
+printf ' a \n' | P echo
+printf 'a\r\nb\r\n' | P echo | od -c
+printf '\xff\xfe\n' | P echo | od -c
+printf 'x y\nz\n' | P 'echo {}'
+printf 'x  y\n' | P echo a
+printf '#c\n' | P echo
+printf 'echo $((1+2))\necho "a  b"\n' | P
+printf 'exit 3\n' | P
+P 'echo {} {2}' ::: a b ::: c
+P 'exit 256' ::: a
+P 'exit 255' ::: a
+P --halt 1 -j1 'echo {}; exit {}' ::: 0 7 0
+P --halt now,fail=2 -j1 'echo {}; exit {}' ::: 0 7 6 0
+P --halt now,fail=1 -j1 'kill -9 $$' ::: 0 7 6 0
+P -N1 --pipe 'read x; echo $x {#}' < <(seq 3)
+P --pipe -L 1 -N2 cat < <(seq 3)
+P --pipe --recend '\n\n' -N1 'echo "<$(cat)>"' < <(printf 'a\nb\n\nc\n\nd')
+P --pipe --recstart 'B\n' --recend 'E\n' -N1 'echo "<$(cat)>"' < <(printf 'B\n1\nE\nB\n2\nE\n')
+P --pipe --block 1k --header '.*\n' wc -l < <(seq 1000)
+P --pipe --recstart '' --block 100 wc -c < <(seq 100)
+P --pipe -N1 --recend '\0' 'tr "\0" x' < <(printf 'a\0b\0c')
+P --pipe --block 1 cat < <(seq 3)
+P --line-buffer --tag 'echo {}; echo x' ::: a
 yes | head -1000 | P -j2 'echo {} {#}' | head -3
 """
 

@@ -1,85 +1,70 @@
-"""Python programs attach to the daemon's node."""
+"""Programs that attach to the node of `dgmp up`."""
 
 import os
-import signal
-import time
+import subprocess
+import sys
+import textwrap
 
 import pytest
 
-import dgmp
-from tests import helpers
-from tests.helpers import alive, eventually
-from tests.jobs.harness import Node, kill, reaped
-
-SECONDS = 30.0
+from tests.helpers import eventually
+from tests.jobs.harness import Node, kill
 
 
 @pytest.fixture
-def place():
-    with Node() as place:
-        yield place
+def here():
+    with Node() as node:
+        yield node
 
 
-def pid_of_m():
-    return os.getpid()
+def program(code):
+    """A Python that attaches, and goes on to do this."""
+    text = "import dgmp, os, sys\ndef square(x):\n    return x * x\nwith dgmp.Runtime(attach=True) as rt:\n" + \
+        textwrap.indent(textwrap.dedent(code), "    ")
+    return subprocess.Popen([sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env=dict(os.environ))
 
 
-def test_it_is_booted_when_the_first_program_comes(place):
-    place.up("--cpus=1")
-    assert not place.processes("workers.node")
-    with dgmp.Runtime(attach=True) as a, dgmp.Runtime(attach=True) as b:
-        assert helpers.still_fine(a) and helpers.still_fine(b)
-        assert a.gomaxprocs() == 1
-        assert a.node.view.runtime_id == b.node.view.runtime_id
-    node, = place.processes("workers.node")
-    with dgmp.Runtime(attach=True) as rt:  # it stays
-        assert helpers.still_fine(rt)
-    assert place.processes("workers.node") == [node]
-    place.client().shutdown()
-    assert eventually(lambda: not alive(node))
-    with pytest.raises(dgmp.CannotAttach, match="no node listens at .*node.sock: `dgmp up` starts one"):
-        dgmp.Runtime(attach=True)
+SQUARES = "print(dgmp.gather(*[rt.go(square, i) for i in range(5)]), flush=True)\nsys.stdin.read()"
 
 
-def test_one_that_dies_is_booted_anew(place):
-    daemon = place.up()
-    rt = dgmp.Runtime(attach=True)
-    pending = rt.go(time.sleep, 3600)
-    node, = place.processes("workers.node")
-    os.kill(node, signal.SIGKILL)
-    assert type(pending.exception(SECONDS)) is dgmp.CoordinatorDied
-    rt.close()
-    deadline = time.monotonic() + SECONDS
-    while True:  # who comes as it dies, or soon after it was booted, is turned away
-        try:
-            again = dgmp.Runtime(attach=True)
-            break
-        except dgmp.CannotAttach:
-            assert time.monotonic() < deadline
-    with again:
-        assert helpers.still_fine(again)
-    assert alive(daemon)
+def test_the_node_is_booted_when_a_program_comes_and_several_share_it(here):
+    here.up()
+    assert not here.processes("dgmp.jobs.node")
+    programs = [program(SQUARES) for _ in range(2)]
+    assert [p.stdout.readline() for p in programs] == ["[0, 1, 4, 9, 16]\n"] * 2
+    assert len(here.processes("dgmp.jobs.node")) == 1
+    for p in programs:
+        assert p.communicate(timeout=60) == ("", "")
+    here.client().shutdown()
+    assert not here.processes() and not [path for path in here.runtime.iterdir() if path.suffix == ".sock"]
 
 
-def test_it_ends_with_a_daemon_that_is_killed(place):
-    daemon = place.up()
-    rt = dgmp.Runtime(attach=True)
-    m, pending = rt.go(pid_of_m).result(SECONDS), rt.go(time.sleep, 3600)
-    kill(daemon)
-    place.daemons = [pid for pid in place.daemons if not reaped(pid)]
-    place.up()  # at once: the old one may listen still
-    with dgmp.Runtime(attach=True) as other:
-        assert helpers.still_fine(other)
-        assert type(pending.exception(SECONDS)) is dgmp.CoordinatorDied
-        assert eventually(lambda: not alive(m))
-        rt.close()
+@pytest.mark.parametrize("victim", ["daemon", "node"])
+def test_programs_are_told_that_the_node_is_gone_and_there_is_another(here, victim):
+    daemon = here.up()
+    first = program(SQUARES)
+    assert first.stdout.readline() == "[0, 1, 4, 9, 16]\n", first.stderr.read()
+    for pid in [daemon] if victim == "daemon" else here.processes("dgmp.jobs.node"):
+        kill(pid)
+    if victim == "daemon":
+        here.up()
+    second = program(SQUARES)
+    assert second.stdout.readline() == "[0, 1, 4, 9, 16]\n", second.stderr.read()
+    assert second.communicate(timeout=60) == ("", "")
+    first.communicate(timeout=60)
+    assert eventually(lambda: len(here.processes("dgmp.jobs.node")) == 1, 20)
 
 
-def test_who_waits_for_one_that_cannot_boot_is_turned_away(place, monkeypatch):
+def test_without_a_daemon_it_says_how_to_start_one(here):
+    out, err = program("pass").communicate(timeout=60)
+    assert "`dgmp up` starts one" in err
+
+
+def test_who_waits_for_a_node_that_cannot_boot_is_turned_away(here, monkeypatch):
     monkeypatch.setenv("DGMP_PYTHON", "/nowhere/python")
-    daemon = place.up()
+    here.up()
     for _ in range(2):
-        with pytest.raises(dgmp.CannotAttach):
-            dgmp.Runtime(attach=True)
-    assert alive(daemon) and place.client().status()
-    assert "the node for Python programs has ended with exit code 1" in (place.state / "daemon.log").read_text()
+        out, err = program("pass").communicate(timeout=60)
+        assert "CannotAttach" in err
+    assert here.client().status()

@@ -154,7 +154,7 @@ def test_escapes(text, means):
 # -- --pipe -----------------------------------------------------------------------------------------
 
 
-def blocks_of(data, records, size, count=0, header=0):
+def blocks_of(data, records, size, count=0, header=b""):
     fd = piped(data)
     try:
         return list(pipe.blocks(fd, records, size, count, header))
@@ -197,8 +197,13 @@ def test_so_many_lines_a_block(numbers, count):
 
 
 def test_a_header_before_each():
-    assert blocks_of(b"h\n1\n2\n3\n", pipe.Records(), 4, header=1) == [b"h\n1\n2\n", b"h\n3\n"]
-    assert blocks_of(b"h\n", pipe.Records(), 4, header=2) == []
+    for header in ":", "1", "h\n", "h.*\n":
+        assert blocks_of(b"h\n1\n2\n3\n", pipe.Records(), 4, header=pipe.header_of(header)) == [b"h\n1\n2\n", b"h\n3\n"]
+    assert blocks_of(b"h\n", pipe.Records(), 4, header=pipe.header_of("2")) == []
+    assert blocks_of(b"h", pipe.Records(), 4, header=pipe.header_of(":")) == []
+    assert blocks_of(b"a\nb\n", pipe.Records(), 4, header=pipe.header_of("x")) == [b"a\nb\n"]
+    with pytest.raises(InputError):
+        pipe.header_of("(")
 
 
 def test_separators_taken_away():

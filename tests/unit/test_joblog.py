@@ -32,7 +32,7 @@ def draft(seq, text, origin=HERE):
 
 
 def write(path, *jobs, append=False, origin=HERE):
-    log = JobLog(str(path), append, origin)
+    log = JobLog(str(path), append, origin).begin()
     for one in jobs:
         log.add(log.line(one))
     log.close()
@@ -179,11 +179,11 @@ def test_a_log_is_emptied_unless_it_is_gone_on_with(path):
 
 def test_two_do_not_write_the_same_log(path, monkeypatch):
     monkeypatch.setattr(joblog, "PATIENCE_SECONDS", 0.1)
-    log = JobLog(str(path), origin=HERE)
+    log = JobLog(str(path), origin=HERE).begin()
     with pytest.raises(JobLogError, match="another dgmp"):
         JobLog(str(path), append=True, origin=HERE)
     log.close()
-    one, other = (JobLog(str(path), append=True, origin=HERE, alone=False) for _ in range(2))  # --joblog +FILE
+    one, other = (JobLog(str(path), append=True, origin=HERE, alone=False).begin() for _ in range(2))  # --joblog +FILE
     other.add(other.line(job(1, "gzip a")))
     one.add(one.line(job(2, "gzip b")))
     one.close()
@@ -196,7 +196,7 @@ def test_a_log_that_cannot_be_written_any_more_stops_it_all():
     said = []
     policy = Control(said.append, joblog=None)
     with pytest.raises(JobLogError, match="No space"):
-        JobLog("/dev/full")
+        JobLog("/dev/full").begin()
     policy.joblog = SimpleNamespace(add=lambda line: (_ for _ in ()).throw(JobLogError("cannot write the joblog x")),
                                     close=lambda: None)
     policy.ended(job(1, "a"))
@@ -207,19 +207,27 @@ def test_a_log_that_cannot_be_written_any_more_stops_it_all():
 
 def test_what_is_no_file_is_written_to(tmp_path):
     read, write_ = os.pipe()
-    log = JobLog(f"/dev/fd/{write_}", origin=HERE)
+    log = JobLog(f"/dev/fd/{write_}", origin=HERE).begin()
     log.add(log.line(job(1, "gzip a")))
     log.close()
     os.close(write_)
     assert os.read(read, 1000).startswith(joblog.HEADER + b"1\t:")
     os.close(read)
-    JobLog("/dev/null", origin=HERE).close()
+    JobLog("/dev/null", origin=HERE).begin().close()
     assert not os.path.exists("/dev/null.keys")
+
+
+def test_what_is_open_already_is_not_emptied(path):
+    path.write_text("before\n")
+    fd = os.open(path, os.O_RDWR | os.O_APPEND)
+    JobLog(f"/dev/fd/{fd}", origin=HERE).begin().close()
+    os.close(fd)
+    assert path.read_bytes() == b"before\n" + joblog.HEADER and not os.path.exists(f"/dev/fd/{fd}.keys")
 
 
 def test_a_kill_loses_no_whole_line(path):
     code = (f"import sys\nsys.path.insert(0, {os.getcwd()!r})\nfrom tests.unit.test_joblog import *\n"
-            f"log = JobLog({str(path)!r}, origin=HERE)\nn = 0\n"
+            f"log = JobLog({str(path)!r}, origin=HERE).begin()\nn = 0\n"
             "while True:\n    n += 1\n    log.add(log.line(job(n, 'gzip a')))\n    print(n, flush=True)\n")
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
         for _ in range(50):
