@@ -186,6 +186,7 @@ class Runtime:
         """The socket at which others may attach."""
         if isinstance(path, socket.socket):
             undo.callback(path.close)
+            path.set_inheritable(False)
             self._listens = path.getsockname(), 0  # whoever has made the file removes it: no file has that inode
             return path
         from ..coordinator.sessions import listening

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import DgmpError
 
-SOCKET, LOCK, KEEPER_SOCKET, LOG, STORE = "daemon.sock", "daemon.lock", "keeper.sock", "daemon.log", "jobs.sqlite"
+SOCKET, LOCK, KEEPER_SOCKET, NODE_SOCKET = "daemon.sock", "daemon.lock", "keeper.sock", "node.sock"
+LOG, STORE = "daemon.log", "jobs.sqlite"
 LONGEST_SOCKET = 107  # sun_path
 
 

@@ -59,3 +59,12 @@ def test_programs_are_told_that_the_node_is_gone_and_there_is_another(here, vict
 def test_without_a_daemon_it_says_how_to_start_one(here):
     out, err = program("pass").communicate(timeout=60)
     assert "`dgmp up` starts one" in err
+
+
+def test_who_waits_for_a_node_that_cannot_boot_is_turned_away(here, monkeypatch):
+    monkeypatch.setenv("DGMP_PYTHON", "/nowhere/python")
+    here.up()
+    for _ in range(2):
+        out, err = program("pass").communicate(timeout=60)
+        assert "CannotAttach" in err
+    assert here.client().status()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pickle
 import signal
@@ -20,7 +21,6 @@ import pytest
 
 import dgmp
 from dgmp.coordinator import sessions
-from dgmp.workers import node
 from tests import helpers
 from tests.helpers import alive, eventually
 
@@ -81,6 +81,11 @@ def is_clear(rt: dgmp.Runtime) -> bool:
 
 def receive(c):
     return c.recv()
+
+
+def sockets_for_children():
+    found = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}") and os.get_inheritable(int(fd))]
+    return [fd for fd in found if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:")]
 
 
 def pid_of_m() -> int:
@@ -412,34 +417,13 @@ def test_the_nodes_death_is_told_to_all(path, how):
         assert helpers.still_fine(rt)
 
 
-@pytest.mark.parametrize("how", ["its stdin is closed", "it is killed"])
-def test_a_node_that_stays(path, how):
-    process = node.start(path, 2)
-    assert process.stdin is not None
-    try:
-        with dgmp.Runtime(attach=path) as rt:
-            assert helpers.still_fine(rt) and rt.gomaxprocs() == 2
-        rt = dgmp.Runtime(attach=path)
-        m = rt.go(pid_of_m).result(SECONDS)
-        pending = rt.go(time.sleep, 3600)
-        if how == "it is killed":
-            process.kill()
-        else:
-            process.stdin.close()
-        assert type(pending.exception(SECONDS)) is dgmp.CoordinatorDied
-        assert process.wait(SECONDS) == (-signal.SIGKILL if how == "it is killed" else 0)
-        assert eventually(lambda: not alive(m))
-        rt.close()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdin.close()
-
-
-def test_a_node_that_cannot_be_started(tmp_path, capfd):
-    with pytest.raises(OSError, match="no node could be started at .*/none/node.sock: it ended with exit code 1"):
-        node.start(str(tmp_path / "none" / "node.sock"))
-    assert "FileNotFoundError" in capfd.readouterr().err
+def test_a_socket_that_listens_already(path):
+    with sessions.listening(path) as low:
+        listener = socket.socket(fileno=fcntl.fcntl(low.fileno(), fcntl.F_DUPFD, 100))  # children inherit it
+    with sessions.connect(path, SECONDS), dgmp.Runtime(procs=1, listen=listener), dgmp.Runtime(attach=path) as rt:
+        assert listener.fileno() == -1  # it is the runtime's
+        assert rt.go(sockets_for_children).result(SECONDS) == []
+    os.unlink(path)  # which is not the runtime's
 
 
 def test_the_node_is_closed(path):

@@ -360,6 +360,23 @@ def test_the_gs_of_a_client_that_leaves_end():
     os.close(fd)
 
 
+def test_a_client_may_attach_before_m0_is_started():
+    fd = create(1, 4, 4, 4096, 1 << 20)
+    client, view, attached = View(fd, 4), View(fd, 5), View(fd, 6)
+    client.attach(KIND_CLIENT, 1)
+    view.attach(KIND_CLIENT, 2)
+    view.admit(6, 77, 1 << 8 | 2)
+    assert attached.attach(KIND_CLIENT, 77, 1 << 8 | 2)
+    assert attached.spawn(Spawned(), 0, b"x", 1, None) and not client.npidle
+    assert client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    client.start_m0()
+    c = Coordinator(view)
+    assert c.handle(("wake",)) == [("newm", 0)]
+    m0 = start(fd, c, 0, 100)
+    assert m0.globrunqget(1) is not None
+    os.close(fd)
+
+
 def test_schedtrace_line_on_the_tick(node):
     fd, client, _ = node
     view = View(fd, 5)
