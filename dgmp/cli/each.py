@@ -158,6 +158,7 @@ FOREIGN = {
 SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
            "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
            "remove_rec_sep")
+TERMINALS = ("-", "/dev/stdin", "/dev/tty")
 SOURCES = (":::", "::::", ":::+", "::::+")
 
 
@@ -338,7 +339,21 @@ def run(options: Options, words: list[str]) -> int:
             say(f"each: {source.error}")
         return ERROR if source.error and status >= 0 else status
 
-    return guarded(launch, reads_terminal=source.parks and os.isatty(0))
+    reads_terminal = not options.flag("retry_failed") and reads_stdin(options, given) and os.isatty(0)
+    if reads_terminal:
+        say("reading from the terminal: end with Ctrl-D")
+    return guarded(launch, reads_terminal=reads_terminal)
+
+
+def paths_of(options: Options, given: list[tuple[str, list[str]]]) -> list[str]:
+    """The files of inputs that are named."""
+    return [*(value for key, value in options.sources if key == "arg_file"),
+            *(path for how, words in given if how.startswith("::::") for path in words)]
+
+
+def reads_stdin(options: Options, given: list[tuple[str, list[str]]]) -> bool:
+    """Whether standard input has inputs, or what --pipe cuts."""
+    return not (given or options.sources) or any(path in TERMINALS for path in paths_of(options, given))
 
 
 def origin_of(options: Options, source: Source) -> Origin:
@@ -497,7 +512,7 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
         return Source(Job(template, folder, tag), blocks_of(options, command, given))
     layout = layout_of(options)
     found, names = records_of(options, given, layout)
-    parks = not given or any(how.startswith("::::") for how, _ in given) or any(key == "arg_file" for key, _ in options.sources)
+    parks = reads_stdin(options, given) or bool(paths_of(options, given))
     template, tag = templates(options, command, names)
     return Source(Job(template, folder, tag), batches_of(options, found, template, slots), names, parks)
 

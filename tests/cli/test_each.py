@@ -1,6 +1,7 @@
 """`dgmp each` as a shell user sees it: what GNU parallel does not have, or does otherwise."""
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -83,6 +84,21 @@ def test_several_endless_sources_are_read_as_they_go():
     script = f"{' '.join(EACH)} -k echo :::: <(yes a) ::::+ <(seq 1000000000) | head -2"
     done = subprocess.run([BASH, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout == "a 1\na 2\n"
+
+
+@pytest.mark.parametrize("words,reads", [
+    (["echo"], True), (["echo", "::::", "-"], True), (["--pipe", "cat"], True), (["echo", ":::", "a"], False),
+    (["echo", "--range", "1", ":::", "a"], False), (["--range", "1", "echo"], False)])
+def test_who_reads_the_terminal_is_told(words, reads):
+    ours, theirs = pty.openpty()
+    try:
+        os.write(ours, b"typed\n\x04")
+        done = subprocess.run([*EACH, *words], stdin=theirs, capture_output=True, text=True, timeout=30)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 0
+    assert ("typed" in done.stdout, "Ctrl-D" in done.stderr) == (reads, reads)
 
 
 # -- commands ----------------------------------------------------------------------------------------
