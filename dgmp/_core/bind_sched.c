@@ -173,7 +173,8 @@ static PyObject *View_retire_wait(View *self, PyObject *none) {
     return PyBool_FromLong(retire_wait(&self->v));
 }
 
-void limited(struct view *v, struct terms *terms) {
+/* Our running G has only so much time: who looks after that may have to look sooner. */
+static void limited(struct view *v, struct terms *terms) {
     uint64_t ends = load_rlx(&terms->ends), at;
     if (ends) fence_sc(&v->seg->sched.limits_at);             /* View.late looks at curg after it has set that */
     if (ends && (!(at = atomic_load(&v->seg->sched.limits_at)) || ends < at)) wake_coordinator(v);

@@ -17,15 +17,14 @@ static PyObject *View_steps_end(View *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-/* What comes after a step of it is counted as its, too, until steps_end: most often tasks that it has made. */
+/* What comes after a step of it is counted as its, too, until steps_end: most often tasks that it has made.  The loop sees when
+ * its time is up, and if that computes for ever sysmon does, which looks every 80 ms at least: nobody need be woken. */
 static void step(Steps *s) {
     struct view *v = &s->view->v;
     if (s->view->closed || v->forked) return;
     struct m *m = self_m(v);
     store_rlx(&m->step_host, load_rlx(&m->curg));
     store_rel(&m->step, s->word);
-    struct g *g = &v->allgs[gword_index(s->word)];
-    if (load_rlx(&g->terms)) limited(v, gterms(v, g));
 }
 
 static PySendResult Steps_send(PyObject *self, PyObject *value, PyObject **out) {

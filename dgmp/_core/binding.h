@@ -156,9 +156,6 @@ extern PyMethodDef coordinator_methods[];
 
 /* bind_lock.c */
 extern PyMethodDef lock_view_methods[], steps_view_methods[];
-
-/* bind_sched.c: our running G has only so much time: who looks after that may have to look sooner. */
-void limited(struct view *v, struct terms *terms);
 extern uint64_t running_g;            /* the word of the G that this process runs, 0 none; in a forked child of user code still */
 PyObject *allocate_lock(PyObject *mod, PyObject *none);
 PyObject *lock_owner(PyObject *mod, PyObject *none);

@@ -70,7 +70,8 @@ class Runtime:
             processes that may run others' between them, and what these write to descriptors 1 and 2 is the node's.  close(), or
             this program's death, cancels its Gs; the node stays.
         listen: the path of a socket at which other programs of this user may attach, as long as this one has the runtime open.
-            Its folder must be this user's, and others must not write to it.
+            Its folder must be this user's, and others must not write to it.  Or a socket that listens at such a path, which
+            from then on is the runtime's.
         main, path: for `dgmp run`: the main G's call, and sys.path in Ms.
 
     Raises:
@@ -92,7 +93,7 @@ class Runtime:
                  memory_limit: int | float | str | tuple[int | float | str, int | float | str] | None = None,
                  executable: str | os.PathLike[str] | None = None, on_worker_death: str = "fail", crash_limit: int = 3,
                  grace: float = 5.0, attach: bool | str | os.PathLike[str] = False,
-                 listen: str | os.PathLike[str] | None = None,
+                 listen: str | os.PathLike[str] | socket.socket | None = None,
                  main: tuple[Callable[..., Any], tuple[Any, ...]] | None = None, path: list[str] | None = None) -> None:
         refuse_member("start a Runtime")
         if ending.ended:
@@ -181,8 +182,12 @@ class Runtime:
             _runtimes.add(self)
             undo.pop_all()
 
-    def _listen(self, path: str | os.PathLike[str], undo: contextlib.ExitStack) -> socket.socket:
+    def _listen(self, path: str | os.PathLike[str] | socket.socket, undo: contextlib.ExitStack) -> socket.socket:
         """The socket at which others may attach."""
+        if isinstance(path, socket.socket):
+            undo.callback(path.close)
+            self._listens = path.getsockname(), 0  # whoever has made the file removes it: no file has that inode
+            return path
         from ..coordinator.sessions import listening
 
         where = os.path.abspath(os.fsdecode(path))

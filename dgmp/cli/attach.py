@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import spoken
-from ..jobs.protocol import ENDED, FINISHED, RUNNING, WAITING
+from ..jobs.protocol import ENDED, FINISHED, RUNNING, WAITING, NoDaemon
 from ..jobs.selectors import selection
 from . import talk
 from .tables import visible
@@ -43,9 +43,15 @@ def add_parser(verbs: Any) -> None:
 
 @talk.talks
 def act(client: Client, options: Any) -> int:
-    progress = Progress(client.subscribe(options.selector))
+    chosen = [talk.pinned(client, select) for select in options.selector]
+    progress = Progress(client.subscribe(chosen))
     try:
-        progress.follow()
+        with contextlib.ExitStack() as successors:
+            while not progress.over():
+                try:
+                    progress.follow()
+                except NoDaemon as e:
+                    progress.go_on(successors.enter_context(talk.successor(e)).subscribe(chosen))
     except KeyboardInterrupt:
         progress.line.clear()
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # one is enough
@@ -66,13 +72,20 @@ class Progress:
         self.done_before = self.done()
         self.told: set[int] = set()
 
+    def go_on(self, events: Any) -> None:
+        """With another daemon."""
+        self.events = events
+        self.jobs.update((job["id"], job) for job in events.jobs if job["id"] in self.jobs)
+
+    def over(self) -> bool:
+        """Whether all have ended, and that is said."""
+        self.tell()
+        return len(self.told) == len(self.jobs)
+
     def follow(self) -> None:
         """Until all have ended."""
         wait = REDRAW_SECONDS if self.line.terminal else REPORT_SECONDS
-        while True:
-            self.tell()
-            if len(self.told) == len(self.jobs):
-                return
+        while not self.over():
             self.line.draw(self.text())
             with contextlib.suppress(TimeoutError):
                 _, body = self.events.next(wait)

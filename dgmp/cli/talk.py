@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,6 +39,7 @@ EXITS = {
 }
 EXITS_SHORT = """exit codes: 0 done, and what was waited for finished; 1 not all of that finished; 2 the command line is wrong;
 3 no daemon runs; 4 no such job; 5 the daemon could not do it; 124 the time was up (docs/cli.md)"""
+SUCCESSION_SECONDS = 5.0
 REFUSALS = {BAD_SPEC: MISUSED, NO_SUCH_JOB: NOT_FOUND, NO_SUCH_TASK: NOT_FOUND}
 
 
@@ -197,3 +199,24 @@ def all_jobs(client: Client, select: Sequence[Select] | None = None, **filters: 
         if not page["more"]:
             return
         before = page["jobs"][-1]["id"]
+
+
+def pinned(client: Client, select: Select) -> Select:
+    """What `last` and `all` are now: they would be others for the next daemon's clients."""
+    newest = client.jobs(limit=1)["jobs"] if isinstance(select.jobs, str) else []
+    if not newest:
+        return select
+    return Select((1 if select.jobs == "all" else newest[0]["id"], newest[0]["id"]), select.tasks)
+
+
+def successor(lost: NoDaemon) -> Client:
+    """A client of the daemon that takes the place of the one that has ended, if it comes soon."""
+    from ..jobs.client import Client
+
+    until = time.monotonic() + SUCCESSION_SECONDS
+    while time.monotonic() < until:
+        try:
+            return Client()
+        except NoDaemon:
+            time.sleep(0.1)
+    raise lost

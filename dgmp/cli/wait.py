@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration
-from ..jobs.protocol import ABORTED, CANCELLED, FAILED, Select
+from ..jobs.protocol import ABORTED, CANCELLED, FAILED, NoDaemon, Select
 from ..jobs.ranges import packed, ranges_of
 from ..jobs.selectors import selection, written
 from . import talk
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
     from ..jobs.client import Client
 
 DESCRIPTION = """
-Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not finish."""
+Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not finish.  If the daemon ends meanwhile
+and another one is up within five seconds, it is waited on with that."""
 EXAMPLES = """
 dgmp wait last                                  # the job submitted last
 dgmp wait 3-7 && echo all of them finished
@@ -37,18 +40,35 @@ def add_parser(verbs: Any) -> None:
 
 @talk.talks
 def act(client: Client, options: Any) -> int:
+    chosen = [talk.pinned(client, select) for select in options.selector]
+    deadline = None if options.timeout is None else time.monotonic() + options.timeout
+    with contextlib.ExitStack() as successors:
+        while True:
+            try:
+                wait(client, chosen, deadline)
+                return report(client, chosen, options)
+            except NoDaemon as e:
+                client = successors.enter_context(talk.successor(e))
+
+
+def wait(client: Client, chosen: list[Select], deadline: float | None) -> None:
     try:
-        jobs = client.wait(options.selector, options.timeout)
+        client.wait(chosen, None if deadline is None else max(0.0, deadline - time.monotonic()))
     except TimeoutError:
         raise TimeoutError("they have not ended yet") from None
-    if not jobs and any(not isinstance(select.jobs, str) for select in options.selector):
+
+
+def report(client: Client, chosen: list[Select], options: Any) -> int:
+    """Says how they have ended; the exit code."""
+    jobs = client.wait(chosen)
+    if not jobs and any(not isinstance(select.jobs, str) for select in chosen):
         return talk.complain("there are no such jobs", talk.NOT_FOUND)
     if options.json:
         talk.print_json("dgmp.jobs/1", jobs=jobs)
-    whole = [select for select in options.selector if select.tasks is None]
-    if len(whole) < len(options.selector):
+    whole = [select for select in chosen if select.tasks is None]
+    if len(whole) < len(chosen):
         jobs = client.wait(whole) if whole else []
-    return max(talk.verdict(jobs, options.quiet), *[tasks_verdict(client, s, options.quiet) for s in options.selector], talk.OK)
+    return max(talk.verdict(jobs, options.quiet), *[tasks_verdict(client, select, options.quiet) for select in chosen])
 
 
 def tasks_verdict(client: Client, select: Select, quiet: bool) -> int:

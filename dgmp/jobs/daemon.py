@@ -31,6 +31,7 @@ from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
 from .keeping import Keeping
+from .node import NodeHost
 from .protocol import (
     BAD_MESSAGE,
     BAD_VERSION,
@@ -118,6 +119,7 @@ class Daemon:
                        **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
         self.queue = Queue(self.store, self.totals, time.time)
         self.keeping = Keeping(self.runtime, self.state, arguments)
+        self.node = NodeHost(self.state / folders.LOG)
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
         self.waits: list[Wait] = []
@@ -160,6 +162,7 @@ class Daemon:
         poller = zmq.Poller()
         poller.register(self.router, zmq.POLLIN)
         poller.register(self.wakeup[0], zmq.POLLIN)
+        poller.register(self.node.waiting, zmq.POLLIN)
         if self.keeping.socket is not None:
             poller.register(self.keeping.socket, zmq.POLLIN | (zmq.POLLOUT if self.keeping.output else 0))
         if self.keeping.pidfd >= 0:
@@ -211,6 +214,8 @@ class Daemon:
         if self.keeping.socket is not None and self.keeping.socket.fileno() in ready:
             self.keeping.flush()
             self.keeping.receive(self.queue, self.store)
+        if self.node.waiting in ready:
+            self.node.turn()
         if self.router in ready:
             self.take_requests()
         if self.closing is None and self.keeping.known:
@@ -239,7 +244,12 @@ class Daemon:
             self.close_on()
 
     def close(self) -> None:
+        self.node.close()
         self.router.close()
+        gone = (folders.SOCKET, folders.KEEPER_SOCKET) if self.closing else (folders.SOCKET,)  # else the keeper is to be found
+        for name in gone:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.runtime / name)
         self.context.term()
         self.keeping.disconnect()
         self.store.close()

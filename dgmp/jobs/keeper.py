@@ -35,7 +35,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -52,7 +52,8 @@ VERSION = 1
 NEWS_SECONDS = 0.02  # the daemon is told so late at most, as long as there is more to do
 RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, disk) is tried again
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
-SHORT_OF = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+SHORT_OF = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
+MOST_STALE = 1000  # timers of what has ended
 
 
 class KeptJob:
@@ -106,8 +107,9 @@ class Keeper:
         self.slots = itertools.count(1)
         self.free_slots: list[int] = []
         self.records: list[list[Any]] = []  # for the journal
-        self.timers: list[tuple[float, int, Any]] = []
+        self.timers: list[tuple[float, int, Any, Run | None]] = []
         self.timer_numbers = itertools.count()
+        self.stale = 0  # timers whose run has ended
         self.poll = select.epoll()
         self.poll.register(listening, select.EPOLLIN)
         self.daemon: socket.socket | None = None
@@ -143,12 +145,23 @@ class Keeper:
         elif self.daemon is not None and fd == self.daemon.fileno():
             self.read()
 
-    def at(self, seconds: float, action: Any) -> None:
-        heapq.heappush(self.timers, (time.monotonic() + seconds, next(self.timer_numbers), action))
+    def at(self, seconds: float, action: Callable[[], None], run: Run | None = None) -> None:
+        """Does it then, unless that run has ended."""
+        heapq.heappush(self.timers, (time.monotonic() + seconds, next(self.timer_numbers), action, run))
 
     def fire(self, now: float) -> None:
         while self.timers and self.timers[0][0] <= now:
-            heapq.heappop(self.timers)[2]()
+            _, _, action, run = heapq.heappop(self.timers)
+            if run is None or self.runs.get((run.job.id, run.task)) is run:
+                action()
+
+    def forget_timers(self, run: Run) -> None:
+        """It has ended.  A timer of days is not kept for each of a million short tasks."""
+        self.stale += run.job.spec.timeout is not None
+        if self.stale > MOST_STALE:
+            self.stale = 0
+            self.timers = [t for t in self.timers if t[3] is None or self.runs.get((t[3].job.id, t[3].task)) is t[3]]
+            heapq.heapify(self.timers)
 
     def write(self) -> None:
         """The journal, and word to the daemon that there is news: soon, or at once if we have nothing else to do."""
@@ -164,7 +177,10 @@ class Keeper:
 
     # ------------------------------------------------------------------ the daemon
     def accept(self) -> None:
-        connection, _ = self.listening.accept()
+        try:
+            connection, _ = self.listening.accept()
+        except OSError:  # it is gone already
+            return
         _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         if uid != os.getuid():
             connection.close()
@@ -243,8 +259,7 @@ class Keeper:
             self.over(run)
             return
         self.watch(run)
-        if run.job.spec.timeout is not None:
-            self.at(run.job.spec.timeout, lambda: self.timed_out(run))
+        self.watch_time(run)
 
     def do_cancel(self, id: int, tasks: list[int]) -> None:
         wanted = set(tasks)
@@ -368,8 +383,7 @@ class Keeper:
         self.runs[job.id, run.task] = run
         self.records.append(["running", job.id, run.task, run.attempt, run.pid, birth(run.pid), *run.spool.pieces()])
         self.watch(run)
-        if spec.timeout is not None:
-            self.at(spec.timeout, lambda: self.timed_out(run))
+        self.watch_time(run)
 
     def failed(self, run: Run, e: OSError) -> None:
         """It cannot be started."""
@@ -406,6 +420,7 @@ class Keeper:
                 end["stdout"], end["stderr"] = run.spool.pieces()
                 end["text"] = f"its output could not be put away: {e.strerror}"
         del self.runs[run.job.id, run.task]
+        self.forget_timers(run)
         self.release(run)
         self.records.append(["ended", run.job.id, run.task, run.attempt, end])
 
@@ -416,9 +431,9 @@ class Keeper:
         if run.job.over:
             self.forget(run.job)
 
-    def timed_out(self, run: Run) -> None:
-        if self.runs.get((run.job.id, run.task)) is run:
-            self.end(run, "timeout")
+    def watch_time(self, run: Run) -> None:
+        if run.job.spec.timeout is not None:
+            self.at(run.job.spec.timeout, lambda: self.end(run, "timeout"), run)
 
     def end(self, run: Run, reason: str) -> None:
         """With the term sequence, to its process group."""
@@ -427,12 +442,10 @@ class Keeper:
             self.signal(run)
 
     def signal(self, run: Run) -> None:
-        if self.runs.get((run.job.id, run.task)) is not run:
-            return
         number, seconds = next(run.signals, (signal.SIGKILL, 1.0))
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(run.pid, number)
-        self.at(seconds, lambda: self.signal(run))
+        self.at(seconds, lambda: self.signal(run), run)
 
 
 def shared_out(totals: Sequence[str]) -> Resources:

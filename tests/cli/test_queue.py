@@ -13,6 +13,9 @@ import pytest
 import dgmp as package
 from dgmp.cli.parsers import verbs
 from dgmp.cli.reference import page
+from dgmp.cli.talk import pinned
+from dgmp.jobs.protocol import Select
+from dgmp.jobs.ranges import Ranges
 from tests.helpers import eventually
 from tests.jobs.harness import Node
 from tests.terminal import Terminal
@@ -391,6 +394,27 @@ def test_a_daemon_that_dies_while_it_is_waited_for(nobody):
         assert "the dgmp daemon has ended before it answered" in waiter.communicate(timeout=30)[1] and waiter.returncode == 3
 
 
+def test_waiting_goes_on_with_the_next_daemon(nobody):
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
+    job = submitted(nobody, "while [ ! -e go ]; do sleep 0.01; done; exit 1")
+    with subprocess.Popen([*DGMP, "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE, text=True) as waiter:
+        assert eventually(lambda: sockets(waiter.pid))
+        assert eventually(lambda: shown(nobody, job)["state"] == "running")
+        os.kill(pid, signal.SIGKILL)
+        assert dgmp(nobody, "up").returncode == 0
+        (nobody.work / "go").touch()
+        assert waiter.communicate(timeout=30)[1].startswith(f"dgmp: job {job} (while) has failed") and waiter.returncode == 1
+
+
+@pytest.mark.parametrize("said,meant", [("last", (7, 7)), ("all", (1, 7)), ((3, 4), (3, 4))])
+def test_what_is_waited_for_stays_the_same_for_the_next_daemon(said, meant):
+    class Client:
+        def jobs(self, limit):
+            return {"jobs": [{"id": 7}]}
+
+    assert pinned(Client(), Select(said, Ranges([(1, 2)]))) == Select(meant, Ranges([(1, 2)]))
+
+
 def sockets(pid):
     """Whether it is connected to something."""
     try:
@@ -428,6 +452,20 @@ def test_ctrl_c_detaches(node):
     (node.work / "gone").touch()
     with on_terminal(node, "attach", job) as terminal:
         assert terminal.end() == 0
+
+
+def test_attach_goes_on_with_the_next_daemon(nobody):
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
+    job = submitted(nobody, "--array", "1-2", "while [ ! -e go-$DGMP_TASK_ID ]; do sleep 0.01; done")
+    with on_terminal(nobody, "attach") as terminal:
+        terminal.until("0/2, 2 running")
+        os.kill(pid, signal.SIGKILL)
+        assert dgmp(nobody, "up").returncode == 0
+        (nobody.work / "go-1").touch()
+        terminal.until("1/2, ")
+        (nobody.work / "go-2").touch()
+        assert terminal.end() == 0
+    assert terminal.text.count(f"job {job} (while) has finished") == 1
 
 
 @pytest.mark.parametrize("words", [["wait"], ["logs", "-f"]])

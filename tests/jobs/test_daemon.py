@@ -1,6 +1,7 @@
 """The daemon, as its clients see it: real daemons, real commands."""
 
 import os
+import random
 import resource
 import signal
 import socket
@@ -750,3 +751,78 @@ def test_a_function_that_cannot_be_called_or_raises(here, client, target, exit, 
     job = client.submit_function(target, ["x"], cwd=str(here.work), env=here.env)
     assert waited(client, job)["state"] == "failed"
     assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")
+
+
+# ---------------------------------------------------------------------- what was acknowledged
+def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(here):
+    acknowledged, stop = [], threading.Event()
+
+    def submits():
+        while not stop.is_set():
+            try:
+                with Client() as client:
+                    while not stop.is_set():
+                        acknowledged.append(here.submit(client, "echo $DGMP_JOB_ID >> ran"))
+            except NoDaemon:
+                stop.wait(0.01)
+
+    here.daemon = here.up()
+    threads = [threading.Thread(target=submits) for _ in range(2)]
+    [t.start() for t in threads]
+    try:
+        for more in (20, 45, 70):
+            assert eventually(lambda: len(acknowledged) >= more, 30)  # noqa: B023
+            kill(here.daemon)
+            here.daemon = here.up()
+    finally:
+        stop.set()
+        [t.join() for t in threads]
+    client = here.client()
+    client.wait([Select("all")], 60)
+    assert len(set(acknowledged)) == len(acknowledged)
+    ran = [int(line) for line in here.lines("ran")]
+    assert set(acknowledged) <= set(ran) and len(set(ran)) == len(ran)
+
+
+def test_an_acknowledged_cancel_is_not_lost(here, client):
+    job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1000]])
+    assert eventually(lambda: len(here.lines("pids")) == 2, 20)
+    [keeper] = here.processes("dgmp.jobs.keeper")
+    kill(keeper, signal.SIGSTOP)  # it does not get to hear of it from this daemon
+    client.cancel([select(job)])
+    kill(here.daemon)
+    kill(keeper, signal.SIGCONT)
+    here.up()
+    assert waited(here.client(), job)["counts"]["cancelled"] == 1000
+    assert len(here.lines("pids")) == 2
+
+
+def test_mutations_of_good_messages_harm_nothing(raw, client):
+    rng = random.Random(7)
+    bodies = [("submit", {"argv": ["true"], "array": [[1, 3]], "env": {"A": "b"}, "after": [1], "resources": {"gpu": 1}}),
+              ("list", {"select": [[[1, 5], None], ["last", [[1, 2, 1]]]], "states": ["failed"], "name": "*", "limit": 5}),
+              ("tasks", {"job": 1, "tasks": [[0, 5]], "after": 0}), ("logs", {"job": 1, "task": 0}), ("forget", {"id": 1}),
+              ("retry", {"select": [["all", None]], "states": ["failed"]}), ("subscribe", {"select": [["all", None]]}),
+              ("wait", {"select": [[[1, 1], [[0, 0]]]]}), ("show", {"select": [[[1, 1], None]]}), ("status", {}), ("hello", {})]
+    odd = [None, True, -1, 1 << 63, 1.5, "", "all", [], [[]], {}, b"\xff", [1, 2, 3], {"a": 1}, "x" * 1000, [None] * 5, "\0"]
+    client.submit(["true"])
+    for number in range(1, 2000):
+        verb, body = rng.choice(bodies)
+        raw.socket.send(encode({"v": VERSION, "id": number, "verb": verb, "body": mutated(rng, body, odd)}))
+    assert client.hello()["pid"] == client.pid
+    seen = set()
+    while raw.socket.poll(500):
+        answer = decode(raw.socket.recv())
+        seen.add(answer.get("error", {}).get("code", "ok"))
+    assert {"ok", "bad_spec"} <= seen and "internal" not in seen
+
+
+def mutated(rng, value, odd):
+    """The same with something in it replaced."""
+    if rng.random() < 0.15 or not isinstance(value, (dict, list)) or not value:
+        return rng.choice(odd)
+    if isinstance(value, list):
+        at = rng.randrange(len(value))
+        return [*value[:at], mutated(rng, value[at], odd), *value[at + 1:]]
+    key = rng.choice(list(value))
+    return {**value, key: mutated(rng, value[key], odd)}

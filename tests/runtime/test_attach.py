@@ -20,6 +20,7 @@ import pytest
 
 import dgmp
 from dgmp.coordinator import sessions
+from dgmp.workers import node
 from tests import helpers
 from tests.helpers import alive, eventually
 
@@ -411,11 +412,41 @@ def test_the_nodes_death_is_told_to_all(path, how):
         assert helpers.still_fine(rt)
 
 
+@pytest.mark.parametrize("how", ["its stdin is closed", "it is killed"])
+def test_a_node_that_stays(path, how):
+    process = node.start(path, 2)
+    assert process.stdin is not None
+    try:
+        with dgmp.Runtime(attach=path) as rt:
+            assert helpers.still_fine(rt) and rt.gomaxprocs() == 2
+        rt = dgmp.Runtime(attach=path)
+        m = rt.go(pid_of_m).result(SECONDS)
+        pending = rt.go(time.sleep, 3600)
+        if how == "it is killed":
+            process.kill()
+        else:
+            process.stdin.close()
+        assert type(pending.exception(SECONDS)) is dgmp.CoordinatorDied
+        assert process.wait(SECONDS) == (-signal.SIGKILL if how == "it is killed" else 0)
+        assert eventually(lambda: not alive(m))
+        rt.close()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+
+
+def test_a_node_that_cannot_be_started(tmp_path, capfd):
+    with pytest.raises(OSError, match="no node could be started at .*/none/node.sock: it ended with exit code 1"):
+        node.start(str(tmp_path / "none" / "node.sock"))
+    assert "FileNotFoundError" in capfd.readouterr().err
+
+
 def test_the_node_is_closed(path):
-    node = dgmp.Runtime(procs=1, listen=path)
+    booter = dgmp.Runtime(procs=1, listen=path)
     rt = dgmp.Runtime(attach=path)
     pending = rt.go(time.sleep, 3600)
-    node.close(cancel=True)
+    booter.close(cancel=True)
     with pytest.raises(dgmp.CoordinatorDied, match="the node has ended"):
         pending.result(SECONDS)
     rt.close()

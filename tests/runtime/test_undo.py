@@ -366,15 +366,21 @@ def fail_at_everything():
     sys.addaudithook(int)
 
 
+def begun(rt, name):
+    """How many Gs of that name have."""
+    return sum(g.started and g.name.endswith(name) for g in rt.snapshot().gs)
+
+
 def test_a_g_that_breaks_its_python_harms_no_other(node):
-    """The M ends, perhaps, and perhaps with that G; what comes next finds another one."""
+    """The M ends, perhaps with that G or what it takes next; who has begun elsewhere goes on, and others find another M."""
     for harm in (break_builtins, fail_at_everything, lambda: sys.modules.clear(),
                  lambda: __import__("builtins").__dict__.clear()):
         with dgmp.Runtime(procs=2) as rt:
-            others = [rt.go(helpers.nap, 0.05) for _ in range(4)]
+            others = [rt.go(helpers.nap, 0.5) for _ in range(4)]
+            assert helpers.eventually(lambda: begun(rt, "nap") == 4)  # noqa: B023
             error = rt.go(harm).exception(20)
             assert error is None or type(error) in (dgmp.WorkerDied, TypeError)
-            assert dgmp.gather(*others) == [0.05] * 4
+            assert dgmp.gather(*others) == [0.5] * 4
             assert helpers.eventually(lambda: rt.go(abs, -1).exception(20) is None)  # noqa: B023
 
 
