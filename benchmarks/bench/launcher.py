@@ -4,6 +4,7 @@ Each round runs all of them once, one after the other, so that what else the mac
 a round, and their median is told.  Then: how long until the first command has begun, and how much memory many jobs take.
 """
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 
 DGMP = [sys.executable, "-m", "dgmp", "each"]
+PARALLEL = "GNU parallel -j2"
 JOBS = 2000
 ROUNDS = 7
 
@@ -37,6 +39,12 @@ def spawn_loop(jobs):
     return time.perf_counter() - begun
 
 
+def cpu():
+    """Seconds that our children, and theirs, have used; and we."""
+    both = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
+    return sum(used.ru_utime + used.ru_stime for used in both)
+
+
 def throughput(rounds, jobs):
     text = b"".join(b"%d\n" % i for i in range(jobs))
     runs = {
@@ -44,19 +52,24 @@ def throughput(rounds, jobs):
         "xargs -P2 -n1": lambda: seconds(["xargs", "-P2", "-n1", "true"], text),
         "posix_spawn, no launcher": lambda: spawn_loop(jobs),
     }
+    share = 1.0
     if shutil.which("parallel"):
         few = text[: len(text) // 8]
         share = few.count(b"\n") / jobs
-        runs["GNU parallel -j2"] = lambda: seconds(["parallel", "--will-cite", "-j2", "true"], few) / share
+        runs[PARALLEL] = lambda: seconds(["parallel", "--will-cite", "-j2", "true"], few) / share
     found = {name: [] for name in runs}
+    used = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
+            before = cpu()
             found[name].append(run())
+            used[name].append((cpu() - before) / (jobs * (share if name == PARALLEL else 1)))
     ours = found["dgmp each -j2"]
-    print(f"{jobs} x true, two at once, {rounds} rounds; median jobs a second, and dgmp's rate by theirs (median, range)")
+    print(f"{jobs} x true, two at once, {rounds} rounds; median jobs a second, CPU time a job, and "
+          "dgmp's rate by theirs (median, range)")
     for name, took in found.items():
         ratios = sorted(theirs / mine for theirs, mine in zip(took, ours))
-        print(f"  {name:28} {jobs / statistics.median(took):6.0f}   {statistics.median(ratios):5.2f}   "
+        print(f"  {name:28} {jobs / statistics.median(took):6.0f}   {statistics.median(used[name]) * 1e3:5.2f} ms   {statistics.median(ratios):5.2f}   "
               f"{ratios[0]:.2f} to {ratios[-1]:.2f}")
 
 
