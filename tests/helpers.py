@@ -11,6 +11,8 @@ from pathlib import Path
 
 import dgmp
 
+NOT_OF_LIBC = (1 << 31) - 1  # in a mask of signals: without 32 and 33, which children of make ignore
+
 
 def identity(x):
     return x

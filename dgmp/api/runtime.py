@@ -422,18 +422,20 @@ class Runtime:
         with self._stopping:
             if self._socket is None:
                 return
-            if not self._pid and self.node.view.keep(self._socket.fileno()):
-                self._send({"close": True})
-                self._socket.detach()  # closed with the mapping, in which results are read
-            elif not self._pid:
-                self._leave(self._socket)
-            else:
+            if self._pid:
                 with self._socket:
                     self._send({"close": True})
                     if not self._reap(CLOSE_SECONDS):
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(self._pid, signal.SIGKILL)
                         self._reap(CLOSE_SECONDS)
+            elif not hasattr(self, "node"):  # it could not be made
+                self._socket.close()
+            elif self.node.view.keep(self._socket.fileno()):
+                self._send({"close": True})
+                self._socket.detach()  # closed with the mapping, in which results are read
+            else:
+                self._leave(self._socket)
             self._socket = None
 
     def _leave(self, connection: socket.socket) -> None:

@@ -93,9 +93,12 @@ def test_jumps_of_the_wall_clock_do_not_matter(tmp_path):
 
 WALL = re.compile(r"CLOCK_REALTIME|gettimeofday|\btime\.time(?:_ns)?\(|pthread_(?:mutex|cond)_timed|sem_timedwait|\btime\(NULL")
 
+JOBS = {f"dgmp/{name}.py" for name in ("cli/tables", "jobs/daemon", "jobs/keeper", "jobs/launcher", "jobs/process")}
+
 
 def test_the_wall_clock_is_read_for_people_and_files_only():
-    """In a channel of `after` or `tick`, which says what time it is; and beside the times of source files."""
+    """In a channel of `after` or `tick`, which says what time it is; beside the times of source files; and when a
+    job began and ended."""
     files = [path for folder in ("dgmp", "workers") for end in ("*.py", "*.[ch]") for path in (ROOT / folder).rglob(end)]
     found = {str(path.relative_to(ROOT)) for path in files if WALL.search(path.read_text())}
-    assert len(files) > 100 and found == {"dgmp/_core/bind_chan.c", "dgmp/api/chan.py", "dgmp/api/edits.py"}
+    assert len(files) > 100 and found == {"dgmp/_core/bind_chan.c", "dgmp/api/chan.py", "dgmp/api/edits.py", *JOBS}
