@@ -337,9 +337,14 @@ class Coordinator:
             self.trim_at = now + TRIM_NS
             self.no_forks = self.stranded = 0
             return actions
-        self.stranded = self.view.rescue(self.stranded)
+        self.stranded = 0 if self.main_g_waits() else self.view.rescue(self.stranded)
         self.pace = TICK_NS if self.stranded else min(2 * self.pace, SLOW_TICK_NS)
         return [("bind",), *self.warn_of_blocking(now)]
+
+    def main_g_waits(self) -> bool:
+        """The program's main G is for the M that is being made, and for no other."""
+        m0 = self.foreground
+        return (m0 in self.starting or m0 in self.ms) and not self.view.executed(m0)
 
     def look_at_memory(self, memory: Watch, now: int) -> list[Action]:
         """Those that have run nothing yet are left alone: they would be made again and again.  So is the program's own M."""

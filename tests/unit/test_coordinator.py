@@ -272,6 +272,23 @@ def test_a_lost_wakeup_would_be_seen_to(node):
     assert c.view.stats()["rescues"] == 1 and m0.p == 0
 
 
+def test_the_main_g_waits_for_m0(node):
+    """It may take long to be made, beside an idle P."""
+    fd, client, c = node
+    c.foreground = 0
+    assert c.handle(("wake",)) == [("newm", 0)]
+    assert client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    c.handle(("alarm", 0))
+    for _ in range(5):
+        assert c.handle(("tick", 0)) == [("bind",)]
+    m0 = start(fd, c, 0, 100)
+    for _ in range(5):
+        assert c.handle(("tick", 0)) == [("bind",)]
+    assert c.view.stats()["rescues"] == 0 and m0.claim(m0.globrunqget(1), False) is not None
+    assert client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert ("newm", 1) in c.handle(("tick", 0)) + c.handle(("tick", 0))
+
+
 def test_a_spinner_that_was_stopped_keeps_nobody_from_being_woken(node):
     fd, client, c = node
     c.handle(("wake",))
