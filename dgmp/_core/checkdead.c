@@ -10,8 +10,9 @@
 
 #define TRIES 100                     /* a G that changes as often as we look is shown half old, half new */
 
-/* The state word before and after is the same, and when it began to wait: all that is between belongs together. */
-void gread(struct view *v, uint32_t index, struct g_seen *out) {
+/* The state word before and after is the same, and when it began to wait: all that is between belongs together.  0: it
+ * has changed all the time. */
+int gread(struct view *v, uint32_t index, struct g_seen *out) {
     struct g *g = &v->allgs[index];
     for (int i = 0; i < TRIES; i++) {
         out->state = load_acq(&g->state);
@@ -21,8 +22,9 @@ void gread(struct view *v, uint32_t index, struct g_seen *out) {
         out->place = load_rlx(&g->place);
         out->wait_reason = load_acq(&g->wait_reason);
         atomic_thread_fence(memory_order_acquire);
-        if (load_acq(&g->state) == out->state && load_rlx(&g->wait_since) == out->wait_since) return;
+        if (load_acq(&g->state) == out->state && load_rlx(&g->wait_since) == out->wait_since) return 1;
     }
+    return 0;
 }
 
 /* M or client i: nothing of it runs or can come.  The coordinator, a client too, never waits for Gs. */

@@ -88,8 +88,7 @@ int main(void) {
     pthread_create(&t, NULL, parker, &w);
     for (int waits = 0; waits < SEEN;) {
         struct g_seen g;
-        gread(&client, gword_index(w), &g);
-        if (GSTATUS(g.state) != G_WAITING || !g.wait_since) continue;
+        if (!gread(&client, gword_index(w), &g) || GSTATUS(g.state) != G_WAITING || !g.wait_since) continue;
         waits++;
         CHECK(g.wait_since == 1 || g.wait_reason == 1 + g.wait_since % 7);
     }
