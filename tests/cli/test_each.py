@@ -196,6 +196,11 @@ def test_what_is_wrong_is_said(words, says):
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("jobs", ["99999999999999999999", "9999999999", "9" * 400 + "%", "+" + "9" * 20])
+def test_more_slots_than_any_machine_has_processes_for(jobs):
+    assert prints("-j", jobs, "echo", ":::", "1", "2") == "1\n2\n"
+
+
 def test_inputs_that_end_badly_let_the_jobs_before_them_run():
     done = each("--csv", "echo", stdin='a\nb\n"c\n')
     assert (done.returncode, done.stdout) == (255, "a\nb\n")
