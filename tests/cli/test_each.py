@@ -201,6 +201,20 @@ def test_more_slots_than_any_machine_has_processes_for(jobs):
     assert prints("-j", jobs, "echo", ":::", "1", "2") == "1\n2\n"
 
 
+def test_nicer_than_any_process_is():
+    assert prints("--nice", "9" * 20, "nice; true", ":::", "1") == "19\n"
+
+
+def test_a_delay_longer_than_the_clock_goes():
+    words = [*EACH, "--delay", "9" * 20, "echo", ":::", "1", "2"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+        assert one.stdout is not None and one.stdout.readline() == b"1\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            one.wait(0.5)
+        one.terminate()
+        assert one.communicate()[1] == b""
+
+
 def test_inputs_that_end_badly_let_the_jobs_before_them_run():
     done = each("--csv", "echo", stdin='a\nb\n"c\n')
     assert (done.returncode, done.stdout) == (255, "a\nb\n")
