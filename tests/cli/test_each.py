@@ -215,6 +215,13 @@ def test_a_delay_longer_than_the_clock_goes():
         assert one.communicate()[1] == b""
 
 
+@pytest.mark.parametrize("most", [30, 31, 32])
+def test_files_kept_for_later_jobs_keep_none_from_starting(most):
+    line = f'ulimit -n {most}; exec "$0" -m dgmp each -k -j100 --range 1-30 "sleep 0.05; echo {{}}"'
+    done = subprocess.run([BASH, "-c", line, sys.executable], capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout.split()) == (0, [str(n) for n in range(1, 31)])
+
+
 def test_inputs_that_end_badly_let_the_jobs_before_them_run():
     done = each("--csv", "echo", stdin='a\nb\n"c\n')
     assert (done.returncode, done.stdout) == (255, "a\nb\n")
