@@ -491,12 +491,12 @@ def slots_of(text: str | None) -> int:
     cores = len(os.sched_getaffinity(0))
     if text is None:
         return cores
-    if text.isdecimal():
-        return int(text)
+    if text.isdecimal() and len(text) < 10:
+        return min(MOST_SLOTS, int(text))
     from ..jobs.amounts import of_cpus
 
     try:
-        return max(1, int(of_cpus(text, cores)))
+        return int(max(1, min(MOST_SLOTS, of_cpus(text, cores))))
     except ValueError as e:
         raise Usage(f"--jobs: {e}") from None
 

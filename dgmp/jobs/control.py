@@ -50,7 +50,7 @@ class Control(Policy):
                  own: Collection[str] = (), now: float | None = None) -> None:
         super().__init__(halt)
         self.say = say
-        self.nice = max(0, nice - os.nice(0))  # beyond ours; it is never less nice
+        self.nice = max(0, min(nice, 19) - os.nice(0))  # beyond ours; it is never less nice
         self.retries, self.timeout, self.delay, self.memfree = retries, timeout, delay, memfree
         self.joblog, self.done = joblog, done
         self.gates = [gate for gate in (delay, load, memfree) if gate is not None]

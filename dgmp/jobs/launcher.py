@@ -294,6 +294,7 @@ class Launcher:
 
     def cannot_start(self, e: OSError) -> None:
         """There are too many processes or files, or no memory: a little later, or when one has ended."""
+        self.output.spare()
         now = time.monotonic()
         self.later = now + LATER_SECONDS
         self.ask_at = self.later

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     Act = Callable[[Any], object]
 
+LONGEST = 1e6  # seconds that epoll is asked to wait at once
+
 _waiting: list[Callable[[int], None]] = []  # parks the G that reads; none: reads may wait
 
 
@@ -65,7 +67,7 @@ class Netpoll:
     def poll(self, seconds: float | None) -> bool:
         """Waits until something is ready, at most so long, and does what there is to do for it; whether there was anything."""
         acts = self.acts
-        ready = self.epoll.poll(seconds)
+        ready = self.epoll.poll(None if seconds is None else min(seconds, LONGEST))
         for fd, _ in ready:
             found = acts.get(fd)
             if found is not None:  # what came before has not closed it

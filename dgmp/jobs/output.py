@@ -87,6 +87,9 @@ class Output:
     def again(self, process: Process) -> None:
         """It will be run again: what it has printed is forgotten."""
 
+    def spare(self) -> None:
+        """Descriptors are lacking: what is kept for later jobs is closed."""
+
     def skipped(self, seq: int) -> None:
         """There will be no such job."""
         if self.order is not None:
@@ -203,6 +206,11 @@ class Grouped(Output):
 
     def again(self, process: Process) -> None:
         self._free(process, True)
+
+    def spare(self) -> None:
+        while self.files:
+            for fd in self.files.pop():
+                os.close(fd)
 
     def parts(self, process: Process, out: int, err: int) -> Parts:
         tag = self.tag_of(process)

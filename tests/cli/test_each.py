@@ -196,6 +196,32 @@ def test_what_is_wrong_is_said(words, says):
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("jobs", ["99999999999999999999", "9999999999", "9" * 400 + "%", "+" + "9" * 20])
+def test_more_slots_than_any_machine_has_processes_for(jobs):
+    assert prints("-j", jobs, "echo", ":::", "1", "2") == "1\n2\n"
+
+
+def test_nicer_than_any_process_is():
+    assert prints("--nice", "9" * 20, "nice; true", ":::", "1") == "19\n"
+
+
+def test_a_delay_longer_than_the_clock_goes():
+    words = [*EACH, "--delay", "9" * 20, "echo", ":::", "1", "2"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as one:
+        assert one.stdout is not None and one.stdout.readline() == b"1\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            one.wait(0.5)
+        one.terminate()
+        assert one.communicate()[1] == b""
+
+
+@pytest.mark.parametrize("most", [30, 31, 32])
+def test_files_kept_for_later_jobs_keep_none_from_starting(most):
+    line = f'ulimit -n {most}; exec "$0" -m dgmp each -k -j100 --range 1-30 "sleep 0.05; echo {{}}"'
+    done = subprocess.run([BASH, "-c", line, sys.executable], capture_output=True, text=True, timeout=10)
+    assert (done.returncode, done.stdout.split()) == (0, [str(n) for n in range(1, 31)])
+
+
 def test_inputs_that_end_badly_let_the_jobs_before_them_run():
     done = each("--csv", "echo", stdin='a\nb\n"c\n')
     assert (done.returncode, done.stdout) == (255, "a\nb\n")
