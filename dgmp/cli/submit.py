@@ -34,6 +34,14 @@ dgmp submit --wait -- ./check.sh && echo good                  # waits for its e
 """
 
 
+def whole(text: str) -> int:
+    """The number of an option; one that no message can hold is refused here."""
+    value = int(text)
+    if abs(value) >= 1 << 63:
+        raise ValueError(f"{text!r} is too large")
+    return value
+
+
 def add_parser(verbs: Any) -> None:
     """The options, for the help, docs/cli.md and completion; main() reads the command line."""
     parser = talk.verb_parser(verbs, "submit", DESCRIPTION, EXAMPLES)
@@ -46,14 +54,14 @@ def add_parser(verbs: Any) -> None:
         help="start once these jobs have ended, however; ids, or last")
     add("--after-ok", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
         help="start once these jobs have finished; if one does not, this one is aborted")
-    add("--retries", metavar="N", type=int, help="run a task that failed again, up to N times")
+    add("--retries", metavar="N", type=talk.argument(whole), help="run a task that failed again, up to N times")
     add("--timeout", metavar="TIME", type=talk.argument(duration),
         help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
-    add("--cpus", metavar="N", type=int, help="cores that a task holds, and is bound to (default 1)")
+    add("--cpus", metavar="N", type=talk.argument(whole), help="cores that a task holds, and is bound to (default 1)")
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
         help="a named resource that a task holds, such as gpu=1")
-    add("--priority", metavar="N", type=int, help="higher ones start first (default 0); of equal ones the earlier job")
+    add("--priority", metavar="N", type=talk.argument(whole), help="higher ones start first (default 0); of equal ones the earlier job")
     add("--on-lost", choices=("rerun", "fail"),
         help="a task whose end nobody saw, as after a power failure, is run again (default), or fails")
     add("--env", metavar="NAME=VALUE", type=talk.argument(variable), action="append", default=[],
