@@ -467,9 +467,14 @@ def results_of(where: str, source: Source) -> Callable[[Command], tuple[str, str
         columns = [(names[i] if i < len(names) else str(i + 1), value) for i, value in enumerate(command.inputs)]
         if names:
             columns.sort()
-        return in_folder(os.path.join(where, *(part.translate(IN_A_NAME) for column in columns for part in column)))
+        return in_folder(os.path.join(where, *(as_name(part) for column in columns for part in column)))
 
     return in_tree
+
+
+def as_name(part: str) -> str:
+    """Of a file; never of the folder it is in, or the one above."""
+    return "\\" + part if part in (".", "..") else part.translate(IN_A_NAME)
 
 
 def in_folder(path: str) -> tuple[str, str, str]:

@@ -36,7 +36,10 @@ dgmp submit --wait -- ./check.sh && echo good                  # waits for its e
 
 def whole(text: str) -> int:
     """The number of an option; one that no message can hold is refused here."""
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number") from None
     if abs(value) >= 1 << 63:
         raise ValueError(f"{text!r} is too large")
     return value
@@ -61,7 +64,8 @@ def add_parser(verbs: Any) -> None:
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
         help="a named resource that a task holds, such as gpu=1")
-    add("--priority", metavar="N", type=talk.argument(whole), help="higher ones start first (default 0); of equal ones the earlier job")
+    add("--priority", metavar="N", type=talk.argument(whole),
+        help="higher ones start first (default 0); of equal ones the earlier job")
     add("--on-lost", choices=("rerun", "fail"),
         help="a task whose end nobody saw, as after a power failure, is run again (default), or fails")
     add("--env", metavar="NAME=VALUE", type=talk.argument(variable), action="append", default=[],

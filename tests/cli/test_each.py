@@ -252,3 +252,11 @@ def test_dry_run_into_a_closed_pipe():
     script = f"yes | {' '.join(EACH)} --dry-run echo | head -1"
     done = subprocess.run([BASH, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("echo y\n", "")
+
+
+def test_results_stay_in_their_folder(tmp_path):
+    tree = tmp_path / "below" / "results"
+    done = each("--results", str(tree), "--header", ":", "echo", ":::", "..", ".", "..", "a/b")
+    assert done.returncode == 0
+    assert [*tmp_path.iterdir(), *(tmp_path / "below").iterdir()] == [tree.parent, tree]
+    assert len(list(tree.rglob("stdout"))) == 3

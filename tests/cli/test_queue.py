@@ -166,7 +166,7 @@ def test_submit_and_wait(node):
 @pytest.mark.parametrize("words,said", [
     ([], "there is no command"), (["--py"], "there is no function"), (["--py", "os"], "there is no function"),
     (["--array", "9-1", "true"], "9-1 is empty"),
-    (["--priority", "9" * 20, "true"], "is too large"),
+    (["--priority", "9" * 20, "true"], "is too large"), (["--retries", "many", "true"], "is no whole number"),
     (["--timeout", "soon", "true"], "'soon' is no duration"), (["--mem", "lots", "true"], "'lots' is no size"),
     (["--resource", "gpu", "true"], "such as gpu=1"), (["--env", "A", "true"], "say NAME=VALUE"),
     (["--after", "x", "true"], "names no jobs"),
