@@ -14,7 +14,9 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
+
+from ..jobs.guardian import die
 
 GRACE_SECONDS = 0.6
 # What a script may want to handle, and otherwise dies of.  SIGINT comes as KeyboardInterrupt.
@@ -149,18 +151,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def die(number: int) -> NoReturn:
-    """By this signal, as shells, `timeout` and service managers want to see it; and without a core of the launcher's own."""
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    with contextlib.suppress(OSError):  # SIGKILL has no handler to take away
-        signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)
 
 
 def fail(text: str) -> int:

@@ -91,7 +91,7 @@ def talks(act: Callable[[Client, Any], int]) -> Callable[[Any], int]:
 
 def exit_code(act: Callable[[], int]) -> int:
     """What act() returns, or what its exception means; a closed pipe and Ctrl-C end this process as they end others."""
-    from .run import die
+    from ..jobs.guardian import die
 
     prepare_output()
     try:

@@ -193,7 +193,7 @@ def say(text: str) -> None:
 
 
 def die(number: int) -> NoReturn:
-    """By this signal, as shells want to see it; and without a core of our own."""
+    """By this signal, as shells, `timeout` and service managers want to see it; and without a core of our own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     with contextlib.suppress(OSError):  # KILL has no handler to take away
         signal.signal(number, signal.SIG_DFL)

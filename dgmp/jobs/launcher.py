@@ -76,21 +76,19 @@ class Launcher:
         stdin: of the first command; the others have /dev/null.
         term_sequence: how commands are ended.
         parks: whether drafts may have to wait for what they read.
-        progress: is told of USR2 and WINCH.
     """
 
     def __init__(self, drafts: Source, slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
                  own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
                  folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
-                 term_sequence: Sequence[tuple[int, float]] = term_sequence(TERM_SEQUENCE), parks: bool = True,
-                 progress: Callable[[int], None] | None = None) -> None:
+                 term_sequence: Sequence[tuple[int, float]] = term_sequence(TERM_SEQUENCE), parks: bool = True) -> None:
         self.netpoll = Netpoll()
         self.drafts = Inputs(drafts, self.netpoll, parks)
         self.output, self.policy = output, policy
         self.environment = environment or Environment()
         self.own_environment, self.folder = own_environment, folder
-        self.term_sequence, self.progress = term_sequence, progress
+        self.term_sequence = term_sequence
         self.stdin = stdin
         self.idle = list(range(slots, 0, -1))  # the lowest last: it is the next
         self.slots = slots
@@ -443,8 +441,6 @@ class Launcher:
                 self.suspend()
             elif number == PARENT_DIED:
                 self.orphaned()
-            elif self.progress is not None:
-                self.progress(number)
 
     def signalled_while_writing(self, fd: int) -> None:
         """Signals have come while our stdout or stderr takes no more."""
