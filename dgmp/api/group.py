@@ -233,7 +233,10 @@ class Group:
             return True
         if told is error:
             return False
-        raise told
+        try:
+            raise told
+        finally:
+            told = None  # no cycle
 
     def __repr__(self) -> str:
         n = len(self._gs.live) if self._gs is not None else 0

@@ -355,6 +355,23 @@ def test_a_group_that_failed_keeps_no_channel():
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
 
 
+def test_a_group_that_was_cancelled_keeps_no_channel():
+    def wait(begun):
+        with dgmp.Group() as group:
+            group.go(receive_for_ever)
+            begun.send(gc.isenabled())
+
+    with dgmp.Runtime(procs=1) as runtime:
+        runtime.go(gc.disable).result(timeout=10)
+        begun = runtime.chan()
+        f = runtime.go(wait, begun)
+        assert begun.recv(timeout=10) is False
+        f.cancel()
+        assert type(f.exception(timeout=10)) is dgmp.Cancelled
+        del begun, f
+        assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
+
+
 def deaf(begun):
     begun.send(None)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGURG])
