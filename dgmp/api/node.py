@@ -555,17 +555,22 @@ class Member(Node):
         """
         m, gp = self.m, self.m.curg
         assert gp is not None
-        if gp.ends and (deadline is None or gp.ends < deadline):
-            deadline = gp.ends
-        gp.asked = m.is_late(gp) or self.view.asked(gp.word) & ASKED_TO_RAISE != 0
-        if (gp.asked or gp.stop) and not waits._state and give_up():
+        who, asyncs = gp, m.asyncs
+        if asyncs is not None and gp is asyncs.g:
+            if asyncs.waits is None:
+                return asyncs.wait(lambda: self.park(waits, deadline, reason, give_up))
+            who = asyncs.waits
+        if who.ends and (deadline is None or who.ends < deadline):
+            deadline = who.ends
+        who.asked = m.is_late(who) or self.view.asked(who.word) & ASKED_TO_RAISE != 0
+        if (who.asked or gp.stop) and not waits._state and give_up():
             self.raise_cancelled()
         while not waits._state:
             if deadline is not None and time.monotonic_ns() >= deadline:
                 if not give_up():
                     return True
-                if m.is_late(gp):
-                    gp.asked = True
+                if m.is_late(who):
+                    who.asked = True
                     self.raise_cancelled()
                 return False
             try:
@@ -575,7 +580,10 @@ class Member(Node):
             except BaseException:
                 give_up()
                 raise
-            if (gp.asked or gp.stop) and not waits._state and give_up():
+            if gp is not who and gp.asked:  # the loop's host is to end, whoever that is
+                gp.asked = False
+                m.asyncs.readied(gp.word)  # type: ignore[union-attr]
+            if (who.asked or gp.stop) and not waits._state and give_up():
                 self.raise_cancelled()
         return True
 
@@ -589,19 +597,20 @@ class Member(Node):
             self.raise_cancelled()
 
     def raise_cancelled(self) -> None:
-        gp = self.m.curg
+        gp, asyncs = self.m.curg, self.m.asyncs
         if gp is None or not self.m.in_g():
             return super().raise_cancelled()
-        if gp.asked or not gp.stop:
-            error = self.m.cancellation(gp)
+        who = gp if asyncs is None or gp is not asyncs.g else asyncs.waits or gp
+        if who.asked or not gp.stop:
+            error = self.m.cancellation(who)
         else:
             error = Cancelled("the Group was cancelled")
             for group in gp.stop:
                 group.raised = error
         if gp.stop:
             gp.stop.clear()
-        gp.asked = False
-        self.view.told(gp.word)
+        who.asked = False
+        self.view.told(who.word)
         try:
             raise error
         finally:

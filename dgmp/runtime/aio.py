@@ -17,7 +17,7 @@ import asyncio
 import os
 import selectors
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -86,6 +86,7 @@ class Asyncs:
         self.loop.set_task_factory(self.make_task)
         self.tasks: dict[int, WeakSet[asyncio.Task[Any]]] = {}  # that the Gs have made, by their words
         self.began = False  # a task, since the loop last looked
+        self.waits: G | None = None  # whose code keeps all of them waiting, in a call of dgmp
         os.register_at_fork(after_in_child=self.leave_to_parent)
 
     def leave_to_parent(self) -> None:
@@ -121,18 +122,34 @@ class Asyncs:
     def readied(self, word: int) -> None:
         """The async G of that word was readied by somebody: it has been asked to end."""
         if word in self.live and self.m.view.told(word):
-            self.live[word][1].cancel()
+            gp, task = self.live[word]
+            if gp is self.waits:
+                gp.asked = True
+            else:
+                task.cancel()
             self.began = True
             self.m.goready(self.g.word)
 
     def late(self, gp: G) -> None:
         """gp's time is up."""
-        if gp.word in self.live:
+        if gp.word in self.live and gp.ends:
+            gp.ends = 0
             self.m.view.be_late(gp.word)
             self.readied(gp.word)
 
     def running_g(self) -> G:
         return running.get() or self.g
+
+    def wait(self, park: Callable[[], bool]) -> bool:
+        """The code of one of them waits, and the loop with it, until park returns: it raises what it is to raise there."""
+        self.waits = gp = self.running_g()
+        try:
+            return park()
+        finally:
+            self.waits = None
+            if gp.asked and gp.word in self.live:  # what it waited for came first
+                self.live[gp.word][1].cancel()
+            gp.asked = False
 
     def host(self, gp: G) -> None:
         self.g.word, self.g.goid, self.g.fn, self.g.world = gp.word, gp.goid, gp.fn, self.m.worlds.current

@@ -1,8 +1,8 @@
 """`time.sleep` of a G: it blocks, as all calls of the system do, but parks once a started G of its M can go on.
 
-Started Gs cannot leave their process, so all that slept there would make their timers, timeouts and groups late.  So where some
-are parked the M wakes every 10 ms, or when the first of their waits is over, and looks whether one can go on.  Not in a G that has
-been asked to end, which is killed if it sleeps on, nor in dgmp.nopreempt(), nor in a coroutine.
+Started Gs cannot leave their process, so whoever sleeps there would make their timers, timeouts and groups late.  So where some
+are parked the M wakes every 10 ms, or when the first of their waits is over, and looks whether one can go on.  Not in a G that
+has been asked to end, which is killed if it sleeps on, nor in dgmp.nopreempt(), nor in a coroutine.
 
 Called by workers.m (park_sleepers).
 """

@@ -379,6 +379,33 @@ def test_an_idle_loop_takes_no_cpu(node):
     assert ticks() - before <= 5
 
 
+async def wait_for_ever():
+    await asyncio.sleep(3600)
+
+
+async def block_in(begun, never):
+    begun.send(None)
+    never.recv()
+
+
+@pytest.mark.parametrize("others", [0, 1])
+@pytest.mark.parametrize("way", ["cancel", "timeout"])
+def test_one_that_blocks_the_loop_in_a_call_of_dgmp_ends_as_it_is_told(others, way):
+    """Else no other async G would ever go on."""
+    with dgmp.Runtime(procs=2) as rt:
+        waiting = [rt.go(wait_for_ever) for _ in range(others)]
+        begun, never = rt.chan(), rt.chan()
+        f = rt.spawn(block_in, (begun, never), timeout=0.5 if way == "timeout" else None)
+        begun.recv(timeout=20)
+        if way == "cancel":
+            f.cancel()
+        assert type(f.exception(20)) is (dgmp.Cancelled if way == "cancel" else TimeoutError)
+        for other in waiting:
+            assert not other.done()
+            other.cancel()
+            assert type(other.exception(20)) is dgmp.Cancelled
+
+
 def test_the_chat_example():
     example = Path(__file__).parents[2] / "examples" / "chat.py"
     done = subprocess.run([helpers.PYTHON, str(example), "--people", "10"], capture_output=True, text=True, timeout=60)
