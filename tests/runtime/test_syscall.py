@@ -260,10 +260,15 @@ def wait_a_moment_for_one_that_sleeps():
     return type(sleeper.exception(timeout=20))
 
 
+def fail_soon():
+    dgmp.sleep(0.05)
+    raise ValueError
+
+
 def fail_beside_one_that_sleeps():
     with dgmp.Group() as group:
-        group.go(dgmp.after(0.05).recv)
-        group.go(int, "x")
+        group.go(fail_soon)
+        dgmp.sleep(0.01)
         group.go(time.sleep, 3600)
 
 
