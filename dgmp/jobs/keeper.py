@@ -42,6 +42,7 @@ from typing import Any, TypeVar
 from . import folders
 from .files import Logs, Spool
 from .journal import Writer
+from .log import bound, say
 from .programs import Failed, end_of, start
 from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
@@ -347,7 +348,8 @@ class Keeper:
                 if isinstance(e, Failed) or e.errno not in SHORT_OF:  # a stdout= that cannot be opened, say
                     self.failed(run, e)
                     continue
-                print(f"dgmp keeper: cannot start tasks now, trying again: {e}", file=sys.stderr, flush=True)
+                say("keeper", f"cannot start tasks now, trying again: {e}")
+                bound(self.state / folders.LOG)
                 self.give_back(runs[number:])
                 return
 

@@ -18,6 +18,7 @@ from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
 from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
 from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
 from tests.jobs.harness import Node, kill
@@ -687,7 +688,7 @@ def test_a_store_of_a_newer_dgmp_is_refused(here):
 def test_the_store_is_sqlite_in_wal_mode(here, client):
     with sqlite3.connect(here.state / folders.STORE) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     db.close()
 
 
