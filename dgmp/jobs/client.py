@@ -100,10 +100,10 @@ class Client:
         return jobs
 
     def tasks(self, job: int, tasks: Ranges | None = None, states: Sequence[str] | None = None, after: int | None = None,
-              limit: int = 1000) -> dict[str, Any]:
-        """A page of the tasks of a job that have started, and ranges of those that have not."""
+              limit: int = 1000, output: bool = False) -> dict[str, Any]:
+        """A page of the tasks of a job that have started, perhaps with what logs() says, and ranges of those that have not."""
         ranges = None if tasks is None else tasks.pack()
-        return self.call("tasks", job=job, tasks=ranges, states=states, after=after, limit=limit)
+        return self.call("tasks", job=job, tasks=ranges, states=states, after=after, limit=limit, output=output or None)
 
     def logs(self, job: int, task: int = 0) -> dict[str, Any]:
         """Where the output of a task lies: {"state", "attempt", "stdout", "stderr"}; read() reads a piece."""

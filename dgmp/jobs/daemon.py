@@ -383,14 +383,16 @@ class Daemon:
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
 
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "tasks", "states", "after", "limit")
+        fields(body, "job", "tasks", "states", "after", "limit", "output")
         job = self.job(body)
         tasks = Ranges(task_ranges(body["tasks"])) if body.get("tasks") is not None else None
         states = states_of(body.get("states"), STATES)
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        return {"tasks": [task.message() for task in rows[:limit]], "more": len(rows) > limit,
+        output = body.get("output") is True
+        return {"tasks": [{**task.message(), **(self.pieces(job, task) if output else {})} for task in rows[:limit]],
+                "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -401,8 +403,10 @@ class Daemon:
         if task is None:
             state = next(state for state, never in job.never.items() if id in never)
             return {"state": state, "attempt": 0, "stdout": None, "stderr": None}
-        return {"state": task.state, "attempt": task.attempt, "stdout": self.piece(job, task, "stdout"),
-                "stderr": self.piece(job, task, "stderr")}
+        return {"state": task.state, "attempt": task.attempt, **self.pieces(job, task)}
+
+    def pieces(self, job: Job, task: Task) -> dict[str, Any]:
+        return {stream: self.piece(job, task, stream) for stream in ("stdout", "stderr")}
 
     def piece(self, job: Job, task: Task, stream: str) -> dict[str, Any] | None:
         said, found = getattr(job.spec, stream), getattr(task, stream)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import dgmp as package
+from dgmp.cli import main
 from dgmp.cli.parsers import verbs
 from dgmp.cli.reference import page
 from dgmp.cli.talk import pinned
+from dgmp.jobs.client import Client
 from dgmp.jobs.protocol import Select
 from dgmp.jobs.ranges import Ranges
 from tests.helpers import eventually
@@ -247,6 +249,17 @@ def test_logs_keep_outputs_apart(node):
     assert (out(node, job, "--stderr"), dgmp(node, "logs", "--stdout", job).stderr) == ("err 1\nerr 2\n", "")
     assert out(node, f"{job}.2") == "out 2\nend"
     assert out(node, job, "--tag") == f"{job}.1\tout 1\n{job}.1\tend\n{job}.2\tout 2\n{job}.2\tend\n"
+
+
+def test_the_logs_of_many_tasks_take_few_questions(node, monkeypatch, capfdbinary):
+    job = ran(node, "--array", "1-60", "echo $DGMP_TASK_ID; echo e >&2")
+    asked = []
+    send = Client.send
+    monkeypatch.setattr(Client, "send", lambda *words: asked.append(words[1]) or send(*words))
+    assert main(["logs", job]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.split() == [b"%d" % n for n in range(1, 61)] and err == b"e\n" * 60
+    assert asked == ["show", "tasks"]
 
 
 def test_much_output(node):
