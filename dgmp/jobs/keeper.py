@@ -99,7 +99,7 @@ class Keeper:
     def __init__(self, state: Path, name: str, listening: socket.socket, resources: Resources) -> None:
         self.state, self.name, self.listening, self.resources = state, name, listening, resources
         self.journal = Writer(folders.make(state / "journal"), name)
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), name)
         self.spools = folders.make(state / "spool")
         self.jobs: dict[int, KeptJob] = {}
         self.ready: list[tuple[tuple[int, int], int]] = []  # the order of jobs with a queue
