@@ -243,6 +243,17 @@ def test_sysmon_sleeps_when_all_is_idle(node):
     assert c.handle(("tick", 2 + TRIM_NS)) == [] and c.next_tick(2) is None  # there is nothing to give back
 
 
+def test_sysmon_looks_after_a_death(node):
+    """The dead one may have taken a P, and not yet set the alarm; nobody else sets it until all has been idle again."""
+    fd, client, c = node
+    c.handle(("wake",))
+    start(fd, c, 0, 100)
+    assert c.next_tick(2) is None
+    c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
+    c.handle(("wake",))
+    assert c.next_tick(2) is not None
+
+
 def test_warm_memory_goes_back_once_all_is_idle(node):
     fd, client, c = node
     c.handle(("wake",))
