@@ -31,6 +31,7 @@ SIGPIPE = 13
 MOST_SLOTS = 32_000
 # How GNU parallel writes inputs in the names of files.
 IN_A_NAME = str.maketrans({"/": "\\_", "\\": "\\\\", "\t": "\\t", "\0": "\\0"})
+LONGEST_NAME = 255  # bytes
 SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
            "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
            "remove_rec_sep")
@@ -176,11 +177,11 @@ def folder_of(options: Options, source: Source) -> Callable[[Command], str | Non
 def output_of(options: Options, source: Source) -> Output:
     from ..jobs import output
 
-    made = (output.LineBuffered if options.flag("line_buffer") else output.Output if options.flag("ungroup")
+    results = options.text("results")
+    made = (output.LineBuffered if options.flag("line_buffer") else output.Output if options.flag("ungroup") and results is None
             else output.Grouped)
     if options.flag("v") or options.flag("verbose"):
         made = announcing(made, first=options.flag("v"))
-    results = options.text("results")
     return made(tag=source.job.tag is not None, keep_order=options.flag("keep_order"),
                 results=None if results is None else results_of(results, source))
 
@@ -230,8 +231,15 @@ def results_of(where: str, source: Source) -> Callable[[Command], tuple[str, str
 
 
 def as_name(part: str) -> str:
-    """Of a file; never of the folder it is in, or the one above."""
-    return "\\" + part if part in (".", "..") else part.translate(IN_A_NAME)
+    """Of a file; never of the folder it is in, or the one above.  A long one is cut, and ends with a hash of it all."""
+    name = "\\" + part if part in (".", "..") else part.translate(IN_A_NAME)
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
+        return name
+    from _blake2 import blake2b
+
+    end = "-" + blake2b(data, digest_size=8).hexdigest()
+    return os.fsdecode(data[:LONGEST_NAME - len(end)]) + end
 
 
 def in_folder(path: str) -> tuple[str, str, str]:
