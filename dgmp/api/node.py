@@ -8,7 +8,6 @@ sooner of 64 completions and 1 ms, because a wake-up for each would cost more th
 from __future__ import annotations
 
 import contextlib
-import operator
 import os
 import queue
 import sys
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import WHY_FUTURE, WHY_IO, WHY_OTHER, Block, View
 from ..errors import Cancelled, CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, TooManyGs, WorkerDied
-from ..runtime import nodes
+from ..runtime import nodes, numbers
 from ..ship import closure, functions, values
 from ..ship.terms import ASKED_TO_RAISE
 from ..ship.values import SMALL_TYPES, Large
@@ -269,10 +268,7 @@ class Node:
         """See dgmp.gomaxprocs."""
         if self.gone is not None:
             raise self.ended()
-        try:
-            n = 0 if n is None else operator.index(n)
-        except TypeError:
-            raise TypeError(f"the number of Ps must be a whole number or None, not {n!r}") from None
+        n = numbers.whole_or_none("the number of Ps", n) or 0
         most = min(self.view.max_ms, self.view.max_ps)
         if not 0 <= n <= most:
             raise ValueError(f"the number of Ps must be between 1 and {most}, not {n}")

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from .._core import SEMA_BLOCKS, SEMA_DIED, SEMA_DONE, WHY_SEMA
 from ..errors import HolderDied
+from ..runtime import numbers
 from ..runtime.signals import call
 from ..ship import travel
 from . import runtime as api
@@ -461,10 +462,10 @@ def restored_semaphore(n: int, sema: Sema) -> Semaphore:
 
 def units_of(n: Any) -> int:
     """n, if it can be a number of units."""
-    whole = api.whole("n", n)
-    if whole is None or not 1 <= whole <= MOST:
-        raise ValueError(f"n must be a whole number from 1 to {MOST}, not {n!r}")
-    return whole
+    units = numbers.at_least("n", n, 1)
+    if units > MOST:
+        raise ValueError(f"n must be at most {MOST}, not {units}")
+    return units
 
 
 class Done(Listener):
