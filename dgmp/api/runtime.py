@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from ..runtime.proc import G
     from .chan import Chan
+    from .client import Client
     from .future import Future
-    from .node import Client, Member, Node
+    from .member import Member
+    from .node import Node
     from .output import Output
     from .snapshot import Snapshot
     from .world import Teller
@@ -143,7 +145,7 @@ class Runtime:
                 os.close(segment)
             undo.callback(output.close)
             from . import quit
-            from .node import Client  # what takes long to import is imported while the others start, too
+            from .client import Client  # what takes long to import is imported while the others start, too
 
             self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
@@ -160,7 +162,7 @@ class Runtime:
         """Becomes a client of a node that others have booted."""
         from . import quit
         from .attach import join, place_of
-        from .node import Client
+        from .client import Client
         from .output import Output
         from .world import Teller
 
