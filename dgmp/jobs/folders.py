@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DgmpError
 
-SOCKET, LOCK, KEEPER_SOCKET, NODE_SOCKET = "daemon.sock", "daemon.lock", "keeper.sock", "node.sock"
+SOCKET, LOCK, KEEPER_SOCKET = "daemon.sock", "daemon.lock", "keeper.sock"
 LOG, STORE = "daemon.log", "jobs.sqlite"
 LONGEST_SOCKET = 107  # sun_path
 
