@@ -46,6 +46,7 @@ MIGRATIONS = ["""
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """, """
     CREATE TABLE forgotten (job INTEGER PRIMARY KEY);
+""", """
     CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, total INTEGER NOT NULL, job INTEGER);
     CREATE INDEX entries_job ON entries (job);
     CREATE TABLE block (entries INTEGER NOT NULL, first INTEGER NOT NULL, lines BLOB NOT NULL, PRIMARY KEY (entries, first));
@@ -313,6 +314,11 @@ class Store:
         self.db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
         free: int = self.db.execute("PRAGMA freelist_count").fetchone()[0]
         return free > 0
+
+    def checkpoint(self) -> None:
+        """Has the store's file shrink now, and not with some later commit; nothing is lost if that cannot be."""
+        if not self.db.in_transaction:
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # ------------------------------------------------------------------ reading
     def meta(self) -> dict[str, Any]:

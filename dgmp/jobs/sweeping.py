@@ -31,6 +31,8 @@ def sweeping(store: Store, logs: Path) -> Iterator[None]:
         yield
     while store.give_back(PAGES):
         yield
+    yield
+    store.checkpoint()
 
 
 def remove_output(logs: Path, jobs: set[int]) -> Iterator[None]:
