@@ -311,7 +311,8 @@ class Store:
     def give_back(self, pages: int) -> bool:
         """So many free pages to the file system; False if there are none."""
         self.begin()
-        self.db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        for _ in range(pages):  # of more, Python's module would let it do one
+            self.db.execute("PRAGMA incremental_vacuum(1)")
         free: int = self.db.execute("PRAGMA freelist_count").fetchone()[0]
         return free > 0
 

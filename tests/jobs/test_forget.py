@@ -148,7 +148,7 @@ def test_the_store_shrinks(tmp_path):
     for _ in sweeping.sweeping(store, tmp_path):
         store.commit()
         steps += 1
-    assert steps >= 30_000 // sweeping.ROWS
+    assert 30_000 // sweeping.ROWS <= steps < 30
     assert (tmp_path / "store").stat().st_size < pages * 4096 / 10
     assert store.db.execute("SELECT count(*) FROM env").fetchone() == (1,) and store.job(kept.id)
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
