@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import operator
 import os
 import signal
 import socket
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
-from ..runtime import boot, limits, nodes
+from ..runtime import boot, limits, nodes, numbers
 from . import ending, interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 
     from ..runtime.proc import G
     from .chan import Chan
+    from .client import Client
     from .future import Future
-    from .node import Client, Member, Node
+    from .member import Member
+    from .node import Node
     from .output import Output
     from .snapshot import Snapshot
     from .world import Teller
@@ -111,15 +112,16 @@ class Runtime:
             if any(x is not None for x in said) or (on_worker_death, crash_limit, grace) != ("fail", 3, 5.0):
                 raise TypeError("Runtime(attach=...) joins a node as it is: nothing else can be said of it")
             return self._join(attach)
-        procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
+        procs = None if procs is None else numbers.whole("procs", procs)
+        max_ms = None if max_ms is None else numbers.whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
         max_tasks, memory = limits.max_tasks(max_tasks_per_child), limits.memory(memory_limit)
         if on_worker_death not in ("fail", "retry", "break"):
             raise ValueError(f'on_worker_death must be "fail", "retry" or "break", not {on_worker_death!r}')
-        from .terms import at_least, grace_of
+        from .terms import grace_of
 
-        failing = {"on_worker_death": on_worker_death, "crash_limit": at_least("crash_limit", crash_limit, 1),
+        failing = {"on_worker_death": on_worker_death, "crash_limit": numbers.at_least("crash_limit", crash_limit, 1),
                    "grace_ns": grace_of(grace)}
         self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
@@ -143,7 +145,7 @@ class Runtime:
                 os.close(segment)
             undo.callback(output.close)
             from . import quit
-            from .node import Client  # what takes long to import is imported while the others start, too
+            from .client import Client  # what takes long to import is imported while the others start, too
 
             self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
@@ -160,7 +162,7 @@ class Runtime:
         """Becomes a client of a node that others have booted."""
         from . import quit
         from .attach import join, place_of
-        from .node import Client
+        from .client import Client
         from .output import Output
         from .world import Teller
 
@@ -486,14 +488,6 @@ class Runtime:
 
     def __exit__(self, kind: object, error: object, tb: object) -> None:
         self.close(cancel=kind is not None)
-
-
-def whole(name: str, value: Any) -> int | None:
-    """A parameter that must be a whole number or None."""
-    try:
-        return None if value is None else operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
 
 
 def call(args: Any, kwargs: Any, name: Any) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:

@@ -60,7 +60,8 @@ def add_parser(verbs: Any) -> None:
     add("--retries", metavar="N", type=talk.argument(whole), help="run a task that failed again, up to N times")
     add("--timeout", metavar="TIME", type=talk.argument(duration),
         help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
-    add("--cpus", metavar="N", type=talk.argument(whole), help="cores that a task holds, and is bound to (default 1)")
+    add("--cpus", metavar="N", type=talk.argument(whole),
+        help="cores that a task holds, and is bound to (without: one, not bound)")
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
         help="a named resource that a task holds, such as gpu=1")
