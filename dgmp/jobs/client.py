@@ -18,10 +18,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import folders
-from .protocol import BAD_VERSION, VERSION, NoDaemon, ProtocolError, Select, decode, encode
+from .protocol import BAD_VERSION, VERSION, NoDaemon, ProtocolError, Select, bad, decode, encode
 from .ranges import Ranges, ranges_of
 
 NO_DAEMON = "no dgmp daemon for this user: start it with `dgmp up`"
@@ -84,6 +84,17 @@ class Client:
         """Submits a job; its other fields are those of protocol.JobSpec.  Returns its id."""
         job: int = self.call("submit", argv=list(argv), **spec)["job"]
         return job
+
+    def entries(self, file: BinaryIO, name: str = "the file") -> tuple[int, int]:
+        """Sends the lines of a file, for the `entries` of one job; their id, and how many lines there are."""
+        from .entries import messages, packed
+
+        sent: dict[str, Any] = {}
+        for blocks in messages(packed(file, name)):
+            sent = self.call("entries", entries=sent.get("entries"), blocks=blocks)
+        if not sent:
+            raise bad(f"there are no lines in {name}")
+        return sent["entries"], sent["lines"]
 
     def submit_function(self, target: str, args: Sequence[str] = (), **spec: Any) -> int:
         """Submits module:function with these arguments (dgmp.jobs.call) to this Python."""

@@ -30,6 +30,7 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .entries import unpacked
 from .keeping import Keeping
 from .log import bound, say
 from .node import NodeHost
@@ -163,11 +164,15 @@ class Daemon:
         signal.set_wakeup_fd(self.wakeup[1], warn_on_full_buffer=False)
         for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number_, lambda number_, frame: None)
-        self.attempt(lambda: self.keeping.begin(self.queue, self.store))
+        self.attempt(self.begin)
         while not self.done:
             ready = self.poll()
             self.attempt(lambda: self.turn(ready))  # noqa: B023
         self.close()
+
+    def begin(self) -> None:
+        self.store.drop_entries(None)
+        self.keeping.begin(self.queue, self.store)
 
     def poll(self) -> dict[Any, int]:
         poller = zmq.Poller()
@@ -360,6 +365,15 @@ class Daemon:
         job = self.queue.submit(job_spec(body))
         return {"job": job.id, "tasks": job.total}
 
+    def add_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "entries", "blocks")
+        blocks = body.get("blocks")
+        if not isinstance(blocks, list) or not all(isinstance(block, bytes) for block in blocks):
+            raise bad("blocks must be a list of bytes")
+        entries = number(body["entries"], "entries", 1, 1 << 53) if body.get("entries") is not None else None
+        entries, lines = self.store.add_entries(entries, [(block, len(unpacked(block))) for block in blocks])
+        return {"entries": entries, "lines": lines}
+
     def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         fields(body, "select", "states", "name", "limit", "before")
         wanted = None
@@ -378,9 +392,14 @@ class Daemon:
         return {"jobs": [self.show_one(job) for job in self.chosen(body)]}
 
     def show_one(self, job: Job) -> dict[str, Any]:
-        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name != "env"}
-        failures = [task.message() for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
+        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name not in ("env", "entries")}
+        failures = [self.task_message(job, task) for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
+
+    def task_message(self, job: Job, task: Task) -> dict[str, Any]:
+        entries = job.spec.entries
+        entry = None if entries is None else os.fsdecode(self.keeping.entries.find(self.store, entries, task.task))
+        return {**task.message(), "entry": entry}
 
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         fields(body, "job", "tasks", "states", "after", "limit", "output")
@@ -390,9 +409,10 @@ class Daemon:
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        output = body.get("output") is True
-        return {"tasks": [{**task.message(), **(self.pieces(job, task) if output else {})} for task in rows[:limit]],
-                "more": len(rows) > limit,
+        found = [self.task_message(job, task) for task in rows[:limit]]
+        if body.get("output") is True:
+            found = [{**message, **self.pieces(job, task)} for message, task in zip(found, rows, strict=False)]
+        return {"tasks": found, "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -549,9 +569,10 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
-    "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
-    "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+    "hello": Daemon.hello, "entries": Daemon.add_entries, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show,
+    "tasks": Daemon.tasks, "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel,
+    "retry": Daemon.retry, "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status,
+    "shutdown": Daemon.shutdown,
 }
 BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
