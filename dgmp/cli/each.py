@@ -252,7 +252,7 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
     from ..jobs.source import Drafts
     from ..jobs.template import Template
 
-    job = Job(Template("", literal=True), os.getcwd(), tag_of(options))
+    job = Job(Template("", literal=True), options.folder(), tag_of(options))
     return Drafts(job, [Logged(job, one.seq, one.command, one.key) for one in again])
 
 
@@ -276,7 +276,7 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
     from ..jobs.command import Job
     from ..jobs.source import Source
 
-    folder = os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
+    folder = options.folder()
     if options.flag("pipe") or options.flag("pipe_part"):
         template, tag = templates(options, command, ())
         return Source(Job(template, folder, tag), blocks_of(options, command, given))

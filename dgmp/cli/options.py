@@ -8,6 +8,8 @@ Called by cli.each; the table is read by cli.parsers, for completion and the ref
 
 from __future__ import annotations
 
+import os
+
 from ..errors import DgmpError
 
 USAGE = """\
@@ -175,6 +177,14 @@ class Options:
         if not text.isdecimal() or int(text) < least:
             raise Usage(f"--{key.replace('_', '-')} {text!r}: give a whole number of at least {least}")
         return int(text)
+
+    def folder(self) -> str:
+        """That of the jobs, by which the joblog knows them; if it has been removed, as the shell knew it."""
+        try:
+            here = os.getcwd()
+        except FileNotFoundError:
+            here = os.environ.get("PWD", "")
+        return os.path.normpath(os.path.join(here, self.text("wd") or ""))
 
 
 def parse(words: list[str]) -> tuple[Options, list[str]]:

@@ -304,3 +304,11 @@ def test_inputs_in_random_order():
     said = prints("--shuf", "echo", ":::", *numbers).split()
     assert said != numbers
     assert sorted(said, key=int) == numbers
+
+
+def test_the_folder_we_are_in_has_been_removed(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir {gone}; exec {sys.executable} -P -m dgmp each --joblog {tmp_path}/log -k echo ::: a b'
+    done = subprocess.run(["/bin/sh", "-c", script], cwd=gone, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")
