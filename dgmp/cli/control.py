@@ -9,24 +9,12 @@ from ..jobs.policy import Policy
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Protocol
 
     from ..jobs.control import Control
     from ..jobs.joblog import Failed, Origin
     from ..jobs.progress import Style
     from ..jobs.resources import Need, Resources
-
-    class Options(Protocol):
-        """cli.each.Options, as far as it matters here."""
-
-        def flag(self, key: str) -> bool: ...
-
-        def text(self, key: str) -> str | None: ...
-
-        def list(self, key: str) -> list[str]: ...
-
-        def number(self, key: str, least: int) -> int | None: ...
-
+    from .options import Options
 
 OURS = ("retries", "timeout", "delay", "memfree", "load", "nice", "joblog", "resume", "resume_failed", "retry_failed", "bar",
         "eta", "progress", "cpus", "mem", "resource", "resource_total")  # --halt needs less

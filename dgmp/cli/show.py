@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.protocol import CANCELLED, NO_SUCH_TASK, RUNNING, ProtocolError, Select
@@ -60,7 +60,7 @@ def act(client: Client, options: Any) -> int:
 
 
 def tasks(client: Client, job: int, chosen: Ranges | None,
-          wanted: list[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+          wanted: Sequence[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The tasks that have started, and by state the ranges of those that have not."""
     started: list[dict[str, Any]] = []
     while True:

@@ -20,7 +20,7 @@ import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
 from .keeping import Keeping
+from .log import bound, say
 from .node import NodeHost
 from .protocol import (
     BAD_MESSAGE,
@@ -61,11 +62,14 @@ from .queue import Queue
 from .ranges import Ranges
 from .resources import Resources
 from .store import Job, Store, StoreError, Task
+from .sweeping import sweeping
 
 EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
 STORE_SECONDS = 1.0  # until a store that could not be written is tried again
 LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
 MOST_REQUESTS = 1000  # in a turn
+FOR_EVER = float("inf")
+SWEPT = object()
 MOST_WAITING = 10_000  # replies and subscriptions that are due
 
 
@@ -82,11 +86,16 @@ class Client:
 
 
 class Wait:
-    """A `wait` that has not been answered."""
+    """A `wait` that has not been answered.
 
-    def __init__(self, client: Client, pending: list[tuple[int, Ranges | None]]) -> None:
-        self.client, self.pending = client, pending
-        self.jobs = [id for id, _ in pending]
+    Attributes:
+        spans, states: the jobs that the answer has: with ids in there, and in these states.
+        pending: those that are still waited for, and which of their tasks.
+    """
+
+    def __init__(self, client: Client, spans: list[tuple[int, int]], states: list[str]) -> None:
+        self.client, self.spans, self.states = client, spans, states
+        self.pending: dict[int, list[Ranges | None]] = {}
 
 
 class Subscriber:
@@ -119,6 +128,8 @@ class Daemon:
                        **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
         self.queue = Queue(self.store, self.totals, time.time)
         self.keeping = Keeping(self.runtime, self.state, arguments)
+        self.sweeper: Iterator[None] | None = None
+        self.sweep()
         self.node = NodeHost(self.state / folders.LOG)
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
@@ -170,6 +181,8 @@ class Daemon:
         until = [s.next for s in self.subscribers.values() if s.changed or s.tasks]
         if self.broken_until:
             until.append(self.broken_until)
+        elif self.sweeper is not None:
+            until.append(0.0)
         return dict(poller.poll(int(max(0.0, min(until) - time.monotonic()) * 1000) + 1 if until else None))
 
     def attempt(self, turn: Callable[[], None]) -> None:
@@ -196,6 +209,7 @@ class Daemon:
                 self.send(client, message)
         self.outbox.clear()
         self.queue = Queue(self.store, self.totals, time.time)
+        self.sweep()
         self.keeping.disconnect()
         self.broken_until = time.monotonic() + STORE_SECONDS
 
@@ -211,6 +225,8 @@ class Daemon:
             if not (self.closing and self.closed()):
                 self.keeping.disconnect()
                 self.keeping.replace(self.queue, self.store)
+        if self.sweeper is not None and not self.broken_until and next(self.sweeper, SWEPT) is SWEPT:
+            self.sweeper = None
         if self.keeping.socket is not None and self.keeping.socket.fileno() in ready:
             self.keeping.flush()
             self.keeping.receive(self.queue, self.store)
@@ -220,6 +236,10 @@ class Daemon:
             self.take_requests()
         if self.closing is None and self.keeping.known:
             self.queue.choose()
+
+    def sweep(self) -> None:
+        """What is left of forgotten jobs, from now on."""
+        self.sweeper = sweeping(self.store, self.keeping.logs.folder)
 
     def signalled(self) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -242,6 +262,7 @@ class Daemon:
             self.tell(subscriber, any(jobs[id].state in ENDED for id in subscriber.changed if id in jobs))
         if self.closing is not None:
             self.close_on()
+        bound(self.state / folders.LOG)
 
     def close(self) -> None:
         self.node.close()
@@ -343,16 +364,8 @@ class Daemon:
         fields(body, "select", "states", "name", "limit", "before")
         wanted = None
         if body.get("select") is not None:
-            wanted = []
-            for select in selects(body["select"]):
-                if select.jobs == "all":
-                    wanted.append((0, 1 << 62))
-                elif select.jobs == "last":
-                    wanted.append((self.store.last() or 0,) * 2)
-                else:
-                    if select.jobs[0] == select.jobs[1]:
-                        self.queue.job(int(select.jobs[0]))
-                    wanted.append((int(select.jobs[0]), int(select.jobs[1])))
+            there = self.store.last() is not None
+            wanted = self.queue.spans(s for s in selects(body["select"]) if there or s.jobs != "last")
         name = string(body["name"], "name") if body.get("name") is not None else None
         before = number(body["before"], "before", 0, 1 << 53) if body.get("before") is not None else None
         jobs, more = self.store.page(wanted, states_of(body.get("states"), STATES), name, before,
@@ -370,14 +383,16 @@ class Daemon:
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
 
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "tasks", "states", "after", "limit")
+        fields(body, "job", "tasks", "states", "after", "limit", "output")
         job = self.job(body)
         tasks = Ranges(task_ranges(body["tasks"])) if body.get("tasks") is not None else None
         states = states_of(body.get("states"), STATES)
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        return {"tasks": [task.message() for task in rows[:limit]], "more": len(rows) > limit,
+        output = body.get("output") is True
+        return {"tasks": [{**task.message(), **(self.pieces(job, task) if output else {})} for task in rows[:limit]],
+                "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -388,8 +403,10 @@ class Daemon:
         if task is None:
             state = next(state for state, never in job.never.items() if id in never)
             return {"state": state, "attempt": 0, "stdout": None, "stderr": None}
-        return {"state": task.state, "attempt": task.attempt, "stdout": self.piece(job, task, "stdout"),
-                "stderr": self.piece(job, task, "stderr")}
+        return {"state": task.state, "attempt": task.attempt, **self.pieces(job, task)}
+
+    def pieces(self, job: Job, task: Task) -> dict[str, Any]:
+        return {stream: self.piece(job, task, stream) for stream in ("stdout", "stderr")}
 
     def piece(self, job: Job, task: Task, stream: str) -> dict[str, Any] | None:
         said, found = getattr(job.spec, stream), getattr(task, stream)
@@ -400,29 +417,51 @@ class Daemon:
         return None if found is None else {"path": str(self.state / found[0]), "offset": found[1], "length": found[2]}
 
     def wait(self, client: Client, body: dict[str, Any]) -> dict[str, Any] | None:
-        fields(body, "select")
-        chosen = [(job.id, tasks) for job, tasks in self.queue.chosen(selects(body.get("select")), "1")]
+        fields(body, "select", "states")
+        chosen = selects(body.get("select"))
+        wait = Wait(client, self.queue.spans(chosen), states_of(body.get("states"), STATES))
+        for select, (first, last) in zip(chosen, wait.spans, strict=True):
+            if select.single and select.tasks is not None and len(select.tasks) == 1:
+                self.queue.check_task(self.queue.job(first), next(iter(select.tasks)))
+            for id in [first] if select.single else self.queue.open:
+                if first <= id <= last:
+                    wait.pending.setdefault(id, []).append(select.tasks)
         if len(self.waits) >= MOST_WAITING:
             raise bad(f"{MOST_WAITING} clients wait already")
-        wait = Wait(client, chosen)
-        if self.over(wait):
+        if self.over(wait, list(wait.pending)):
             return self.waited(wait)
         self.waits.append(wait)
         return None
 
-    def over(self, wait: Wait) -> bool:
-        wait.pending = [(id, tasks) for id, tasks in wait.pending if not self.queue.at_rest(id, tasks)]
+    def over(self, wait: Wait, changed: Iterable[int]) -> bool:
+        """Whether it waits for nothing any more, after a change of these jobs."""
+        for id in changed:
+            if id in wait.pending and all(self.queue.at_rest(id, tasks) for tasks in wait.pending[id]):
+                del wait.pending[id]
         return not wait.pending
 
     def waited(self, wait: Wait) -> dict[str, Any]:
-        return {"jobs": [self.queue.job(id).message() for id in dict.fromkeys(wait.jobs)]}
+        jobs: dict[int, Job] = {}
+        for span in wait.spans:
+            jobs.update((job.id, self.queue.get(job)) for job in self.store.between(*span, wait.states))
+        return {"jobs": [job.message() for job in jobs.values()]}
 
     def answer_waits(self, jobs: dict[int, Job]) -> None:
-        answered = [wait for wait in self.waits if any(id in jobs for id, _ in wait.pending) and self.over(wait)]
+        answered = [wait for wait in self.waits if self.over(wait, jobs)]
         if answered:
             self.waits = [wait for wait in self.waits if wait.pending]
         for wait in answered:
             self.send(wait.client, ok(wait.client, self.waited(wait)))
+
+    def forget_jobs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        fields(body, "select", "states", "before")
+        before = body.get("before", FOR_EVER)
+        if isinstance(before, bool) or not isinstance(before, (int, float)):
+            raise bad(f"before must be a time, not {str(before)[:100]!r}")
+        forgotten, kept = self.queue.forget(selects(body.get("select")), states_of(body.get("states"), ENDED), float(before))
+        if forgotten:
+            self.sweep()
+        return {"forgotten": forgotten, "open": kept.pack()}
 
     def forget(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         fields(body, "id")
@@ -477,7 +516,8 @@ class Daemon:
         for at in range(0, len(tasks), PAGE):
             self.send(client, event(client, "tasks", {"tasks": tasks[at:at + PAGE]}))
         for at in range(0, len(changed), PAGE):
-            self.send(client, event(client, "jobs", {"jobs": [self.queue.job(id).message() for id in changed[at:at + PAGE]]}))
+            jobs = [self.queue.open.get(id) or self.store.job(id) for id in changed[at:at + PAGE]]
+            self.send(client, event(client, "jobs", {"jobs": [job.message() for job in jobs if job is not None]}))
 
     def status(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         fields(body)
@@ -511,7 +551,7 @@ class Daemon:
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
     "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
     "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
-    "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+    "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
 }
 BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
@@ -568,7 +608,7 @@ def locked_by(fd: int) -> int:
 
 
 def log(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp daemon: {text}", file=sys.stderr, flush=True)
+    say("daemon", text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -581,17 +621,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         daemon = Daemon(folders.runtime_folder(), folders.state_folder(), *resources_of(options))
     except (DgmpError, ValueError, OSError, sqlite3.Error, zmq.ZMQError) as e:
-        say(options.ready, str(e))
+        tell(options.ready, str(e))
         return 2
     log(f"up: pid {os.getpid()}, dgmp {__version__}, {daemon.totals['cpus']} cpus, sockets in {daemon.runtime}, "
         f"state in {daemon.state}")
-    say(options.ready, "ok")
+    tell(options.ready, "ok")
     daemon.run()
     log("down")
     return 0
 
 
-def say(fd: int, text: str) -> None:
+def tell(fd: int, text: str) -> None:
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.write(fd, text.encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -41,14 +42,27 @@ def state_folder() -> Path:
 def make(folder: Path) -> Path:
     """Makes it, if it is not there, and checks it."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_durably(folder, 0o700)
     except FileExistsError:
         raise UnsafeFolder(f"{folder} is no folder") from None
     except OSError as e:
         raise UnsafeFolder(f"cannot make the folder {folder}: {e.strerror}") from None
     check(folder)
     return folder
+
+
+def make_durably(folder: Path, mode: int = 0o777) -> None:
+    """With those above it; a power failure does not undo it."""
+    if folder.is_dir():
+        return
+    make_durably(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    with contextlib.suppress(OSError):  # not every file system syncs a folder
+        fd = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def check(folder: Path) -> None:

@@ -42,6 +42,7 @@ from typing import Any, TypeVar
 from . import folders
 from .files import Logs, Spool
 from .journal import Writer
+from .log import bound, say
 from .programs import Failed, end_of, start
 from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
@@ -98,7 +99,7 @@ class Keeper:
     def __init__(self, state: Path, name: str, listening: socket.socket, resources: Resources) -> None:
         self.state, self.name, self.listening, self.resources = state, name, listening, resources
         self.journal = Writer(folders.make(state / "journal"), name)
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), name)
         self.spools = folders.make(state / "spool")
         self.jobs: dict[int, KeptJob] = {}
         self.ready: list[tuple[tuple[int, int], int]] = []  # the order of jobs with a queue
@@ -347,7 +348,8 @@ class Keeper:
                 if isinstance(e, Failed) or e.errno not in SHORT_OF:  # a stdout= that cannot be opened, say
                     self.failed(run, e)
                     continue
-                print(f"dgmp keeper: cannot start tasks now, trying again: {e}", file=sys.stderr, flush=True)
+                say("keeper", f"cannot start tasks now, trying again: {e}")
+                bound(self.state / folders.LOG)
                 self.give_back(runs[number:])
                 return
 

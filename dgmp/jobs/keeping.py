@@ -45,7 +45,7 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
         self.child: subprocess.Popen[bytes] | None = None

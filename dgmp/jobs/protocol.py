@@ -31,8 +31,8 @@ WAITING, RUNNING, FINISHED, FAILED, CANCELLED, ABORTED = (
 STATES = (WAITING, RUNNING, FINISHED, FAILED, CANCELLED, ABORTED)
 ENDED = (FINISHED, FAILED, CANCELLED, ABORTED)
 
-BAD_MESSAGE, BAD_VERSION, BAD_SPEC, NO_SUCH_JOB, NO_SUCH_TASK, CLOSING, STORE, INTERNAL = (
-    "bad_message", "bad_version", "bad_spec", "no_such_job", "no_such_task", "closing", "store", "internal")
+BAD_MESSAGE, BAD_VERSION, BAD_SPEC, NO_SUCH_JOB, NO_SUCH_TASK, NOT_ENDED, CLOSING, STORE, INTERNAL = (
+    "bad_message", "bad_version", "bad_spec", "no_such_job", "no_such_task", "not_ended", "closing", "store", "internal")
 
 
 class ProtocolError(DgmpError):
@@ -235,6 +235,11 @@ class Select:
 
     jobs: str | tuple[int, int]
     tasks: Ranges | None = None
+
+    @property
+    def single(self) -> bool:
+        """It names one job, which must be there."""
+        return self.jobs == "last" or (not isinstance(self.jobs, str) and self.jobs[0] == self.jobs[1])
 
     def message(self) -> list[Any]:
         jobs = self.jobs if isinstance(self.jobs, str) else list(self.jobs)

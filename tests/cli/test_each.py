@@ -2,6 +2,7 @@
 
 import os
 import pty
+import resource
 import shutil
 import subprocess
 import sys
@@ -260,3 +261,38 @@ def test_results_stay_in_their_folder(tmp_path):
     assert done.returncode == 0
     assert [*tmp_path.iterdir(), *(tmp_path / "below").iterdir()] == [tree.parent, tree]
     assert len(list(tree.rglob("stdout"))) == 3
+
+
+def test_results_of_long_inputs_have_names_of_their_own(tmp_path):
+    long = ["x" * 300 + end for end in "ab"]
+    done = each("--results", str(tmp_path), "echo", ":::", *long)
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = sorted(path.read_text() for path in tmp_path.glob("1/xxx*/stdout"))
+    assert kept == [f"{value}\n" for value in long]
+
+
+@pytest.mark.parametrize("more", [(), ("--line-buffer",)], ids=["grouped", "line-buffer"])
+def test_a_job_whose_results_can_have_no_file_fails_alone(more, tmp_path):
+    log = tmp_path / "log"
+    done = each(*more, "--retries", "2", "--joblog", str(log), "--results", f"{tmp_path}/{{}}/", "echo", ":::", "a",
+                "x" * 300, "b")
+    assert done.returncode == 1
+    assert done.stderr.count("File name too long") == 2
+    assert ((tmp_path / "a/stdout").read_text(), (tmp_path / "b/stdout").read_text()) == ("a\n", "b\n")
+    assert sorted(line.split("\t")[6] for line in log.read_text().splitlines()[1:]) == ["0", "0", "126"]
+
+
+@pytest.mark.parametrize("files", [8, 16, 24])
+def test_too_few_open_files_to_start_anything(files):
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    done = each("echo", ":::", "1", preexec_fn=few)
+    assert done.returncode == 255
+    assert "ulimit -n" in done.stderr
+
+
+def test_an_input_with_a_nul_hints_at_null():
+    done = each("echo", stdin="a\0b\nc\n")
+    assert (done.returncode, done.stdout) == (1, "c\n")
+    assert "NUL" in done.stderr and "--null" in done.stderr

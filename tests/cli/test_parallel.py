@@ -195,6 +195,7 @@ P --pipe --block 100k wc -c < <(seq 100000)
 P --pipe -N7 wc -l < <(seq 100)
 P --pipe cat < numbers
 P --results R echo ::: a/b 'c d'; find R | sort; cat R/1/a*/stdout R/1/c*/seq
+P -u --results R echo ::: a; find R | sort; cat R/1/a/stdout
 P --results 'R/{}/' echo ::: a b; find R | sort; cat R/a/stdout R/b/seq
 P --results 'R/{}.txt' echo ::: a b; find R | sort; cat R/a.txt R/b.txt.seq
 P --header : --results R echo ::: h a b ::: g c; find R | sort

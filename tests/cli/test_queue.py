@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import dgmp as package
+from dgmp.cli import main
 from dgmp.cli.parsers import verbs
 from dgmp.cli.reference import page
 from dgmp.cli.talk import pinned
+from dgmp.jobs.client import Client
 from dgmp.jobs.protocol import Select
 from dgmp.jobs.ranges import Ranges
 from tests.helpers import eventually
@@ -249,6 +251,17 @@ def test_logs_keep_outputs_apart(node):
     assert out(node, job, "--tag") == f"{job}.1\tout 1\n{job}.1\tend\n{job}.2\tout 2\n{job}.2\tend\n"
 
 
+def test_the_logs_of_many_tasks_take_few_questions(node, monkeypatch, capfdbinary):
+    job = ran(node, "--array", "1-60", "echo $DGMP_TASK_ID; echo e >&2")
+    asked = []
+    send = Client.send
+    monkeypatch.setattr(Client, "send", lambda *words: asked.append(words[1]) or send(*words))
+    assert main(["logs", job]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.split() == [b"%d" % n for n in range(1, 61)] and err == b"e\n" * 60
+    assert asked == ["show", "tasks"]
+
+
 def test_much_output(node):
     job = ran(node, "seq 1000000")
     assert out(node, job) == "".join(f"{n}\n" for n in range(1, 1_000_001))
@@ -331,6 +344,21 @@ def test_retry(node):
     assert unsaid.returncode == 2 and "dgmp retry --failed for all" in unsaid.stderr
 
 
+# ---------------------------------------------------------------- forget
+def test_forget(node):
+    good, bad = ran(node, "--name", "old", "true"), ran(node, "--name", "old", "false")
+    runs = submitted(node, "sleep", "1000")
+    assert dgmp(node, "forget", "--older", "1h", f"{good}-{bad}").stdout == "nothing to forget: no such job has ended\n"
+    assert dgmp(node, "forget", "--finished", "--json", f"{good}-{runs}").stdout == \
+        f'{{"schema": "dgmp.forget/1", "forgotten": 1, "open": [[{runs}, {runs}, 1]]}}\n'
+    assert dgmp(node, "forget", f"{bad}-{runs}").stdout == f"forgot 1 job\nkept what has not ended: {runs}\n"
+    assert json.loads(dgmp(node, "jobs", "--json", "--name", "old").stdout)["jobs"] == []
+    assert dgmp(node, "forget", bad).returncode == 4
+    refused = dgmp(node, "forget", runs)
+    assert (refused.returncode, refused.stdout) == (5, "") and f"job {runs} (sleep) is " in refused.stderr
+    dgmp(node, "cancel", runs)
+
+
 # ---------------------------------------------------------------- what is not there
 @pytest.mark.parametrize("words,code,said", [
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
@@ -340,6 +368,7 @@ def test_retry(node):
     (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
+    (["forget", "99999"], 4, "99999"), (["forget", "1.2-3"], 2, "name no tasks"), (["forget"], 2, "JOBS"),
 ])
 def test_what_is_not_there_is_said(node, words, code, said):
     done = dgmp(node, *words)
@@ -348,6 +377,7 @@ def test_what_is_not_there_is_said(node, words, code, said):
 
 @pytest.mark.parametrize("words", [
     ["submit", "true"], ["jobs"], ["show", "1"], ["logs", "1"], ["wait", "all"], ["cancel", "1"], ["retry", "1"], ["attach"],
+    ["forget", "all"],
     ["down"], ["status"], ["jobs", "--json"],
 ])
 def test_no_daemon(nobody, words):
@@ -542,7 +572,7 @@ def test_json_is_as_documented(node):
     assert {frozenset(task) for task in tasks} == {frozenset(documented("task"))}
     submit = json.loads(dgmp(node, "submit", "--json", "true").stdout)
     assert set(submit) == documented(submit["schema"])
-    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"]):
+    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"], ["forget", "--aborted", job]):
         document, known = printed(*words)
         assert set(document) == known
 

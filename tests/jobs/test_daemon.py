@@ -18,6 +18,7 @@ from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
 from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
 from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
 from tests.jobs.harness import Node, kill
@@ -658,6 +659,22 @@ def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(he
         assert row(client, strict)["reason"] == "lost" and here.lines("ran").count("strict") <= 1
 
 
+def test_output_that_a_power_failure_has_taken_is_not_replaced_by_another_task_s(here, client):
+    job = here.submit(client, "[ $DGMP_TASK_ID = 1 ] || [ -e free ] || exit 1; echo task $DGMP_TASK_ID", array=[[1, 3]])
+    waited(client, job)
+    assert output(client, job, 1) == "task 1\n"
+    for pid in here.processes():
+        kill(pid)
+    [log] = (here.state / "logs").iterdir()
+    os.truncate(log, 0)
+    (here.work / "free").touch()
+    here.up()
+    client = here.client()
+    client.retry([select(job)])
+    assert waited(client, job)["state"] == "finished"
+    assert [output(client, job, n) for n in (1, 2, 3)] == ["", "task 2\n", "task 3\n"]
+
+
 def test_finished_stays_finished_and_held_stays_held(here, client):
     done = here.submit(client, "echo once >> ran; echo said")
     waited(client, done)
@@ -687,7 +704,7 @@ def test_a_store_of_a_newer_dgmp_is_refused(here):
 def test_the_store_is_sqlite_in_wal_mode(here, client):
     with sqlite3.connect(here.state / folders.STORE) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     db.close()
 
 

@@ -191,6 +191,7 @@ def test_an_m_without_a_p_is_killed(fifos, tmp_path):
         pids = str(tmp_path / "pid")
         blocked = rt.go(killed_while_blocked, fifos[0], pids)
         assert rt.go(abs, -1).result(20) == 1  # its P has been retaken
+        assert eventually(lambda: os.path.exists(pids + ".done"))
         with open(pids + ".done") as file:
             os.kill(int(file.read()), signal.SIGKILL)
         with pytest.raises(dgmp.WorkerDied):

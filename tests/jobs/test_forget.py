@@ -1,0 +1,203 @@
+"""What a week leaves behind goes: jobs that have ended, their output, the store's room, the daemon's log."""
+
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from dgmp.jobs import folders, log, sweeping
+from dgmp.jobs.client import select
+from dgmp.jobs.protocol import JobSpec, ProtocolError, Select
+from dgmp.jobs.store import INCREMENTAL, MIGRATIONS, Store
+from tests.helpers import eventually
+from tests.jobs.harness import Node, kill
+from tests.jobs.test_queue import Fake
+
+PRINTS = "echo small; [ $DGMP_TASK_ID != 2 ] || head -c 100000 /dev/zero"  # the latter has a file of its own
+
+
+@pytest.fixture
+def here():
+    with Node() as node:
+        yield node
+
+
+@pytest.fixture
+def client(here):
+    here.daemon = here.up()
+    return here.client()
+
+
+def ran(here, client, script=PRINTS, **spec):
+    job = here.submit(client, script, **spec)
+    client.wait([select(job)], 30)
+    return job
+
+
+def logs(here):
+    return sorted(path.name for path in (here.state / "logs").iterdir())
+
+
+def rows(here, query):
+    db = sqlite3.connect(here.state / folders.STORE)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def nothing_left(here):
+    return rows(here, "SELECT * FROM forgotten") == [] and rows(here, "PRAGMA freelist_count") == [(0,)]
+
+
+def test_an_ended_job_goes_with_its_output_and_others_stay(here, client):
+    gone, stays = (ran(here, client, array=[[1, 3]]) for _ in range(2))
+    assert client.forget_jobs([select(gone)]) == {"forgotten": 1, "open": []}
+    with pytest.raises(ProtocolError, match=f"no job {gone}"):
+        client.show([select(gone)])
+    assert eventually(lambda: nothing_left(here), 20)
+    assert {name.split("-")[0].split(".")[0] for name in logs(here)} == {str(stays)}
+    assert rows(here, "SELECT DISTINCT job FROM task") == [(stays,)]
+    assert client.jobs()["counts"]["finished"] == 1 and client.show([select(stays)])[0]["state"] == "finished"
+    assert ran(here, client) == stays + 1
+
+
+def test_what_has_not_ended_is_refused_by_name_and_kept_in_a_range(here, client):
+    done = ran(here, client)
+    runs = here.submit(client, "sleep 300", name="long")
+    waits = here.submit(client, "true", after=[runs])
+    assert eventually(lambda: client.status()["running"], 20)
+    for job, state in ((runs, "running"), (waits, "waiting"), ("last", "waiting")):
+        with pytest.raises(ProtocolError, match=rf"is {state}: it can be forgotten once it has ended") as e:
+            client.forget_jobs([select(done), select(job)])
+        assert e.value.code == "not_ended"
+    assert client.show([select(done)])
+    assert client.forget_jobs([Select("all")]) == {"forgotten": 1, "open": [[runs, waits, 1]]}
+    client.cancel([Select("all")])
+    client.wait([Select("all")], 30)
+    assert client.forget_jobs([Select((1, 99))])["forgotten"] == 2
+    assert client.jobs()["jobs"] == []
+
+
+def test_by_state_and_age(here, client):
+    good, bad = ran(here, client, "true"), ran(here, client, "false")
+    assert client.forget_jobs([Select("all")], before=time.time() - 3600)["forgotten"] == 0
+    assert client.forget_jobs([select(good)], states=["failed", "running"])["forgotten"] == 0
+    assert client.forget_jobs([Select("all")], states=["failed"], before=time.time() + 1)["forgotten"] == 1
+    assert [job["id"] for job in client.jobs()["jobs"]] == [good] and bad > good
+
+
+@pytest.mark.parametrize("body, words", [
+    ({"select": [["last", [[1, 2]]]]}, "name no tasks"), ({"select": [["all", None]], "before": "x"}, "must be a time"),
+    ({}, "select must be"), ({"select": [["all", None]], "states": ["odd"]}, "states must be")])
+def test_requests_that_make_no_sense(here, client, body, words):
+    job = ran(here, client, "true")
+    with pytest.raises(ProtocolError, match=words):
+        client.call("forget_jobs", **body)
+    assert client.show([select(job)])
+
+
+def test_what_was_waited_for_may_be_forgotten_meanwhile(here, client):
+    done = ran(here, client, "true")
+    os.mkfifo(here.work / "go")
+    runs = here.submit(client, "cat go")
+    other = here.client()
+    number = other.send("wait", {"select": [[[done, done], None], [[runs, runs], None]]})
+    watching = client.subscribe()
+    other.hello()  # the wait has been taken
+    assert client.forget_jobs([select(done)])["forgotten"] == 1
+    (here.work / "go").write_text("x")
+    assert [job["id"] for job in other.reply(number, 20)["jobs"]] == [runs]
+    assert client.forget_jobs([select(runs)])["forgotten"] == 1
+    watching.close()
+    assert client.hello()["pid"] == here.daemon
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_daemon_killed_meanwhile_leaves_it_to_the_next_one(here, client, number):
+    jobs = [ran(here, client, array=[[1, 3]]) for _ in range(3)]
+    kill(here.daemon, signal.SIGSTOP)
+    number_sent = client.send("forget_jobs", {"select": [["all", None]]})
+    kill(here.daemon, signal.SIGCONT)
+    assert client.reply(number_sent, 20) == {"forgotten": len(jobs), "open": []}
+    kill(here.daemon, number)
+    assert eventually(lambda: here.daemon not in here.processes(), 20)
+    here.up()
+    client = here.client()
+    assert client.jobs()["jobs"] == []
+    assert eventually(lambda: nothing_left(here) and logs(here) == [], 20)
+
+
+def test_the_store_shrinks(tmp_path):
+    store = Store(tmp_path / "store")
+    spec = JobSpec(argv=["x"], array=[[1, 30_000]], env={"A": os.urandom(100_000).hex()})
+    fake = Fake(store, cpus=30_000)
+    job = fake.queue.submit(spec)
+    fake.choose()
+    fake.start(job, *range(1, 30_001))
+    fake.end(job, *range(1, 30_001))
+    kept = fake.submit(array=[[1, 2]])
+    fake.commit()
+    pages = store.db.execute("PRAGMA page_count").fetchone()[0]
+    assert fake.queue.forget([Select((job.id, job.id))], ["finished"], float("inf"))[0] == 1
+    steps = 0
+    for _ in sweeping.sweeping(store, tmp_path):
+        store.commit()
+        steps += 1
+    store.commit()
+    assert steps >= 30_000 // sweeping.ROWS
+    assert store.db.execute("PRAGMA page_count").fetchone()[0] < pages / 10
+    assert store.db.execute("SELECT count(*) FROM env").fetchone() == (1,) and store.job(kept.id)
+    assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
+    store.close()
+
+
+def test_a_store_of_before_is_made_to_shrink(tmp_path):
+    db = sqlite3.connect(tmp_path / "store")
+    db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1; INSERT INTO meta VALUES ('a', 'b')")
+    db.close()
+    store = Store(tmp_path / "store")
+    assert store.db.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
+    assert store.db.execute("SELECT * FROM meta").fetchall() == [("a", "b")] and store.forgotten() == []
+    store.close()
+
+
+def test_aborted_jobs_can_be_retried_once_what_they_waited_for_is_forgotten():
+    fake = Fake()
+    gate = fake.submit()
+    held = fake.submit(after_ok=[gate.id])
+    fake.choose()
+    fake.start(gate, 0)
+    fake.end(gate, 0, exit=1)
+    fake.commit()
+    assert held.state == "aborted" and fake.queue.retry(held, None, ["aborted"]) == 0
+    assert fake.queue.forget([Select((gate.id, gate.id))], ["failed"], float("inf"))[0] == 1
+    assert fake.queue.retry(held, None, ["aborted"]) == 1 and held.state == "waiting"
+    with pytest.raises(ProtocolError, match="no job"):
+        fake.submit(after=[gate.id])
+
+
+# ---------------------------------------------------------------------- daemon.log
+def test_the_log_is_bounded_and_its_end_kept(here, client):
+    path = here.state / folders.LOG
+    with open(path, "ab") as file:
+        file.write(b"x" * (log.MOST + 10) + b"the end\n")
+    client.hello()
+    assert eventually(lambda: path.stat().st_size < 1000, 20)
+    before = (here.state / f"{folders.LOG}.1").read_bytes()
+    assert len(before) == log.MOST and before.endswith(b"xthe end\n")
+    [keeper] = here.processes("dgmp.jobs.keeper")
+    kill(keeper)
+    assert eventually(lambda: "the keeper" in path.read_text(), 20)  # it is written to as before
+    assert "\0" not in path.read_text()
+
+
+def test_one_of_two_that_find_it_too_long_turns_it_over(tmp_path):
+    path = tmp_path / "log"
+    path.write_bytes(b"x" * (log.MOST + 1))
+    log.bound(path)
+    path.write_text("new\n")
+    log.turn_over(path)  # as one who has looked before
+    assert path.read_text() == "new\n" and (tmp_path / "log.1").stat().st_size == log.MOST
