@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import sys
@@ -65,7 +64,7 @@ def add_parser(verbs: Any) -> None:
     add("--retries", metavar="N", type=talk.argument(whole), help="run a task that failed again, up to N times")
     add("--timeout", metavar="TIME", type=talk.argument(duration),
         help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
-    add("--cpus", metavar="N", type=talk.argument(whole),
+    add("--cpus", metavar="N", type=talk.argument(cpus),
         help="cores that a task holds, and is bound to (without: one, not bound)")
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
@@ -211,11 +210,20 @@ def umask() -> int:
 
 def resource(text: str) -> tuple[str, int]:
     """What --resource says."""
+    from ..jobs.resources import amount
+
     name, _, number = text.partition("=")
-    with contextlib.suppress(ValueError):
-        if name and int(number) > 0:
-            return name, int(number)
-    raise ValueError(f"{text!r} is no resource: say its name and how much of it, such as gpu=1")
+    units = amount("--resource", text, name, number)
+    if units < 1:
+        raise ValueError(f"{text!r} is nothing: leave it out")
+    return name, units
+
+
+def cpus(text: str) -> int:
+    """What --cpus says."""
+    if (number := whole(text)) < 1:
+        raise ValueError(f"{text!r}: give a whole number of at least 1")
+    return number
 
 
 def variable(text: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from . import folders
-from .protocol import BAD_VERSION, VERSION, NoDaemon, ProtocolError, Select, bad, decode, encode
+from .protocol import BAD_VERSION, MAX_MESSAGE, VERSION, NoDaemon, ProtocolError, Select, bad, decode, encode
 from .ranges import Ranges, ranges_of
 
 NO_DAEMON = "no dgmp daemon for this user: start it with `dgmp up`"
@@ -167,7 +167,10 @@ class Client:
     def send(self, verb: str, body: dict[str, Any]) -> int:
         number = next(self.ids)
         fields = {k: v for k, v in body.items() if v is not None}
-        self.socket.send(encode({"v": VERSION, "id": number, "verb": verb, "body": fields}))
+        data = encode({"v": VERSION, "id": number, "verb": verb, "body": fields})
+        if len(data) > MAX_MESSAGE:  # the daemon would end the connection, and never answer
+            raise bad(f"this {verb} is a message of {len(data)} bytes, and the daemon takes at most {MAX_MESSAGE}")
+        self.socket.send(data)
         return number
 
     def reply(self, number: int, timeout: float | None) -> dict[str, Any]:

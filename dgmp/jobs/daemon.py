@@ -74,14 +74,14 @@ MOST_WAITING = 10_000  # replies and subscriptions that are due
 
 
 class Client:
-    """Where a reply goes: the peer, and the id of its request."""
+    """Where a reply goes: the peer, and the id of its request, if it has one."""
 
     __slots__ = ("number", "peer")
 
-    def __init__(self, peer: bytes, number: int) -> None:
+    def __init__(self, peer: bytes, number: int | None = None) -> None:
         self.peer, self.number = peer, number
 
-    def key(self) -> tuple[bytes, int]:
+    def key(self) -> tuple[bytes, int | None]:
         return self.peer, self.number
 
 
@@ -134,7 +134,7 @@ class Daemon:
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
         self.waits: list[Wait] = []
-        self.subscribers: dict[tuple[bytes, int], Subscriber] = {}
+        self.subscribers: dict[tuple[bytes, int | None], Subscriber] = {}
         self.closing: str | None = None
         self.stopping: tuple[int, str | None] = (0, None)  # which keeper has been told, and what
         self.closers: list[Client] = []
@@ -308,7 +308,7 @@ class Daemon:
                 self.take(*frames)
 
     def take(self, peer: bytes, data: bytes) -> None:
-        client = Client(peer, 0)
+        client = Client(peer)
         try:
             message = decode(data)
             found = message.get("id")
@@ -323,15 +323,15 @@ class Daemon:
             handler = VERBS.get(verb) if isinstance(verb, str) else None
             if handler is None:
                 raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
-            if not isinstance(body, dict):
-                raise ProtocolError(BAD_MESSAGE, "the body is no map")
+            if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
+                raise ProtocolError(BAD_MESSAGE, "the body is no map with strings for keys")
             if verb not in BLIND:
                 self.queue.put()
             answer = handler(self, client, body)
             if answer is not None:
                 self.outbox.append((client, ok(client, answer)))
         except ProtocolError as e:
-            if client.number:
+            if client.number is not None:
                 self.outbox.append((client, error(client, e.code, str(e))))
         except (StoreError, sqlite3.Error):
             self.outbox.append((client, ok(client, {})))  # undo() tells

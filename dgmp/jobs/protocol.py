@@ -170,7 +170,9 @@ def job_spec(body: Any) -> JobSpec:
     resources = body.get("resources") or {}
     if not isinstance(resources, dict):
         raise bad("resources is a map from name to amount")
-    spec.resources = {string(k, "a resource"): number(v, f"resource {k}", 1, 1 << 31) for k, v in resources.items()}
+    if own := [name for name in ("cpus", "mem") if name in resources]:
+        raise bad(f"{own[0]} is no named resource: the job has a field {own[0]!r}")
+    spec.resources = {string(k, "a resource"): number(v, f"resource {k}", 1, 1 << 62) for k, v in resources.items()}
     return spec
 
 

@@ -174,6 +174,8 @@ def test_submit_and_wait(node):
     (["--after", "x", "true"], "names no jobs"),
     (["--nam", "x", "true"], "--nam"), (["--retries", "-1", "true"], "retries"), (["--on-lost", "cry", "true"], "cry"),
     (["--cpus", "1000", "true"], "cpus"), (["--resource", "moon=1", "true"], "moon"), (["--priority", "high", "true"], "high"),
+    (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"), (["--resource", "gpu=0", "true"], "gpu=0"),
+    (["--resource", "gpu=1G", "true"], "can never start"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
