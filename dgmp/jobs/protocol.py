@@ -176,6 +176,13 @@ def job_spec(body: Any) -> JobSpec:
     return spec
 
 
+def check_fields(body: dict[str, Any], *known: str) -> None:
+    """ProtocolError: body has others than these."""
+    for name in body:
+        if name not in known:
+            raise bad(f"no such field: {name[:40]!r}")
+
+
 def string(value: Any, what: str) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise bad(f"{what} must be a string without NUL, not {str(value)[:100]!r}")

@@ -311,6 +311,16 @@ def test_a_spinner_that_was_stopped_keeps_nobody_from_being_woken(node):
     assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
 
 
+def test_an_m_that_takes_long_to_be_made_is_no_lost_wakeup(node):
+    """It finds the work itself, once it is there; but nobody waits for it for ever."""
+    fd, client, c = node
+    assert c.handle(("wake",)) == [("newm", 0)]
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert [c.handle((event, 0)) for event in ("alarm", "tick", "tick")] == [[("bind",)]] * 3
+    assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
+    assert c.view.stats()["rescues"] == 0
+
+
 def test_an_m_that_comes_after_its_slot_was_given_up_is_turned_away(node):
     fd, client, c = node
     (newm,) = c.handle(("wake",))
