@@ -365,7 +365,7 @@ class Daemon:
         return {"job": job.id, "tasks": job.total}
 
     def add_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "entries", "blocks")
+        check_fields(body, "entries", "blocks")
         blocks = body.get("blocks")
         if not isinstance(blocks, list) or not all(isinstance(block, bytes) for block in blocks):
             raise bad("blocks must be a list of bytes")
