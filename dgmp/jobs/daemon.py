@@ -29,6 +29,7 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .entries import unpacked
 from .keeping import Keeping
 from .log import bound, say
 from .node import NodeHost
@@ -73,14 +74,14 @@ MOST_WAITING = 10_000  # replies and subscriptions that are due
 
 
 class Client:
-    """Where a reply goes: the peer, and the id of its request."""
+    """Where a reply goes: the peer, and the id of its request, if it has one."""
 
     __slots__ = ("number", "peer")
 
-    def __init__(self, peer: bytes, number: int) -> None:
+    def __init__(self, peer: bytes, number: int | None = None) -> None:
         self.peer, self.number = peer, number
 
-    def key(self) -> tuple[bytes, int]:
+    def key(self) -> tuple[bytes, int | None]:
         return self.peer, self.number
 
 
@@ -133,7 +134,7 @@ class Daemon:
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
         self.waits: list[Wait] = []
-        self.subscribers: dict[tuple[bytes, int], Subscriber] = {}
+        self.subscribers: dict[tuple[bytes, int | None], Subscriber] = {}
         self.closing: str | None = None
         self.stopping: tuple[int, str | None] = (0, None)  # which keeper has been told, and what
         self.closers: list[Client] = []
@@ -162,11 +163,15 @@ class Daemon:
         signal.set_wakeup_fd(self.wakeup[1], warn_on_full_buffer=False)
         for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number_, lambda number_, frame: None)
-        self.attempt(lambda: self.keeping.begin(self.queue, self.store))
+        self.attempt(self.begin)
         while not self.done:
             ready = self.poll()
             self.attempt(lambda: self.turn(ready))  # noqa: B023
         self.close()
+
+    def begin(self) -> None:
+        self.store.drop_entries(None)
+        self.keeping.begin(self.queue, self.store)
 
     def poll(self) -> dict[Any, int]:
         poller = zmq.Poller()
@@ -303,7 +308,7 @@ class Daemon:
                 self.take(*frames)
 
     def take(self, peer: bytes, data: bytes) -> None:
-        client = Client(peer, 0)
+        client = Client(peer)
         try:
             message = decode(data)
             found = message.get("id")
@@ -318,15 +323,15 @@ class Daemon:
             handler = VERBS.get(verb) if isinstance(verb, str) else None
             if handler is None:
                 raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
-            if not isinstance(body, dict):
-                raise ProtocolError(BAD_MESSAGE, "the body is no map")
+            if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
+                raise ProtocolError(BAD_MESSAGE, "the body is no map with strings for keys")
             if verb not in BLIND:
                 self.queue.put()
             answer = handler(self, client, body)
             if answer is not None:
                 self.outbox.append((client, ok(client, answer)))
         except ProtocolError as e:
-            if client.number:
+            if client.number is not None:
                 self.outbox.append((client, error(client, e.code, str(e))))
         except (StoreError, sqlite3.Error):
             self.outbox.append((client, ok(client, {})))  # undo() tells
@@ -359,6 +364,15 @@ class Daemon:
         job = self.queue.submit(job_spec(body))
         return {"job": job.id, "tasks": job.total}
 
+    def add_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        check_fields(body, "entries", "blocks")
+        blocks = body.get("blocks")
+        if not isinstance(blocks, list) or not all(isinstance(block, bytes) for block in blocks):
+            raise bad("blocks must be a list of bytes")
+        entries = number(body["entries"], "entries", 1, 1 << 53) if body.get("entries") is not None else None
+        entries, lines = self.store.add_entries(entries, [(block, len(unpacked(block))) for block in blocks])
+        return {"entries": entries, "lines": lines}
+
     def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         check_fields(body, "select", "states", "name", "limit", "before")
         wanted = None
@@ -377,9 +391,14 @@ class Daemon:
         return {"jobs": [self.show_one(job) for job in self.chosen(body)]}
 
     def show_one(self, job: Job) -> dict[str, Any]:
-        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name != "env"}
-        failures = [task.message() for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
+        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name not in ("env", "entries")}
+        failures = [self.task_message(job, task) for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
+
+    def task_message(self, job: Job, task: Task) -> dict[str, Any]:
+        entries = job.spec.entries
+        entry = None if entries is None else os.fsdecode(self.keeping.entries.find(self.store, entries, task.task))
+        return {**task.message(), "entry": entry}
 
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         check_fields(body, "job", "tasks", "states", "after", "limit", "output")
@@ -389,9 +408,10 @@ class Daemon:
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        output = body.get("output") is True
-        return {"tasks": [{**task.message(), **(self.pieces(job, task) if output else {})} for task in rows[:limit]],
-                "more": len(rows) > limit,
+        found = [self.task_message(job, task) for task in rows[:limit]]
+        if body.get("output") is True:
+            found = [{**message, **self.pieces(job, task)} for message, task in zip(found, rows, strict=False)]
+        return {"tasks": found, "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
@@ -548,9 +568,10 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
-    "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
-    "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+    "hello": Daemon.hello, "entries": Daemon.add_entries, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show,
+    "tasks": Daemon.tasks, "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel,
+    "retry": Daemon.retry, "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status,
+    "shutdown": Daemon.shutdown,
 }
 BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
