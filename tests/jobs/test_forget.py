@@ -132,14 +132,43 @@ def test_a_daemon_killed_meanwhile_leaves_it_to_the_next_one(here, client, numbe
     assert eventually(lambda: nothing_left(here) and logs(here) == [], 20)
 
 
+def large(fake, tasks):
+    """A job that has run so many."""
+    job = fake.queue.submit(JobSpec(argv=["x"], array=[[1, tasks]], env={"A": os.urandom(100_000).hex()}))
+    fake.choose()
+    fake.start(job, *range(1, tasks + 1))
+    fake.end(job, *range(1, tasks + 1))
+    fake.commit()
+    return job
+
+
+def test_daemons_killed_while_they_sweep_leave_nothing(here):
+    folders.make(here.state)
+    folders.make(here.state / "logs")
+    fake = Fake(Store(here.state / folders.STORE), cpus=30_000)
+    jobs = [large(fake, 30_000), large(fake, 5)]
+    fake.store.close()
+    for job in jobs:
+        for n in range(1000):
+            (here.state / "logs" / f"{job.id}-{n}-1.out").touch()
+    daemon = here.up()
+    assert here.client().forget_jobs([Select("all")])["forgotten"] == 2
+    seen = []
+    for _ in range(4):
+        left = rows(here, "SELECT (SELECT count(*) FROM task) + (SELECT count(*) FROM forgotten)")[0][0] + len(logs(here))
+        seen.append(left)
+        kill(daemon)
+        daemon = here.up()
+        assert here.client().jobs()["jobs"] == []
+    assert seen == sorted(seen, reverse=True)
+    assert eventually(lambda: nothing_left(here) and logs(here) == [], 30)
+    assert rows(here, "SELECT count(*) FROM task") == [(0,)]
+
+
 def test_the_store_shrinks(tmp_path):
     store = Store(tmp_path / "store")
-    spec = JobSpec(argv=["x"], array=[[1, 30_000]], env={"A": os.urandom(100_000).hex()})
     fake = Fake(store, cpus=30_000)
-    job = fake.queue.submit(spec)
-    fake.choose()
-    fake.start(job, *range(1, 30_001))
-    fake.end(job, *range(1, 30_001))
+    job = large(fake, 30_000)
     kept = fake.submit(array=[[1, 2]])
     fake.commit()
     pages = store.db.execute("PRAGMA page_count").fetchone()[0]
