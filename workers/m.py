@@ -17,7 +17,7 @@ from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import quit
 from dgmp.api import runtime as api
-from dgmp.api.node import Member
+from dgmp.api.member import Member
 from dgmp.api.output import Output as Shower
 from dgmp.coordinator import words
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
