@@ -370,13 +370,24 @@ int out_of_ms(struct view *v) {
     return 1;
 }
 
-/* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody spinning at two looks in a row: a process could not be
- * made, or a wake-up was lost.  With somebody spinning all that time: it is stopped, or about to be woken by one that is. */
+/* It spins, or has been handed a P and has not begun yet. */
+static int any_m_comes(struct view *v) {
+    if (nmspinning(v)) return 1;
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
+        uint32_t w = atomic_load(&v->allm[i].note);
+        if (MSTATE(w) == M_HANDED && MARG(w)) return 1;
+    }
+    return 0;
+}
+
+/* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody coming at two looks in a row: a process could not be
+ * made, or a wake-up was lost.  With somebody coming all that time: it is stopped, or slow on a busy machine, or about to be
+ * woken by one that is. */
 int rescue(struct view *v, int looks) {
-    int spinning = nmspinning(v) > 0;
+    int comes = any_m_comes(v);
     if (!stranded(v) || out_of_ms(v)) return 0;
-    if (++looks < (spinning ? 6 : 2)) return looks;
-    if (!spinning) atomic_fetch_add(&v->seg->sched.rescues, 1);
+    if (++looks < (comes ? 6 : 2)) return looks;
+    if (!comes) atomic_fetch_add(&v->seg->sched.rescues, 1);
     struct p *p = pidleget(v);
     if (p) startm(v, p, 0);
     return 0;

@@ -284,6 +284,18 @@ def test_a_lost_wakeup_would_be_seen_to(node):
     assert c.view.stats()["rescues"] == 1 and m0.p == 0
 
 
+def test_an_m_that_is_being_made_may_come_for_the_work(node):
+    """On a busy machine it takes its time; that is no lost wake-up."""
+    fd, client, c = node
+    assert c.handle(("wake",)) == [("newm", 0)]
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    c.handle(("alarm", 0))
+    for _ in range(4):
+        assert c.handle(("tick", 1)) == [("bind",)]
+    assert c.handle(("tick", 1)) == [("bind",), ("newm", 1)]  # it may have been stopped
+    assert c.view.stats()["rescues"] == 0
+
+
 def test_the_main_g_waits_for_m0(node):
     """It may take long to be made, beside an idle P."""
     fd, client, c = node
