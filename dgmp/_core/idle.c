@@ -370,24 +370,23 @@ int out_of_ms(struct view *v) {
     return 1;
 }
 
-/* It spins, or has been handed a P and has not begun yet. */
-static int any_m_comes(struct view *v) {
+/* Whether somebody spins, or has been handed a P and looks for work as soon as it wakes or, if it is being made, begins. */
+static int anybody_coming(struct view *v) {
     if (nmspinning(v)) return 1;
     for (uint32_t i = 0; i < v->seg->max_ms; i++) {
-        uint32_t w = atomic_load(&v->allm[i].note);
+        uint32_t w = load_acq(&v->allm[i].note);
         if (MSTATE(w) == M_HANDED && MARG(w)) return 1;
     }
     return 0;
 }
 
 /* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody coming at two looks in a row: a process could not be
- * made, or a wake-up was lost.  With somebody coming all that time: it is stopped, or slow on a busy machine, or about to be
- * woken by one that is. */
+ * made, or a wake-up was lost.  With somebody coming all that time: it is stopped, slow, or about to be woken by such a one. */
 int rescue(struct view *v, int looks) {
-    int comes = any_m_comes(v);
     if (!stranded(v) || out_of_ms(v)) return 0;
-    if (++looks < (comes ? 6 : 2)) return looks;
-    if (!comes) atomic_fetch_add(&v->seg->sched.rescues, 1);
+    int coming = anybody_coming(v);
+    if (++looks < (coming ? 6 : 2)) return looks;
+    if (!coming) atomic_fetch_add(&v->seg->sched.rescues, 1);
     struct p *p = pidleget(v);
     if (p) startm(v, p, 0);
     return 0;

@@ -85,7 +85,7 @@ def failed(options: Options) -> list[Failed]:
 
     check(options)
     path = (options.text("joblog") or "").removeprefix("+")
-    found, here = failed(path), os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
+    found, here = failed(path), options.folder()
     for job in found:
         if job.folder not in ("", here):
             raise JobLogError(f"the failed jobs of the joblog {path} ran in {job.folder}: go there to run them again")

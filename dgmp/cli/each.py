@@ -14,7 +14,7 @@ from .options import USAGE, Options, Usage, help_text, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ..jobs.command import Command
     from ..jobs.inputs import Layout, Records
@@ -33,7 +33,7 @@ MOST_SLOTS = 32_000
 IN_A_NAME = str.maketrans({"/": "\\_", "\\": "\\\\", "\t": "\\t", "\0": "\\0"})
 LONGEST_NAME = 255  # bytes
 SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
-           "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
+           "xargs", "max_chars", "replace", "plus", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
            "remove_rec_sep")
 TERMINALS = ("-", "/dev/stdin", "/dev/tty")
 SOURCES = (":::", "::::", ":::+", "::::+")
@@ -252,7 +252,7 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
     from ..jobs.source import Drafts
     from ..jobs.template import Template
 
-    job = Job(Template("", literal=True), os.getcwd(), tag_of(options))
+    job = Job(Template("", literal=True), options.folder(), tag_of(options))
     return Drafts(job, [Logged(job, one.seq, one.command, one.key) for one in again])
 
 
@@ -276,7 +276,7 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
     from ..jobs.command import Job
     from ..jobs.source import Source
 
-    folder = os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
+    folder = options.folder()
     if options.flag("pipe") or options.flag("pipe_part"):
         template, tag = templates(options, command, ())
         return Source(Job(template, folder, tag), blocks_of(options, command, given))
@@ -289,11 +289,11 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
 
 def templates(options: Options, command: list[str], names: tuple[str, ...]) -> tuple[Template, Template | None]:
     """Of the command, and of the tag."""
-    from ..jobs.template import STRINGS, Template
+    from ..jobs.template import Template
 
-    strings = STRINGS
+    strings = strings_of(options)
     if options.text("replace") is not None:
-        strings = {options.text("replace") or "": "", **{text: of for text, of in STRINGS.items() if of}}
+        strings = {options.text("replace") or "": "", **{text: of for text, of in strings.items() if of}}
         if "" in strings:
             raise Usage("-I: give a text that stands for the input")
     if any("{=" in word and "=}" in word for word in command):
@@ -306,6 +306,13 @@ def templates(options: Options, command: list[str], names: tuple[str, ...]) -> t
     return template, tag_of(options, names)
 
 
+def strings_of(options: Options) -> Mapping[str, str]:
+    """The replacement strings that there are."""
+    from ..jobs.template import PLUS_STRINGS, STRINGS
+
+    return {**STRINGS, **PLUS_STRINGS} if options.flag("plus") else STRINGS
+
+
 def tag_of(options: Options, names: tuple[str, ...] = ()) -> Template | None:
     """--tag and --tagstring."""
     from ..jobs.inputs import unescaped
@@ -314,7 +321,7 @@ def tag_of(options: Options, names: tuple[str, ...] = ()) -> Template | None:
     text = options.text("tagstring")
     if text is None:
         return Template("{}", append=False, literal=True) if options.flag("tag") else None
-    return Template(unescaped(text), names, append=False, literal=True)
+    return Template(unescaped(text), names, strings=strings_of(options), append=False, literal=True)
 
 
 def layout_of(options: Options) -> Layout:
@@ -345,6 +352,8 @@ def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Lay
 
     groups: list[list[Records]] = [[one] for one in before_the_command(options, layout)]
     for how, words in given:
+        if options.flag("delimiter") and how in (":::", ":::+"):
+            words = inputs.delimited(words, layout.delimiter)
         ones = ([inputs.records(words, layout)] if how in (":::", ":::+")
                 else [inputs.from_file(path, layout) for path in words])
         for one in ones:
@@ -361,6 +370,8 @@ def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Lay
         found = inputs.linked_around([one for group in groups for one in group])
     else:
         found = inputs.product([inputs.linked(group) for group in groups])
+    if options.flag("shuf"):
+        found = inputs.shuffled(found)
     if options.flag("no_run_if_empty"):
         found = inputs.without_blanks(found)
     return found, names
@@ -384,10 +395,10 @@ def batches_of(options: Options, found: Records, template: Template,
     from ..jobs.inputs import batches, one_by_one, without_values
     from ..jobs.template import LONGEST_LINE
 
-    most = options.number("max_replace_args", 0)
+    given = [n for key in ("max_replace_args", "max_args", "max_lines") if (n := options.number(key, 0)) is not None]
+    most = given[0] if given else None
     if most == 0:
         return without_values(found)
-    most = most or options.number("max_args", 1) or options.number("max_lines", 1)
     xargs = options.flag("xargs") or options.flag("xargs_context")
     longest = min(options.number("max_chars", 1) or LONGEST_LINE, LONGEST_LINE)
     if most is None and not xargs:
@@ -436,7 +447,9 @@ def show(source: Source) -> int:
     out = sys.stdout.buffer
     try:
         for draft in source:
-            out.write(os.fsencode(draft.command(1).text) + b"\n")
+            command = draft.command(1)
+            tag = "" if source.job.tag is None else command.tag + "\t"
+            out.write(os.fsencode(f"{tag}{command.text}\n"))
             out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -8,6 +8,8 @@ Called by cli.each; the table is read by cli.parsers, for completion and the ref
 
 from __future__ import annotations
 
+import os
+
 from ..errors import DgmpError
 
 USAGE = """\
@@ -70,6 +72,7 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("-E --eof", "TEXT", "this input is the end"),
     Option("--xapply --link", "", "link all sources: the first with the first; shorter ones begin again"),
     Option("-r --no-run-if-empty", "", "run nothing if the inputs are but blanks"),
+    Option("--shuf", "", "take the inputs in random order; all are read first"),
     "what a job gets",
     Option("-n --max-args", "N", "so many inputs a job"),
     Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; with --pipe so many records"),
@@ -78,6 +81,8 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("-m --xargs", "", "the same, but only the input itself is repeated"),
     Option("-s --max-chars", "N", "no command line longer than this (default and most: 131071)"),
     Option("-I --replace", "TEXT", "use this instead of {}"),
+    Option("--plus", "", "more replacement strings: {..} {...} {/..} {/...} without two or three extensions, {+/} the folder "
+                         "or nothing, {+.} {+..} {+...} the extension, or two, or three"),
     Option("-q --quote", "", "pass the words of the command on as they are: nothing in them means anything to a shell"),
     "standard input cut into pieces",
     Option("--spreadstdin --pipe", "", "each job gets a block of standard input on its own"),
@@ -128,12 +133,19 @@ OPTIONS: tuple[str | Option, ...] = (
 )
 KNOWN = {name: option for option in OPTIONS if isinstance(option, Option) for name in option.names}
 IGNORED = ("--will-cite", "--no-notice", "--bibtex", "--citation", "--plain", "-x", "--exit")
-FOREIGN = {
-    "-S": "remote machines", "--sshlogin": "remote machines", "--sshloginfile": "remote machines", "--slf": "remote machines",
-    "--transferfile": "remote machines", "--return": "remote machines", "--cleanup": "remote machines",
-    "--semaphore": "semaphores", "--sem": "semaphores", "--round-robin": "--round-robin", "--tee": "--tee",
-    "--cat": "--cat", "--fifo": "--fifo", "--shuf": "--shuf", "--plus": "--plus", "--sqlmaster": "SQL", "--tmux": "tmux",
-    "--interactive": "asking before each job", "-p": "asking before each job", "--shebang": "--shebang", "--files": "--files"}
+REMOTE, SEMAPHORE, QUEUE = "run dgmp on each machine, by ssh", "flock(1) is one", "dgmp submit keeps jobs in a queue"
+PROFILE = "a function or alias of the shell can hold options"
+AS_A_FILE = "a job of --pipe can open its block as /dev/stdin"
+FOREIGN = {  # and what to do instead
+    "-S": REMOTE, "--sshlogin": REMOTE, "--sshloginfile": REMOTE, "--slf": REMOTE, "--transferfile": REMOTE, "--return": REMOTE,
+    "--cleanup": REMOTE, "--trc": REMOTE, "--transfer": REMOTE, "--basefile": REMOTE, "--onall": REMOTE, "--nonall": REMOTE,
+    "--semaphore": SEMAPHORE, "--sem": SEMAPHORE, "--sqlmaster": QUEUE, "--sqlworker": QUEUE, "--sql": QUEUE,
+    "--cat": AS_A_FILE, "--fifo": AS_A_FILE, "--round-robin": "with --pipe each block is a job's", "--tee": "tee(1) does it",
+    "--memsuspend": "--memfree ends the youngest job instead", "--limit": "there are --load and --memfree",
+    "--rpl": "let the command's shell compute it", "--tmux": "--line-buffer --tag shows what runs",
+    "--interactive": "--dry-run shows what would run", "-p": "--dry-run shows what would run",
+    "--files": "--results DIR keeps the output in files", "--shebang": "start dgmp each in a script",
+    "--hgrp": REMOTE, "--filter": "let the command's shell decide", "--profile": PROFILE, "-J": PROFILE}
 
 
 class Usage(DgmpError):
@@ -166,6 +178,14 @@ class Options:
             raise Usage(f"--{key.replace('_', '-')} {text!r}: give a whole number of at least {least}")
         return int(text)
 
+    def folder(self) -> str:
+        """That of the jobs, by which the joblog knows them; if it has been removed, as the shell knew it."""
+        try:
+            here = os.getcwd()
+        except FileNotFoundError:
+            here = os.environ.get("PWD", "")
+        return os.path.normpath(os.path.join(here, self.text("wd") or ""))
+
 
 def parse(words: list[str]) -> tuple[Options, list[str]]:
     """The options, and the words from the command on.
@@ -196,7 +216,7 @@ def take(options: Options, name: str, value: str | None, rest: list[str]) -> boo
         Usage: there is no such option, or it needs a value, or takes none.
     """
     if name in FOREIGN:
-        raise Usage(f"{name} is GNU parallel's alone: there is no {FOREIGN[name]} here")
+        raise Usage(f"{name} is GNU parallel's alone" + (f"; {FOREIGN[name]}" if FOREIGN[name] else ""))
     if name in IGNORED:
         return False
     option = KNOWN.get(name)

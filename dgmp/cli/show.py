@@ -116,8 +116,13 @@ def row(task: dict[str, Any]) -> tuple[Any, ...]:
             task["pid"] if task["state"] == RUNNING else None, note(task))
 
 
-def note(task: dict[str, Any]) -> str | None:
-    """Why a task has ended, if not by its exit code."""
+def note(task: dict[str, Any]) -> str:
+    """Why a task has ended, if not by its exit code, and its line of --each-line."""
+    entry = task.get("entry")
+    return "; ".join(part for part in (why(task), None if entry is None else f"entry {entry}") if part)
+
+
+def why(task: dict[str, Any]) -> str | None:
     reason = task.get("reason")
     if reason == "signal" and task["exit"] is not None:
         from .run import signal_name

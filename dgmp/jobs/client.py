@@ -18,10 +18,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import folders
-from .protocol import BAD_VERSION, VERSION, NoDaemon, ProtocolError, Select, decode, encode
+from .protocol import BAD_VERSION, MAX_MESSAGE, VERSION, NoDaemon, ProtocolError, Select, bad, decode, encode
 from .ranges import Ranges, ranges_of
 
 NO_DAEMON = "no dgmp daemon for this user: start it with `dgmp up`"
@@ -84,6 +84,17 @@ class Client:
         """Submits a job; its other fields are those of protocol.JobSpec.  Returns its id."""
         job: int = self.call("submit", argv=list(argv), **spec)["job"]
         return job
+
+    def entries(self, file: BinaryIO, name: str = "the file") -> tuple[int, int]:
+        """Sends the lines of a file, for the `entries` of one job; their id, and how many lines there are."""
+        from .entries import messages, packed
+
+        sent: dict[str, Any] = {}
+        for blocks in messages(packed(file, name)):
+            sent = self.call("entries", entries=sent.get("entries"), blocks=blocks)
+        if not sent:
+            raise bad(f"there are no lines in {name}")
+        return sent["entries"], sent["lines"]
 
     def submit_function(self, target: str, args: Sequence[str] = (), **spec: Any) -> int:
         """Submits module:function with these arguments (dgmp.jobs.call) to this Python."""
@@ -156,7 +167,10 @@ class Client:
     def send(self, verb: str, body: dict[str, Any]) -> int:
         number = next(self.ids)
         fields = {k: v for k, v in body.items() if v is not None}
-        self.socket.send(encode({"v": VERSION, "id": number, "verb": verb, "body": fields}))
+        data = encode({"v": VERSION, "id": number, "verb": verb, "body": fields})
+        if len(data) > MAX_MESSAGE:  # the daemon would end the connection, and never answer
+            raise bad(f"this {verb} is a message of {len(data)} bytes, and the daemon takes at most {MAX_MESSAGE}")
+        self.socket.send(data)
         return number
 
     def reply(self, number: int, timeout: float | None) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sqlite3
@@ -30,6 +29,7 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .entries import unpacked
 from .keeping import Keeping
 from .log import bound, say
 from .node import NodeHost
@@ -49,6 +49,7 @@ from .protocol import (
     VERSION,
     ProtocolError,
     bad,
+    check_fields,
     decode,
     encode,
     job_spec,
@@ -66,7 +67,6 @@ from .sweeping import sweeping
 
 EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
 STORE_SECONDS = 1.0  # until a store that could not be written is tried again
-LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
 MOST_REQUESTS = 1000  # in a turn
 FOR_EVER = float("inf")
 SWEPT = object()
@@ -74,14 +74,14 @@ MOST_WAITING = 10_000  # replies and subscriptions that are due
 
 
 class Client:
-    """Where a reply goes: the peer, and the id of its request."""
+    """Where a reply goes: the peer, and the id of its request, if it has one."""
 
     __slots__ = ("number", "peer")
 
-    def __init__(self, peer: bytes, number: int) -> None:
+    def __init__(self, peer: bytes, number: int | None = None) -> None:
         self.peer, self.number = peer, number
 
-    def key(self) -> tuple[bytes, int]:
+    def key(self) -> tuple[bytes, int | None]:
         return self.peer, self.number
 
 
@@ -122,7 +122,7 @@ class Daemon:
 
     def __init__(self, runtime: Path, state: Path, resources: Resources, arguments: list[str]) -> None:
         self.runtime, self.state = folders.make(runtime), folders.make(state)
-        self.lock = lock(self.runtime, self.state)
+        self.lock = folders.lock(self.runtime, self.state)
         self.store = Store(self.state / folders.STORE)
         self.totals = {"cpus": resources.most_cores, "mem": resources.most_mem,
                        **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
@@ -134,7 +134,7 @@ class Daemon:
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
         self.waits: list[Wait] = []
-        self.subscribers: dict[tuple[bytes, int], Subscriber] = {}
+        self.subscribers: dict[tuple[bytes, int | None], Subscriber] = {}
         self.closing: str | None = None
         self.stopping: tuple[int, str | None] = (0, None)  # which keeper has been told, and what
         self.closers: list[Client] = []
@@ -163,11 +163,15 @@ class Daemon:
         signal.set_wakeup_fd(self.wakeup[1], warn_on_full_buffer=False)
         for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number_, lambda number_, frame: None)
-        self.attempt(lambda: self.keeping.begin(self.queue, self.store))
+        self.attempt(self.begin)
         while not self.done:
             ready = self.poll()
             self.attempt(lambda: self.turn(ready))  # noqa: B023
         self.close()
+
+    def begin(self) -> None:
+        self.store.drop_entries(None)
+        self.keeping.begin(self.queue, self.store)
 
     def poll(self) -> dict[Any, int]:
         poller = zmq.Poller()
@@ -304,7 +308,7 @@ class Daemon:
                 self.take(*frames)
 
     def take(self, peer: bytes, data: bytes) -> None:
-        client = Client(peer, 0)
+        client = Client(peer)
         try:
             message = decode(data)
             found = message.get("id")
@@ -319,15 +323,15 @@ class Daemon:
             handler = VERBS.get(verb) if isinstance(verb, str) else None
             if handler is None:
                 raise ProtocolError(BAD_MESSAGE, f"no such verb: {str(verb)[:40]!r}")
-            if not isinstance(body, dict):
-                raise ProtocolError(BAD_MESSAGE, "the body is no map")
+            if not isinstance(body, dict) or not all(isinstance(name, str) for name in body):
+                raise ProtocolError(BAD_MESSAGE, "the body is no map with strings for keys")
             if verb not in BLIND:
                 self.queue.put()
             answer = handler(self, client, body)
             if answer is not None:
                 self.outbox.append((client, ok(client, answer)))
         except ProtocolError as e:
-            if client.number:
+            if client.number is not None:
                 self.outbox.append((client, error(client, e.code, str(e))))
         except (StoreError, sqlite3.Error):
             self.outbox.append((client, ok(client, {})))  # undo() tells
@@ -360,8 +364,17 @@ class Daemon:
         job = self.queue.submit(job_spec(body))
         return {"job": job.id, "tasks": job.total}
 
+    def add_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        check_fields(body, "entries", "blocks")
+        blocks = body.get("blocks")
+        if not isinstance(blocks, list) or not all(isinstance(block, bytes) for block in blocks):
+            raise bad("blocks must be a list of bytes")
+        entries = number(body["entries"], "entries", 1, 1 << 53) if body.get("entries") is not None else None
+        entries, lines = self.store.add_entries(entries, [(block, len(unpacked(block))) for block in blocks])
+        return {"entries": entries, "lines": lines}
+
     def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "states", "name", "limit", "before")
+        check_fields(body, "select", "states", "name", "limit", "before")
         wanted = None
         if body.get("select") is not None:
             there = self.store.last() is not None
@@ -374,29 +387,35 @@ class Daemon:
                 "counts": {state: self.queue.job_counts[state] for state in STATES}}
 
     def show(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select")
+        check_fields(body, "select")
         return {"jobs": [self.show_one(job) for job in self.chosen(body)]}
 
     def show_one(self, job: Job) -> dict[str, Any]:
-        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name != "env"}
-        failures = [task.message() for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
+        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name not in ("env", "entries")}
+        failures = [self.task_message(job, task) for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
 
+    def task_message(self, job: Job, task: Task) -> dict[str, Any]:
+        entries = job.spec.entries
+        entry = None if entries is None else os.fsdecode(self.keeping.entries.find(self.store, entries, task.task))
+        return {**task.message(), "entry": entry}
+
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "tasks", "states", "after", "limit", "output")
+        check_fields(body, "job", "tasks", "states", "after", "limit", "output")
         job = self.job(body)
         tasks = Ranges(task_ranges(body["tasks"])) if body.get("tasks") is not None else None
         states = states_of(body.get("states"), STATES)
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        output = body.get("output") is True
-        return {"tasks": [{**task.message(), **(self.pieces(job, task) if output else {})} for task in rows[:limit]],
-                "more": len(rows) > limit,
+        found = [self.task_message(job, task) for task in rows[:limit]]
+        if body.get("output") is True:
+            found = [{**message, **self.pieces(job, task)} for message, task in zip(found, rows, strict=False)]
+        return {"tasks": found, "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "task")
+        check_fields(body, "job", "task")
         job, id = self.job(body), number(body.get("task", 0), "task", 0, 1 << 53)
         self.queue.check_task(job, id)
         task = job.open.get(id) or next(iter(self.store.tasks(job.id, Ranges([(id, id, 1)]), STATES, -1, 1)), None)
@@ -417,7 +436,7 @@ class Daemon:
         return None if found is None else {"path": str(self.state / found[0]), "offset": found[1], "length": found[2]}
 
     def wait(self, client: Client, body: dict[str, Any]) -> dict[str, Any] | None:
-        fields(body, "select", "states")
+        check_fields(body, "select", "states")
         chosen = selects(body.get("select"))
         wait = Wait(client, self.queue.spans(chosen), states_of(body.get("states"), STATES))
         for select, (first, last) in zip(chosen, wait.spans, strict=True):
@@ -454,7 +473,7 @@ class Daemon:
             self.send(wait.client, ok(wait.client, self.waited(wait)))
 
     def forget_jobs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "states", "before")
+        check_fields(body, "select", "states", "before")
         before = body.get("before", FOR_EVER)
         if isinstance(before, bool) or not isinstance(before, (int, float)):
             raise bad(f"before must be a time, not {str(before)[:100]!r}")
@@ -464,14 +483,14 @@ class Daemon:
         return {"forgotten": forgotten, "open": kept.pack()}
 
     def forget(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "id")
+        check_fields(body, "id")
         key = client.peer, number(body.get("id"), "id", 0, 1 << 62)
         self.subscribers.pop(key, None)
         self.waits = [wait for wait in self.waits if wait.client.key() != key]
         return {}
 
     def cancel(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select")
+        check_fields(body, "select")
         cancelled = ending = 0
         for job, tasks in list(self.queue.chosen(selects(body.get("select")), f"state NOT IN {ENDED}")):
             dropped, told = self.queue.cancel(job, tasks)
@@ -479,7 +498,7 @@ class Daemon:
         return {"cancelled": cancelled, "ending": ending}
 
     def retry(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "states")
+        check_fields(body, "select", "states")
         if self.closing is not None:
             raise ProtocolError(CLOSING, "the daemon is going down")
         states = states_of(body.get("states"), ["failed"])
@@ -488,7 +507,7 @@ class Daemon:
         return {"retried": sum(self.queue.retry(job, tasks, states) for job, tasks in chosen)}
 
     def subscribe(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "tasks")
+        check_fields(body, "select", "tasks")
         if len(self.subscribers) >= MOST_WAITING:
             raise bad(f"there are {MOST_WAITING} subscriptions already")
         jobs: list[str | tuple[int, int]] | None = None
@@ -520,7 +539,7 @@ class Daemon:
             self.send(client, event(client, "jobs", {"jobs": [job.message() for job in jobs if job is not None]}))
 
     def status(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body)
+        check_fields(body)
         running = [(job, task) for job, task in self.queue.claimed() if task.state == RUNNING]
         used = sum(1 if job.spec.cpus is None else job.spec.cpus for job, _ in running)
         return {"pid": os.getpid(), "keeper": self.keeping.pid, "dgmp": __version__, "started": self.started,
@@ -532,7 +551,7 @@ class Daemon:
                 "closing": self.closing is not None}
 
     def shutdown(self, client: Client, body: dict[str, Any]) -> None:
-        fields(body, "now")
+        check_fields(body, "now")
         how = "end" if body.get("now") is True else "drain"
         if self.closing != "end":
             self.closing = how
@@ -549,9 +568,10 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
-    "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
-    "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+    "hello": Daemon.hello, "entries": Daemon.add_entries, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show,
+    "tasks": Daemon.tasks, "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel,
+    "retry": Daemon.retry, "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status,
+    "shutdown": Daemon.shutdown,
 }
 BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
@@ -566,45 +586,6 @@ def error(client: Client, code: str, text: str) -> dict[str, Any]:
 
 def event(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"v": VERSION, "id": client.number, "event": name, "body": body}
-
-
-def fields(body: dict[str, Any], *known: str) -> None:
-    for name in body:
-        if name not in known:
-            raise bad(f"no such field: {name[:40]!r}")
-
-
-class AlreadyUp(DgmpError):
-    """There is a daemon in this folder."""
-
-
-def lock(*where: Path) -> list[int]:
-    """One daemon a folder; AlreadyUp."""
-    held: list[int] = []
-    for folder in dict.fromkeys(folder.resolve() for folder in where):
-        held.append(os.open(folder / folders.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if pid := locked_by(held[-1]):
-            for fd in held:
-                os.close(fd)
-            elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
-            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder}){elsewhere}")
-    for fd in held:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
-    return held
-
-
-def locked_by(fd: int) -> int:
-    """Locks it, and returns 0; else the pid of who has it."""
-    for _ in range(LOCK_LOOKS):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return 0
-        pid = int(os.pread(fd, 20, 0) or b"0")
-        if os.path.exists(f"/proc/{pid}"):
-            return pid
-        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
-    return pid
 
 
 def log(text: str) -> None:

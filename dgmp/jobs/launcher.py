@@ -33,7 +33,7 @@ from .output import Output
 from .policy import Policy
 from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequence
 from .sink import CannotWrite, Closed
-from .spill import DiskFull, reserve, temporary_file, write_all
+from .spill import DiskFull, folder, reserve, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Launcher:
             return False
         except OSError as e:
             if e.errno not in PASSING:
-                self.give_up(str(e) if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}")
+                self.give_up(why(e))
             else:
                 self.cannot_start(e)
             return False
@@ -588,6 +588,15 @@ def raise_nofile() -> int:
         return 0
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft
+
+
+def why(e: OSError) -> str:
+    """Nothing can be started."""
+    if e.filename is None:
+        return str(e)
+    if e.filename == folder():
+        return f"cannot make temporary files in {e.filename}: {e.strerror}; name another folder in TMPDIR"
+    return f"{os.fsdecode(e.filename)}: {e.strerror}"
 
 
 def limit_of_files() -> int:

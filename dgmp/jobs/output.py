@@ -20,7 +20,7 @@ import select
 from .netpoll import Netpoll, wait
 from .process import NO_PROGRAM, CannotRun, Process
 from .sink import Sink
-from .spill import DiskFull, Spill, blocks, folder, full, temporary_file, write_all
+from .spill import Spill, blocks, full_of, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def check_room(fd: int) -> None:
             os.posix_fallocate(fd, size, PIECE // 16)
             os.ftruncate(fd, size)
         except OSError:
-            raise DiskFull(full(folder())) from None
+            raise full_of(fd) from None
 
 
 def tagged(parts: Iterable[bytes], tag: bytes) -> Iterator[bytes]:

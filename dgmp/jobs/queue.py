@@ -153,7 +153,11 @@ class Queue:
         for id in (*spec.after, *spec.after_ok):
             if id not in self.open and self.store.job(id) is None:
                 raise ProtocolError(NO_SUCH_JOB, f"there is no job {id} to come after")
+        if spec.entries is not None:
+            self.check_entries(spec, self.store.waiting_entries(spec.entries))
         job = self.store.add_job(spec, self.clock())
+        if spec.entries is not None:
+            self.store.give_entries(spec.entries, job.id)
         self.job_counts[job.state] += 1
         self.open[job.id] = job
         self.touch(job)
@@ -168,6 +172,13 @@ class Queue:
             if amount > self.totals.get(name, 0):
                 has = f"has {self.totals[name]}" if name in self.totals else "knows no such resource"
                 raise ProtocolError(BAD_SPEC, f"the job needs {name}={amount} and can never start: this daemon {has}")
+
+    def check_entries(self, spec: JobSpec, lines: int) -> None:
+        """Its tasks are lines that there are."""
+        if not spec.array:
+            spec.array = [[1, lines, 1]]
+        if spec.array[0][0] < 1 or max(last for _, last, _ in spec.array) > lines:
+            raise ProtocolError(BAD_SPEC, f"there are {lines} lines: the tasks' ids go from 1 to {lines}")
 
     def hold(self, job: Job) -> None:
         """Until what it comes after has ended."""

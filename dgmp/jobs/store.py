@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DgmpError
-from .protocol import ABORTED, CANCELLED, ENDED, STATES, WAITING, JobSpec
+from .protocol import ABORTED, CANCELLED, ENDED, MAX_TASKS, STATES, WAITING, JobSpec, bad
 from .ranges import Ranges, packed
 from .wire import pack, unpack
 
@@ -46,6 +46,10 @@ MIGRATIONS = ["""
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """, """
     CREATE TABLE forgotten (job INTEGER PRIMARY KEY);
+""", """
+    CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, total INTEGER NOT NULL, job INTEGER);
+    CREATE INDEX entries_job ON entries (job);
+    CREATE TABLE block (entries INTEGER NOT NULL, first INTEGER NOT NULL, lines BLOB NOT NULL, PRIMARY KEY (entries, first));
 """]
 TASK_COLUMNS = ("job", "task", "state", "claimed", "attempt", "tries", "lost", "started", "ended", "exit", "reason", "text",
                 "pid", "born", "cpu", "maxrss", "stdout", "stderr")
@@ -235,6 +239,48 @@ class Store:
         self.begin()
         self.db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, pack(v)) for k, v in values.items()])
 
+    # ------------------------------------------------------------------ entries (entries.py)
+    def add_entries(self, entries: int | None, blocks: list[tuple[bytes, int]]) -> tuple[int, int]:
+        """Blocks, and how many lines each has, for a job to come; the set's id, a new one for None, and its lines' number."""
+        self.begin()
+        if entries is None:
+            entries = self.db.execute("INSERT INTO entries (total) VALUES (0)").lastrowid or 0
+        total = self.waiting_entries(entries)
+        if total + sum(lines for _, lines in blocks) > MAX_TASKS:
+            raise bad(f"a job has at most {MAX_TASKS} tasks")
+        for block, lines in blocks:
+            self.db.execute("INSERT INTO block VALUES (?, ?, ?)", (entries, total + 1, block))
+            total += lines
+        self.db.execute("UPDATE entries SET total = ? WHERE id = ?", (total, entries))
+        return entries, total
+
+    def waiting_entries(self, entries: int) -> int:
+        """How many lines there are in a set that is no job's yet; ProtocolError."""
+        row = self.db.execute("SELECT total FROM entries WHERE id = ? AND job IS NULL", (entries,)).fetchone()
+        if row is None:
+            raise bad(f"there are no entries {entries} that wait for a job")
+        total: int = row[0]
+        return total
+
+    def give_entries(self, entries: int, job: int) -> None:
+        self.begin()
+        self.db.execute("UPDATE entries SET job = ? WHERE id = ?", (job, entries))
+
+    def drop_entries(self, job: int | None) -> None:
+        """Those of that job, or those that were sent for jobs that never came."""
+        sets = self.db.execute("SELECT id FROM entries WHERE job IS ?", (job,)).fetchall()
+        if sets:
+            self.begin()
+            self.db.executemany("DELETE FROM block WHERE entries = ?", sets)
+            self.db.executemany("DELETE FROM entries WHERE id = ?", sets)
+
+    def block(self, entries: int, task: int) -> tuple[int, bytes]:
+        """The block that has the task's line, and the first task of it."""
+        found: tuple[int, bytes] = self.db.execute(
+            "SELECT first, lines FROM block WHERE entries = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+            (entries, task)).fetchone()
+        return found
+
     # ------------------------------------------------------------------ forgetting
     def forget(self, ranges: list[tuple[int, int]], states: list[str], before: float) -> list[int]:
         """Deletes jobs in these states that ended before that; their ids.  The rest of them is to be swept."""
@@ -265,9 +311,15 @@ class Store:
     def give_back(self, pages: int) -> bool:
         """So many free pages to the file system; False if there are none."""
         self.begin()
-        self.db.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        for _ in range(pages):  # of more, Python's module would let it do one
+            self.db.execute("PRAGMA incremental_vacuum(1)")
         free: int = self.db.execute("PRAGMA freelist_count").fetchone()[0]
         return free > 0
+
+    def checkpoint(self) -> None:
+        """Has the store's file shrink now, and not with some later commit; nothing is lost if that cannot be."""
+        if not self.db.in_transaction:
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     # ------------------------------------------------------------------ reading
     def meta(self) -> dict[str, Any]:

@@ -24,11 +24,15 @@ def sweeping(store: Store, logs: Path) -> Iterator[None]:
         for job in jobs:
             while store.drop_rows(job, ROWS) == ROWS:
                 yield
+            store.drop_entries(job)
+            yield
         yield from remove_output(logs, set(jobs))
         store.swept(jobs)
         yield
     while store.give_back(PAGES):
         yield
+    yield
+    store.checkpoint()
 
 
 def remove_output(logs: Path, jobs: set[int]) -> Iterator[None]:

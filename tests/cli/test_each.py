@@ -169,7 +169,8 @@ def test_help_says_it_all():
     (["-kZ", "true"], "no option -Z"),
     (["--re", "3", "true"], "--recend or"),
     (["-j", "x", "true", ":::", "1"], "'x' is no number"),
-    (["-n", "0", "true", ":::", "1"], "at least 1"),
+    (["-n", "-1", "true", ":::", "1"], "at least 0"),
+    (["--cpus", "0", "true", ":::", "1"], "at least 1"),
     (["-n", "many", "true", ":::", "1"], "--max-args 'many'"),
     (["--colsep", "(", "true", ":::", "1"], "no regular expression"),
     (["--trim", "x", "true", ":::", "1"], "--trim"),
@@ -177,8 +178,8 @@ def test_help_says_it_all():
     (["--pipe"], "needs a command"),
     (["--pipe", "true", ":::", "1"], "with --pipe"),
     (["--pipe-part", "true"], "-a FILE"),
-    (["-S", "host", "true", ":::", "1"], "remote machines"),
-    (["--shuf", "true", ":::", "1"], "GNU parallel's alone"),
+    (["-S", "host", "true", ":::", "1"], "by ssh"),
+    (["--cat", "--pipe", "cat"], "/dev/stdin"),
     (["echo {= $_++ =}", ":::", "1"], "perl"),
     (["true", "::::", "/no/such/file"], "/no/such/file"),
     (["true", "::::", "/"], "Is a directory"),
@@ -296,3 +297,18 @@ def test_an_input_with_a_nul_hints_at_null():
     done = each("echo", stdin="a\0b\nc\n")
     assert (done.returncode, done.stdout) == (1, "c\n")
     assert "NUL" in done.stderr and "--null" in done.stderr
+
+
+def test_inputs_in_random_order():
+    numbers = [str(n) for n in range(100)]
+    said = prints("--shuf", "echo", ":::", *numbers).split()
+    assert said != numbers
+    assert sorted(said, key=int) == numbers
+
+
+def test_the_folder_we_are_in_has_been_removed(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir {gone}; exec {sys.executable} -P -m dgmp each --joblog {tmp_path}/log -k echo ::: a b'
+    done = subprocess.run(["/bin/sh", "-c", script], cwd=gone, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")

@@ -174,6 +174,9 @@ def test_submit_and_wait(node):
     (["--after", "x", "true"], "names no jobs"),
     (["--nam", "x", "true"], "--nam"), (["--retries", "-1", "true"], "retries"), (["--on-lost", "cry", "true"], "cry"),
     (["--cpus", "1000", "true"], "cpus"), (["--resource", "moon=1", "true"], "moon"), (["--priority", "high", "true"], "high"),
+    (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"),
+    (["--resource", "gpu=0", "true"], "gpu=0"),
+    (["--resource", "gpu=1G", "true"], "can never start"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
@@ -207,6 +210,58 @@ def test_a_million_tasks(node):
 
 
 # ---------------------------------------------------------------- jobs, show
+def test_a_task_for_each_line(node):
+    (node.work / "names").write_bytes(b"a  b\n\n$HOME;'\"*\n\xff\xe9")
+    job = ran(node, "--each-line", "names", "--", sys.executable, "-c",
+              "import os, sys; print(os.fsencode(sys.argv[1]), os.environ['DGMP_ENTRY'] == sys.argv[2])", "<{}>", "{}")
+    assert out(node, job) == "b'<a  b>' True\nb'<>' True\nb'<$HOME;\\'\"*>' True\nb'<\\xff\\xe9>' True\n"
+    assert shown(node, job)["array"] == [[1, 4, 1]]
+
+
+def test_lines_of_standard_input_in_a_line_of_shell(node):
+    done = dgmp(node, "submit", "--json", "--wait", "--each-line", "-", 'echo "<$DGMP_ENTRY>"; exit $((DGMP_TASK_ID == 2))',
+                stdin="x\ny $z\n")
+    submitted, jobs = (json.loads(line) for line in done.stdout.splitlines())
+    job = str(submitted["job"])
+    assert submitted["tasks"] == 2 and done.returncode == 1 and out(node, job) == "<x>\n<y $z>\n"
+    assert shown(node, job)["failures"][0]["entry"] == "y $z" and "entry y $z" in dgmp(node, "show", job).stdout
+
+
+def test_some_of_the_lines(node):
+    (node.work / "digits").write_text("one\ntwo\nthree\nfour\n")
+    assert out(node, ran(node, "--each-line", "digits", "--array", "2-3", "--", "echo", "{}")) == "two\nthree\n"
+
+
+@pytest.mark.parametrize("words, stdin, said", [
+    (["--", "echo", "{}"], "", "there are no lines in standard input"),
+    (["--", "echo", "{}"], "a\nb\0c\n", "line 2 of standard input has a NUL"),
+    (["--", "echo", "{}"], "a\n" + "x" * (1 << 17) + "\n", "line 2 of standard input is longer"),
+    (["--array", "2-5", "--", "echo"], "a\nb\n", "from 1 to 2"),
+    (["echo '{}'"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "sh", "-c", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
+])
+def test_lines_that_cannot_be_entries(node, words, stdin, said):
+    done = dgmp(node, "submit", "--each-line", "-", *words, stdin=stdin)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
+def test_a_file_of_lines_that_is_not_there(node):
+    done = dgmp(node, "submit", "--each-line", "none", "true")
+    assert (done.returncode, done.stderr) == (2, "dgmp: cannot read none: No such file or directory\n")
+
+
+def test_a_million_lines(node):
+    gate = submitted(node, "sleep", "1000")
+    lines = "".join(f"data/sample-{n:07d}.fastq.gz\n" for n in range(1_000_000))
+    before = sum(path.stat().st_size for path in node.state.glob("jobs.sqlite*"))
+    done = dgmp(node, "submit", "--json", "--after", gate, "--each-line", "-", "--", "true", "{}", stdin=lines)
+    assert json.loads(done.stdout)["tasks"] == 1_000_000
+    assert sum(path.stat().st_size for path in node.state.glob("jobs.sqlite*")) - before < len(lines) / 2
+    job = str(json.loads(done.stdout)["job"])
+    dgmp(node, "cancel", f"{gate},{job}")
+    dgmp(node, "wait", "-q", f"{gate},{job}")
+
+
 def test_jobs_are_filtered(node):
     one, two = ran(node, "--name", "filter-a", "true"), ran(node, "--name", "filter-b", "false")
     assert ids(node, "--name", "filter-*") == [two, one]

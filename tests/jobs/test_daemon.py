@@ -478,6 +478,9 @@ def test_another_version_is_told_which_both_speak(raw):
     ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
     ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"),
     ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "resources": {"cpus": 1}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "resources": {"mem": 1}}, "bad_spec"),
+    ("status", {5: 6}, "bad_message"),
     ("list", {"limit": 0}, "bad_spec"),
     ("list", {"states": ["odd"]}, "bad_spec"),
     ("list", {"select": [[[1], None]]}, "bad_spec"),
@@ -490,8 +493,9 @@ def test_another_version_is_told_which_both_speak(raw):
     ("show", {"select": [["last", None]]}, "no_such_job"),
 ])
 def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
-    answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": body}))
-    assert (answer["id"], answer["error"]["code"]) == (3, code), answer
+    for number in (3, 0, -1):
+        answer = raw.ask(encode({"v": VERSION, "id": number, "verb": verb, "body": body}))
+        assert (answer["id"], answer["error"]["code"]) == (number, code), answer
 
 
 def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
@@ -510,6 +514,12 @@ def test_a_message_too_large_ends_that_connection_only(here, raw, client):
     raw.socket.send(b"\xc6" + (20 << 20).to_bytes(4, "big") + bytes(20 << 20))
     assert waited(client, here.submit(client, "true"))["state"] == "finished"
     assert client.hello()["pid"] == here.daemon
+
+
+def test_a_request_too_large_is_refused_by_the_client(here, client):
+    with pytest.raises(ProtocolError, match="message of [0-9]+ bytes.* at most 16777216"):
+        here.submit(client, "true", env={f"A{n}": "x" * 100_000 for n in range(170)})
+    assert client.hello()["pid"] == here.daemon  # the connection is as it was
 
 
 # ---------------------------------------------------------------------- going down, and what stays
@@ -565,7 +575,7 @@ def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(here
     os.mkfifo(here.work / "go")
     job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || cat go")
     strict = here.submit(client, "cat go; echo strict >> ran", on_lost="fail")
-    assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
+    assert eventually(lambda: [bool(task["pid"]) for task in client.status()["running"]] == [True, True], 20)
     pids = {task["job"]: task["pid"] for task in client.status()["running"]}
     for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
         kill(pid)

@@ -1,9 +1,11 @@
 """What a week leaves behind goes: jobs that have ended, their output, the store's room, the daemon's log."""
 
+import io
 import os
 import signal
 import sqlite3
 import time
+import zlib
 
 import pytest
 
@@ -130,14 +132,43 @@ def test_a_daemon_killed_meanwhile_leaves_it_to_the_next_one(here, client, numbe
     assert eventually(lambda: nothing_left(here) and logs(here) == [], 20)
 
 
+def large(fake, tasks):
+    """A job that has run so many."""
+    job = fake.queue.submit(JobSpec(argv=["x"], array=[[1, tasks]], env={"A": os.urandom(100_000).hex()}))
+    fake.choose()
+    fake.start(job, *range(1, tasks + 1))
+    fake.end(job, *range(1, tasks + 1))
+    fake.commit()
+    return job
+
+
+def test_daemons_killed_while_they_sweep_leave_nothing(here):
+    folders.make(here.state)
+    folders.make(here.state / "logs")
+    fake = Fake(Store(here.state / folders.STORE), cpus=30_000)
+    jobs = [large(fake, 30_000), large(fake, 5)]
+    fake.store.close()
+    for job in jobs:
+        for n in range(1000):
+            (here.state / "logs" / f"{job.id}-{n}-1.out").touch()
+    daemon = here.up()
+    assert here.client().forget_jobs([Select("all")])["forgotten"] == 2
+    seen = []
+    for _ in range(4):
+        left = rows(here, "SELECT (SELECT count(*) FROM task) + (SELECT count(*) FROM forgotten)")[0][0] + len(logs(here))
+        seen.append(left)
+        kill(daemon)
+        daemon = here.up()
+        assert here.client().jobs()["jobs"] == []
+    assert seen == sorted(seen, reverse=True)
+    assert eventually(lambda: nothing_left(here) and logs(here) == [], 30)
+    assert rows(here, "SELECT count(*) FROM task") == [(0,)]
+
+
 def test_the_store_shrinks(tmp_path):
     store = Store(tmp_path / "store")
-    spec = JobSpec(argv=["x"], array=[[1, 30_000]], env={"A": os.urandom(100_000).hex()})
     fake = Fake(store, cpus=30_000)
-    job = fake.queue.submit(spec)
-    fake.choose()
-    fake.start(job, *range(1, 30_001))
-    fake.end(job, *range(1, 30_001))
+    job = large(fake, 30_000)
     kept = fake.submit(array=[[1, 2]])
     fake.commit()
     pages = store.db.execute("PRAGMA page_count").fetchone()[0]
@@ -146,9 +177,8 @@ def test_the_store_shrinks(tmp_path):
     for _ in sweeping.sweeping(store, tmp_path):
         store.commit()
         steps += 1
-    store.commit()
-    assert steps >= 30_000 // sweeping.ROWS
-    assert store.db.execute("PRAGMA page_count").fetchone()[0] < pages / 10
+    assert 30_000 // sweeping.ROWS <= steps < 30
+    assert (tmp_path / "store").stat().st_size < pages * 4096 / 10
     assert store.db.execute("SELECT count(*) FROM env").fetchone() == (1,) and store.job(kept.id)
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
     store.close()
@@ -201,3 +231,51 @@ def test_one_of_two_that_find_it_too_long_turns_it_over(tmp_path):
     path.write_text("new\n")
     log.turn_over(path)  # as one who has looked before
     assert path.read_text() == "new\n" and (tmp_path / "log.1").stat().st_size == log.MOST
+
+
+# ---------------------------------------------------------------------- entries
+def test_entries_go_with_their_job_and_those_without_one_as_the_next_daemon_starts(here, client):
+    def sent():
+        return client.entries(io.BytesIO(b"a\nb\n"))[0]
+
+    gone, stays = (client.submit(["echo", "{}"], env=here.env, entries=sent()) for _ in range(2))
+    for job in (gone, stays):
+        client.wait([select(job)], 30)
+    unused = sent()
+    client.forget_jobs([select(gone)])
+    assert eventually(lambda: nothing_left(here), 20)
+    assert rows(here, "SELECT job FROM entries ORDER BY id") == [(stays,), (None,)]
+    assert rows(here, "SELECT count(*) FROM block") == [(2,)]
+    kill(here.daemon)
+    here.up()
+    client = here.client()
+    assert client.tasks(stays)["tasks"][1]["entry"] == "b"
+    assert rows(here, "SELECT job FROM entries") == [(stays,)] and rows(here, "SELECT count(*) FROM block") == [(1,)]
+    with pytest.raises(ProtocolError, match=f"no entries {unused}"):
+        client.submit(["true"], entries=unused)
+    with pytest.raises(ProtocolError, match="that wait for a job"):
+        client.submit(["true"], entries=1)
+
+
+def test_lines_of_many_blocks_reach_their_tasks_whatever_is_killed(here, client):
+    lines = [b"%d-%s" % (n, b"x" * 30_000) for n in range(1, 41)]
+    entries, count = client.entries(io.BytesIO(b"\n".join(lines)))
+    script = 'echo "$DGMP_TASK_ID ${DGMP_ENTRY%%-*} ${#DGMP_ENTRY}" >> ran'
+    job = here.submit(client, script, entries=entries, array=[[5, 39, 2]])
+    assert count == 40 and eventually(lambda: len(here.lines("ran")) >= 3, 20)
+    for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
+        kill(pid)
+    here.up()
+    client = here.client()
+    client.wait([select(job)], 30)
+    assert set(here.lines("ran")) == {f"{n} {n} {len(lines[n - 1])}" for n in range(5, 40, 2)}
+
+
+@pytest.mark.parametrize("block, words", [
+    (b"", "whole lines"), (b"xyz", "not packed"), (zlib.compress(b"a"), "whole lines"), (zlib.compress(b"\0\n"), "whole lines"),
+    (zlib.compress(b"\n" * (2 << 20)), "whole lines"), (zlib.compress(b"a\n")[:-1], "whole lines"), ("a\n", "list of bytes")])
+def test_blocks_that_are_none(here, client, block, words):
+    with pytest.raises(ProtocolError, match=words) as e:
+        client.call("entries", blocks=[block])
+    assert e.value.code == "bad_spec"
+    assert client.call("entries", blocks=[zlib.compress(b"a\n\n")])["lines"] == 2

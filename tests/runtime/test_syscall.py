@@ -1,5 +1,6 @@
 """User code is a syscall: Gs that block keep nobody waiting, and Ms that come back get no core of their own."""
 
+import asyncio
 import collections
 import os
 import signal
@@ -194,3 +195,91 @@ def test_a_warning_says_what_blocks_all_ms(fifos, capfd):
         assert [f.result(20) for f in blocked] == [b"x"] * 2 and other.result(20) == 1
         assert rt.stats()["rescues"] == 0
     assert "".join(told).count("warning") == 1
+
+
+def wait_a_moment_for_one_that_sleeps():
+    sleeper = dgmp.go(time.sleep, 3600)
+    try:
+        sleeper.result(timeout=0.05)
+    except TimeoutError:
+        sleeper.cancel()
+    return type(sleeper.exception(timeout=20))
+
+
+def fail_beside_one_that_sleeps():
+    with dgmp.Group() as group:
+        group.go(dgmp.after(0.05).recv)
+        group.go(int, "x")
+        group.go(time.sleep, 3600)
+
+
+async def at_once():
+    return "at once"
+
+
+async def for_ever():
+    await asyncio.sleep(3600)
+
+
+def receive():
+    dgmp.Chan().recv()
+
+
+def test_who_sleeps_keeps_no_started_g_of_its_m_waiting():
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        assert rt.go(wait_a_moment_for_one_that_sleeps).result(20) is dgmp.Cancelled
+        with pytest.raises(ExceptionGroup):
+            rt.go(fail_beside_one_that_sleeps).result(20)
+        fs = [rt.go(for_ever), rt.go(time.sleep, 3600)]
+        assert rt.go(at_once).result(20) == "at once"
+        for f in fs:
+            f.cancel()
+        assert [type(f.exception(20)) for f in fs] == [dgmp.Cancelled] * 2
+
+
+def sleep_on(begun):
+    begun.send(None)
+    while True:
+        try:
+            time.sleep(3600)
+        except BaseException:
+            pass
+
+
+def test_who_sleeps_though_it_was_cancelled_is_killed():
+    with dgmp.Runtime(procs=1, max_ms=1, grace=0.1) as rt:
+        begun = rt.chan()
+        parked, f = rt.go(receive), rt.go(sleep_on, begun)
+        begun.recv(timeout=20)
+        f.cancel()
+        assert "was killed by SIGKILL" in str(f.exception(20))
+        assert type(parked.exception(20)) is dgmp.WorkerDied
+
+
+def sleep_for(seconds):
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began
+
+
+def sleep_in_a_child():
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.001)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError),
+                                                (1e300, OverflowError), (0, None), (0.02, None)])
+def test_sleeping_beside_others_is_as_it_always_is(seconds, error):
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        parked = rt.go(receive)
+        f = rt.go(sleep_for, seconds)
+        if error is not None:
+            assert type(f.exception(20)) is error
+        else:
+            assert f.result(20) >= seconds
+        assert rt.go(lambda: time.sleep).result(20) is time.sleep
+        assert rt.go(sleep_in_a_child).result(20) == 0
+        parked.cancel()
