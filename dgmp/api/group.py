@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ..runtime.proc import G
-    from .node import Member, Node
+    from .member import Member
+    from .node import Node
 
 T = TypeVar("T")
 

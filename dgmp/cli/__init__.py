@@ -30,6 +30,7 @@ VERBS = {
     "attach": "show the progress of jobs",
     "cancel": "cancel jobs",
     "retry": "run failed tasks again",
+    "forget": "remove ended jobs and their output",
     "completion": "print a completion script for a shell",
     "version": "print the version",
 }

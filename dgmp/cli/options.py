@@ -114,7 +114,7 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("--memfree", "SIZE", "start nothing with less memory free; end the youngest job below half of it"),
     Option("--load", "N", "start nothing while the load is above N, N% of the cores"),
     Option("--nice", "N", "the jobs' niceness"),
-    Option("--env", "NAME", "pass only such variables... NAME=VALUE sets one", many=True),
+    Option("--env", "NAME", "NAME=VALUE sets a variable; a mere NAME does nothing, as jobs have all of them", many=True),
     Option("--workdir --wd", "DIR", "run the jobs in this folder"),
     Option("--joblog", "FILE", "write a line for each job that has ended"),
     Option("--resume", "", "leave out what the joblog has"),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import folders
+from .entries import Entries
 from .files import Logs, Spool
 from .journal import Reader
 from .keeper import VERSION, birth
@@ -45,7 +46,8 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
+        self.entries = Entries()
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
         self.child: subprocess.Popen[bytes] | None = None
@@ -202,7 +204,9 @@ class Keeping:
             if what == "claim":
                 job, tasks = rest
                 self.introduce(job, store)
-                self.send(["claim", job.id, tasks])
+                has = job.spec.entries
+                entries = [] if has is None else [self.entries.find(store, has, task) for task, _ in tasks]
+                self.send(["claim", job.id, tasks, entries])
             elif what == "cancel" and rest[0] in self.sent:
                 self.send(["cancel", *rest])
             elif what == "over" and rest[0] in self.sent:

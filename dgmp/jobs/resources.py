@@ -28,6 +28,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
                     "VECLIB_MAXIMUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS")
 VISIBLE = {"gpu": "CUDA_VISIBLE_DEVICES"}
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
+OWN = ("cpus", "mem")  # no names of resources: they have options
 
 
 class NeverFits(DgmpError):
@@ -182,7 +183,7 @@ def totals(texts: Iterable[str], visible: Mapping[str, tuple[str, ...]]) -> dict
     found: dict[str, tuple[str, ...] | int] = {}
     for text in texts:
         name, _, number = text.partition("=")
-        if number.startswith("[") and number.endswith("]") and NAME.fullmatch(name):
+        if number.startswith("[") and number.endswith("]") and NAME.fullmatch(name) and name not in OWN:
             units = tuple(unit.strip() for unit in number[1:-1].split(",") if unit.strip())
             if len(set(units)) != len(units):
                 raise ValueError(f"--resource-total {text}: a unit is there twice")
@@ -195,6 +196,9 @@ def totals(texts: Iterable[str], visible: Mapping[str, tuple[str, ...]]) -> dict
 
 
 def amount(option: str, text: str, name: str, number: str) -> int:
+    """How much of it; ValueError."""
+    if name in OWN:
+        raise ValueError(f"{option} {text}: {name} is no named resource, it has an option of its own: --{name}")
     try:
         if NAME.fullmatch(name):
             return amounts.size(number)

@@ -18,6 +18,7 @@ from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
 from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
 from dgmp.jobs.ranges import Ranges
+from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
 from tests.jobs.harness import Node, kill
@@ -477,6 +478,9 @@ def test_another_version_is_told_which_both_speak(raw):
     ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
     ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"),
     ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "resources": {"cpus": 1}}, "bad_spec"),
+    ("submit", {"argv": ["x"], "resources": {"mem": 1}}, "bad_spec"),
+    ("status", {5: 6}, "bad_message"),
     ("list", {"limit": 0}, "bad_spec"),
     ("list", {"states": ["odd"]}, "bad_spec"),
     ("list", {"select": [[[1], None]]}, "bad_spec"),
@@ -489,8 +493,9 @@ def test_another_version_is_told_which_both_speak(raw):
     ("show", {"select": [["last", None]]}, "no_such_job"),
 ])
 def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
-    answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": body}))
-    assert (answer["id"], answer["error"]["code"]) == (3, code), answer
+    for number in (3, 0, -1):
+        answer = raw.ask(encode({"v": VERSION, "id": number, "verb": verb, "body": body}))
+        assert (answer["id"], answer["error"]["code"]) == (number, code), answer
 
 
 def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
@@ -509,6 +514,12 @@ def test_a_message_too_large_ends_that_connection_only(here, raw, client):
     raw.socket.send(b"\xc6" + (20 << 20).to_bytes(4, "big") + bytes(20 << 20))
     assert waited(client, here.submit(client, "true"))["state"] == "finished"
     assert client.hello()["pid"] == here.daemon
+
+
+def test_a_request_too_large_is_refused_by_the_client(here, client):
+    with pytest.raises(ProtocolError, match="message of [0-9]+ bytes.* at most 16777216"):
+        here.submit(client, "true", env={f"A{n}": "x" * 100_000 for n in range(170)})
+    assert client.hello()["pid"] == here.daemon  # the connection is as it was
 
 
 # ---------------------------------------------------------------------- going down, and what stays
@@ -658,6 +669,22 @@ def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(he
         assert row(client, strict)["reason"] == "lost" and here.lines("ran").count("strict") <= 1
 
 
+def test_output_that_a_power_failure_has_taken_is_not_replaced_by_another_task_s(here, client):
+    job = here.submit(client, "[ $DGMP_TASK_ID = 1 ] || [ -e free ] || exit 1; echo task $DGMP_TASK_ID", array=[[1, 3]])
+    waited(client, job)
+    assert output(client, job, 1) == "task 1\n"
+    for pid in here.processes():
+        kill(pid)
+    [log] = (here.state / "logs").iterdir()
+    os.truncate(log, 0)
+    (here.work / "free").touch()
+    here.up()
+    client = here.client()
+    client.retry([select(job)])
+    assert waited(client, job)["state"] == "finished"
+    assert [output(client, job, n) for n in (1, 2, 3)] == ["", "task 2\n", "task 3\n"]
+
+
 def test_finished_stays_finished_and_held_stays_held(here, client):
     done = here.submit(client, "echo once >> ran; echo said")
     waited(client, done)
@@ -687,7 +714,7 @@ def test_a_store_of_a_newer_dgmp_is_refused(here):
 def test_the_store_is_sqlite_in_wal_mode(here, client):
     with sqlite3.connect(here.state / folders.STORE) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     db.close()
 
 
