@@ -75,7 +75,8 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("--shuf", "", "take the inputs in random order; all are read first"),
     "what a job gets",
     Option("-n --max-args", "N", "so many inputs a job"),
-    Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; words with {} are repeated for each; with --pipe: so many records"),
+    Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; words with {} are repeated for each; "
+                                        "with --pipe: so many records"),
     Option("-L --max-lines", "N", "so many lines a job"),
     Option("-X --xargs-context", "", "as many inputs as a command line takes; words with {} are repeated for each"),
     Option("-m --xargs", "", "the same, but only the input itself is repeated"),
