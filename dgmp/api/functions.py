@@ -44,7 +44,7 @@ def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
 
 def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
           name: str | None = None, **terms: Unpack[Terms]) -> Future[T]:
-    """The long form of `go`, with which one says how the G may fail.
+    """The long form of `go`, with which one says how the G may fail (Go: none; a panic there ends the program).
 
     Args:
         fn: the function.
@@ -80,7 +80,7 @@ def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, An
 
 def map(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
         buffersize: int | None = None) -> Iterator[T]:
-    """`builtins.map` on all Ms: the results of fn for the items of the iterables, in order, as an iterator.
+    """`builtins.map` on all Ms: the results of fn for the items of the iterables, in order, as an iterator (Go: none).
 
     Items are sent in chunks.  Work begins at the call; after that items are pulled, by whoever asks for results, as long as
     the next result has not come, so that an endless input is fine and one that fails half-way fails after the results of
@@ -170,7 +170,7 @@ def future_type() -> type[Future[Any]]:
 
 
 def gather(*futures: Future[Any]) -> list[Any]:
-    """Waits for all futures; their results in order.  The first error, in that order, is raised.
+    """Waits for all futures; their results in order (Go: a loop of receives).  The first error, in that order, is raised.
 
     Those after it run on; `Group` cancels them.
 
