@@ -300,9 +300,10 @@ def templates(options: Options, command: list[str], names: tuple[str, ...]) -> t
         raise Usage("{= perl expressions =} are GNU parallel's alone; let the command's shell compute it")
     piped = options.flag("pipe") or options.flag("pipe_part")
     quoted = options.flag("quote") and bool(command)
+    counted = options.flag("max_replace_args") or options.flag("max_lines")
     template = Template(
         command if quoted else " ".join(command), names, strings=strings, append=not piped, quoted=quoted,
-        repeat=options.flag("xargs_context"), literal=not command)
+        repeat=options.flag("xargs_context") or counted, whole=counted, literal=not command)
     return template, tag_of(options, names)
 
 

@@ -75,12 +75,13 @@ OPTIONS: tuple[str | Option, ...] = (
     Option("--shuf", "", "take the inputs in random order; all are read first"),
     "what a job gets",
     Option("-n --max-args", "N", "so many inputs a job"),
-    Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; with --pipe so many records"),
+    Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; words with {} are repeated for each; "
+                                        "with --pipe: so many records"),
     Option("-L --max-lines", "N", "so many lines a job"),
     Option("-X --xargs-context", "", "as many inputs as a command line takes; words with {} are repeated for each"),
     Option("-m --xargs", "", "the same, but only the input itself is repeated"),
     Option("-s --max-chars", "N", "no command line longer than this (default and most: 131071)"),
-    Option("-I --replace", "TEXT", "use this instead of {}"),
+    Option("-I --replace", "TEXT", "use this instead of {}; {2} means nothing then, but {2.} does"),
     Option("--plus", "", "more replacement strings: {..} {...} {/..} {/...} without two or three extensions, {+/} the folder "
                          "or nothing, {+.} {+..} {+...} the extension, or two, or three"),
     Option("-q --quote", "", "pass the words of the command on as they are: nothing in them means anything to a shell"),

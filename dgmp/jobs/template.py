@@ -4,9 +4,9 @@ A template has two forms.  The *line* is what people see and what the shell runs
 (shell.Scanner).  The *words* are an argv, with the values as they are, and need no shell: a line has them if nothing in it
 means anything to a shell, and with --quote always.
 
-The values of a draft are those of its records, one after the other: `{}` is all of them, `{2}` the second.  With --xargs's -X
-a word with replacement strings is repeated for each record, and `{2}` is the second of that record.  Called by source and
-command.
+The values of a draft are those of its records, one after the other: `{}` is all of them, `{2}` the second.  With -X, -N and -L
+a word with `{}` is repeated for each value.  With -X one with `{2}` is repeated for each record, and that is the second of the
+record.  Called by source and command.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ class Field:
         self.of, self.index, self.quoting = of, index, quoting
         self.part = PARTS.get(of)
 
-    def values(self, values: Sequence[str], seq: int, slot: int | None) -> list[str]:
-        """What it stands for."""
+    def found(self, values: Sequence[str], columns: Sequence[str], seq: int, slot: int | None) -> list[str]:
+        """What it stands for: all the values, or one of the columns."""
         if self.part is None:
             return [str(seq) if self.of == "#" else "{%}" if slot is None else str(slot)]
         if self.index is None:
             return [self.part(value) for value in values]
-        index = self.index - 1 if self.index > 0 else self.index + len(values)
-        return [self.part(values[index])] if 0 <= index < len(values) else []
+        index = self.index - 1 if self.index > 0 else self.index + len(columns)
+        return [self.part(columns[index])] if 0 <= index < len(columns) else []
 
     @property
     def is_input(self) -> bool:
@@ -120,16 +120,19 @@ class Template:
         strings: what replacement strings are called (-I).
         append: whether the inputs come last if no replacement string says where.
         quoted: the words are passed on as they are (--quote).
-        repeat: a word is repeated for each record (-X).
+        repeat: words are repeated (-X, -N, -L).
+        whole: but `{2}` is the second of all values (-N, -L).
         literal: the values are not quoted: they are the command line, or it is no command line (--tagstring).
     """
 
     def __init__(self, text: str | list[str], names: Sequence[str] = (), *, strings: Mapping[str, str] = STRINGS,
-                 append: bool = True, quoted: bool = False, repeat: bool = False, literal: bool = False) -> None:
+                 append: bool = True, quoted: bool = False, repeat: bool = False, whole: bool = False,
+                 literal: bool = False) -> None:
         self.text = " ".join(map(quote, text)) if isinstance(text, list) else text
-        self.repeat, self.literal = repeat, literal
+        self.repeat, self.whole, self.literal = repeat, whole, literal
         columns = {name: i for i, name in reversed([*enumerate(names, 1)])}
-        parts = sorted((part for part in {*STRINGS.values(), *strings.values()} if part in PARTS), key=len, reverse=True)
+        parts = sorted((part for name, part in strings.items() if name == f"{{{part}}}" and part in PARTS),
+                       key=len, reverse=True)
 
         def pieces(text: str, scanner: Scanner | None) -> list[Piece]:
             return split(text, strings, columns, parts, scanner)
@@ -163,13 +166,23 @@ class Template:
         return "".join([self.written(token, draft, slot) + gap for token, gap in zip(self.tokens, self.gaps, strict=True)])
 
     def written(self, token: list[Piece], draft: Draft, slot: int | None) -> str:
-        if self.repeat and has_input(token):
-            return " ".join([self.join(token, record, draft.seq, slot) for record in draft.records])
-        return self.join(token, draft.inputs, draft.seq, slot)
+        return " ".join([self.join(token, *turn, draft.seq, slot) for turn in self.turns(token, draft.records, draft.inputs)])
 
-    def join(self, token: list[Piece], values: Sequence[str], seq: int, slot: int | None) -> str:
-        return "".join([piece if isinstance(piece, str) else " ".join(map(piece.quoting, piece.values(values, seq, slot)))
-                        for piece in token])
+    def join(self, token: list[Piece], values: Sequence[str], columns: Sequence[str], seq: int, slot: int | None) -> str:
+        return "".join([piece if isinstance(piece, str)
+                        else " ".join(map(piece.quoting, piece.found(values, columns, seq, slot))) for piece in token])
+
+    def turns(self, token: list[Piece], records: Sequence[Record], inputs: Record) -> list[tuple[Record, Record]]:
+        """How often a word is there, and of what: the values for `{}`, and those for `{2}`."""
+        if not self.repeats(token) or not inputs:
+            return [(inputs, inputs)]
+        if not self.whole and has_column(token):
+            return [(record, record) for record in records]
+        return [((value,), inputs) for value in inputs]
+
+    def repeats(self, token: list[Piece]) -> bool:
+        """Whether this word is repeated."""
+        return self.repeat and has_input(token) and not (self.whole and not has_all(token))
 
     # -- the words -------------------------------------------------------------------------------
 
@@ -177,19 +190,19 @@ class Template:
         """The argv of this draft, if no shell is needed."""
         words: list[str] = []
         for token in self.tokens:
-            for values in draft.records if self.repeat and has_input(token) else (draft.inputs,):
+            for turn in self.turns(token, draft.records, draft.inputs):
                 if len(token) == 1 and isinstance(token[0], str):
                     words.append(token[0])
                 else:
-                    words += self.spread(token, values, draft.seq, slot) or ([""] if self.quoted else [])
+                    words += self.spread(token, *turn, draft.seq, slot) or ([""] if self.quoted else [])
         return words
 
-    def spread(self, token: list[Piece], values: Sequence[str], seq: int, slot: int | None) -> list[str]:
+    def spread(self, token: list[Piece], values: Record, columns: Record, seq: int, slot: int | None) -> list[str]:
         """A word: several, if a replacement string in it stands for several values."""
         words: list[str] = []
         current: str | None = None
         for piece in token:
-            found = [piece] if isinstance(piece, str) else piece.values(values, seq, slot)
+            found = [piece] if isinstance(piece, str) else piece.found(values, columns, seq, slot)
             if found:
                 current = (current or "") + found[0]
                 words += [current, *found[1:-1]] if len(found) > 1 else []
@@ -214,17 +227,18 @@ class Template:
     def size(self) -> int:
         """Bytes of the line without inputs."""
         return sum(len(os.fsencode(piece)) for token in self.tokens for piece in token
-                   if isinstance(piece, str) and not (self.repeat and has_input(token))) + sum(map(len, self.gaps))
+                   if isinstance(piece, str) and not self.repeats(token)) + sum(map(len, self.gaps))
 
     def grows(self, record: Record) -> int:
         """By how many bytes the line grows with this record."""
         total = 0
         for token in self.tokens:
             fields = [piece for piece in token if isinstance(piece, Field) and piece.is_input]
-            if fields and self.repeat:
-                total += len(os.fsencode(self.join(token, record, 0, None))) + 1
+            if self.repeats(token):
+                found = [self.join(token, *turn, 0, None) for turn in self.turns(token, (record,), record)]
             else:
-                total += sum(len(os.fsencode(f.quoting(value))) + 1 for f in fields for value in f.values(record, 0, None))
+                found = [f.quoting(value) for f in fields for value in f.found(record, record, 0, None)]
+            total += sum(len(os.fsencode(text)) + 1 for text in found)
         return total
 
 
@@ -304,6 +318,16 @@ def tokens(pieces: list[Piece]) -> tuple[list[list[Piece]], list[str]]:
 
 def all_text(token: list[Piece]) -> bool:
     return bool(token) and all(isinstance(piece, str) for piece in token)
+
+
+def has_all(token: list[Piece]) -> bool:
+    """`{}`, or a part of it."""
+    return any(isinstance(piece, Field) and piece.is_input and piece.index is None for piece in token)
+
+
+def has_column(token: list[Piece]) -> bool:
+    """`{2}`, or a part of it."""
+    return any(isinstance(piece, Field) and piece.index is not None for piece in token)
 
 
 def has_input(token: list[Piece]) -> bool:

@@ -56,6 +56,17 @@ P --max-args=2 echo ::: a b c
 P --max-replace-args 2 echo {2}{1} ::: a b c
 P -N0 echo hi ::: a b
 P -n0 echo hi ::: a b
+P -N0 echo x{}y {1} ::: a b
+P -N2 echo x{}y {#}-{} ::: a b c
+P -N2 echo x{}y {1} {3}{} ::: a b c ::: d e
+P -N2 echo {}-{1} {.}{2} x{1}-{2}y ::: a b c
+P -N2 -m echo x{}y{#} ::: a b c
+P -N2 -X echo {1} ::: a b c
+P -L2 echo x{}y ::: a b c
+P -q -N2 echo x{}y ::: a 'b c' d
+P -N2 'f() { echo $#; }; f x{}y' ::: 'a b' c d
+P -X echo x{}y ::: a b ::: d e
+P -I @@ echo @@ {2} {} {2.} ::: a b ::: c.d
 P -d : echo [{}] ::: a:b:c d: :e ::: 1:2
 P --plus echo {+/} {+.} {+..} {+...} {..} {...} {/..} {/...} ::: a/b.c.d.e.f b.c /b .x .x.y a/ '' .. 'a b.c d.e'
 P --plus echo {1..} {2+/} {1/...} {..} ::: a/b.c.d ::: e/f
