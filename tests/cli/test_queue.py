@@ -172,8 +172,9 @@ def test_submit_and_wait(node):
     (["--after", "x", "true"], "names no jobs"),
     (["--nam", "x", "true"], "--nam"), (["--retries", "-1", "true"], "retries"), (["--on-lost", "cry", "true"], "cry"),
     (["--cpus", "1000", "true"], "cpus"), (["--resource", "moon=1", "true"], "moon"), (["--priority", "high", "true"], "high"),
-    (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"), (["--resource", "gpu=0", "true"], "gpu=0"),
-    (["--resource", "gpu=1G", "true"], "can never start"),
+    (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"),
+    (["--resource", "gpu=0", "true"], "gpu=0"), (["--resource", "gpu=1G", "true"], "can never start"),
+    (["--after", "last.3", "true"], "whole jobs"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
@@ -333,6 +334,13 @@ def test_retry(node):
     assert unsaid.returncode == 2 and "dgmp retry --failed for all" in unsaid.stderr
 
 
+def test_a_name_that_is_no_utf_8(node):
+    job = ran(node, "--name", "odd\udcff\t", "true")
+    listed = dgmp(node, "jobs", "--name", "odd\udcff*").stdout.splitlines()
+    assert len(listed) == 2 and r"odd\xff\t" in listed[1]
+    assert json.loads(dgmp(node, "jobs", "--json", job).stdout)["jobs"][0]["name"] == "odd\udcff\t"
+
+
 # ---------------------------------------------------------------- what is not there
 @pytest.mark.parametrize("words,code,said", [
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
@@ -340,6 +348,7 @@ def test_retry(node):
     (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
     (["show", "1.77"], 4, "job 1 has no task 77"), (["jobs", "1", "2"], 2, "unrecognized arguments: 2"),
     (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
+    (["attach", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
 ])
@@ -356,6 +365,14 @@ def test_no_daemon(nobody, words):
     done = dgmp(nobody, *words)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "dgmp: no dgmp daemon for this user: start it with `dgmp up`\n"
+
+
+def test_a_relative_folder_is_that_of_this_shell(nobody):
+    for words in (["up"], ["status"], ["submit", "--wait", "true"], ["down"]):
+        done = subprocess.run([*DGMP, *words], cwd=nobody.root, env={**os.environ, **nobody.env, "DGMP_RUNTIME_DIR": "run"},
+                              capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert (nobody.runtime / "daemon.lock").exists()
 
 
 def test_a_folder_that_is_open_to_others(nobody):

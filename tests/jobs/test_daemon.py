@@ -649,6 +649,20 @@ def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
     assert client.status()["keeper"] not in (0, keeper)
 
 
+def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
+    job = here.submit(client, "true")
+    waited(client, job)
+    keeper = here.runtime / folders.KEEPER_SOCKET
+    keeper.unlink()
+    keeper.mkdir()
+    kill(client.status()["keeper"])
+    job = here.submit(client, "true")
+    assert eventually(lambda: f"{keeper}: Is a directory" in (here.state / folders.LOG).read_text(), 20)
+    assert client.status()["pid"] == here.daemon
+    keeper.rmdir()
+    assert waited(client, job)["state"] == "finished"
+
+
 def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
     job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
     strict = here.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
