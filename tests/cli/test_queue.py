@@ -426,6 +426,18 @@ def test_waiting_goes_on_with_the_next_daemon(nobody):
         assert waiter.communicate(timeout=30)[1].startswith(f"dgmp: job {job} (while) has failed") and waiter.returncode == 1
 
 
+def test_following_goes_on_with_the_next_daemon(nobody):
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
+    job = submitted(nobody, "echo begun; while [ ! -e go ]; do sleep 0.01; done; echo done; echo err >&2")
+    with subprocess.Popen([*DGMP, "logs", "-f", job], env={**os.environ, **nobody.env}, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout.readline() == "begun\n"
+        os.kill(pid, signal.SIGKILL)
+        (nobody.work / "go").touch()
+        assert dgmp(nobody, "up").returncode == 0
+        assert follower.communicate(timeout=30) == ("done\n", "err\n") and follower.returncode == 0
+
+
 @pytest.mark.parametrize("said,meant", [("last", (7, 7)), ("all", (1, 7)), ((3, 4), (3, 4))])
 def test_what_is_waited_for_stays_the_same_for_the_next_daemon(said, meant):
     class Client:

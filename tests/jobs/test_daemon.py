@@ -762,19 +762,28 @@ def test_a_function_is_called_with_its_arguments(here, client):
     for call, said in calls.items():
         if said is None:
             assert client.show([select(jobs[call])])[0]["state"] == "failed"
-            assert "unexpected keyword argument 'x'" in output(client, jobs[call], stream="stderr")
+            assert "takes (s): missing a required argument: 's'" in output(client, jobs[call], stream="stderr")
         else:
             assert (output(client, jobs[call]), output(client, jobs[call], stream="stderr")) == (said, ""), call
 
 
 @pytest.mark.parametrize("target, exit, words", [
-    ("mine:bad", 1, "KeyError: 'x'"), ("mine:none", 2, "mine has no 'none'"), ("mine", 2, "is no module:function"),
-    ("nowhere:f", 2, "No module named 'nowhere'"), ("mine:N", 2, "cannot be called: it is int")])
+    ("mine:none", 2, "dgmp: mine has no 'none'\n"), ("mine", 2, "dgmp: 'mine' is no module:function\n"),
+    (".:f", 2, "dgmp: '.:f' is no module:function\n"), ("mine:N", 2, "dgmp: mine:N cannot be called: it is int\n"),
+    ("mine:two", 2, "dgmp: mine:two takes (x, y): missing a required argument: 'y'\n"),
+    ("nowhere:f", 2, "dgmp: there is no module 'nowhere': No module named 'nowhere'\n"),
+    ("mine.more:f", 2, "dgmp: there is no module 'mine.more': No module named 'mine.more'; 'mine' is not a package\n"),
+    ("mine:bad", 1, 'Traceback (most recent call last):\n  File "{work}/mine.py", line 3, in bad\n    raise KeyError(x)\n'
+     "KeyError: 'x'\n"),
+    ("wrong:f", 2, 'Traceback (most recent call last):\n  File "{work}/wrong.py", line 1, in <module>\n    import nowhere\n'
+     "ModuleNotFoundError: No module named 'nowhere'\ndgmp: cannot import what 'wrong:f' names: No module named 'nowhere'\n")])
 def test_a_function_that_cannot_be_called_or_raises(here, client, target, exit, words):
-    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
+    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\ndef two(x, y):\n    pass\n")
+    (here.work / "wrong.py").write_text("import nowhere\n")
     job = client.submit_function(target, ["x"], cwd=str(here.work), env=here.env)
     assert waited(client, job)["state"] == "failed"
-    assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")
+    assert row(client, job)["exit"] == exit
+    assert output(client, job, stream="stderr") == words.replace("{work}", str(here.work))
 
 
 # ---------------------------------------------------------------------- what was acknowledged
