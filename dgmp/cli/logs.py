@@ -24,8 +24,8 @@ CHUNK = 1 << 20
 LOOK_SECONDS = 0.1
 DESCRIPTION = """
 Prints the output of a job's tasks, one after the other: what they wrote to stdout on stdout, what they wrote to stderr on
-stderr.  Of a task that was run again it is the last attempt's.  With -f, if the daemon ends meanwhile and another one is up within
-five seconds, it goes on with that."""
+stderr.  Of a task that was run again it is the last attempt's.  With -f, if the daemon ends meanwhile and another one is up
+within five seconds, it goes on with that."""
 EXAMPLES = """
 dgmp logs last                      # what it has printed
 dgmp logs -f 5                      # and what it prints until it ends

@@ -470,6 +470,7 @@ def test_another_version_is_told_which_both_speak(raw):
     ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[0, 99_999_999, 2], [1, 99_999_999, 3]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
     ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"),
     ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),

@@ -46,7 +46,12 @@ def test_arrays(text, ids):
     assert list(task_ids(text)) == list(ids)
 
 
-@pytest.mark.parametrize("text", ["", "1-", "a", "5-1", "1-10:0", "0-31:4%8", "1..5"])
+def test_large_arrays_that_overlap():
+    assert task_ids("0-99999998:2,1-99999999:2").pack() == [[0, 99_999_999, 1]]
+    assert task_ids("1-90000000,5-80000000:3").pack() == [[1, 90_000_000, 1]]
+
+
+@pytest.mark.parametrize("text", ["", "1-", "a", "5-1", "1-10:0", "0-31:4%8", "1..5", "0-99999999:2,1-99999999:3"])
 def test_what_is_no_array_is_said(text):
     with pytest.raises(ValueError, match="is no array.*such as 1-1000"):
         task_ids(text)
