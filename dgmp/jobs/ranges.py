@@ -170,7 +170,7 @@ def numbers(r: Range) -> range:
 
 
 def split(r: Range, others: list[Range]) -> Iterator[tuple[Range, bool]]:
-    """The parts of r in order, and whether they are in one of the others."""
+    """The parts of r, and whether they are in one of the others; those that are, and those that are not, in order."""
     at, last, step = r
     for o in others:
         if o[1] < at or o[0] > last:
@@ -185,6 +185,19 @@ def split(r: Range, others: list[Range]) -> Iterator[tuple[Range, bool]]:
             inside = normal(begin, end, step)
             yield inside, True
             at = inside[1] + step
+        elif o[2] % step == 0 and (o[0] - at) % step == 0:  # every so many of r
+            begin = max(o[0], o[0] + -(-(at - o[0]) // o[2]) * o[2])
+            end = begin + (min(last, o[1]) - begin) // o[2] * o[2]
+            if begin > end:
+                continue
+            if begin > at:
+                yield normal(at, begin - step, step), False
+            yield normal(begin, end, o[2]), True
+            if o[2] == 2 * step and begin < end:
+                yield normal(begin + step, end - step, o[2]), False
+            elif o[2] > step:
+                yield from ((normal(n + step, n + o[2] - step, step), False) for n in range(begin, end, o[2]))
+            at = end + step
         else:
             for n in numbers(normal(at, last, step)):
                 if n > o[1]:
