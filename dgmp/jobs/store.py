@@ -250,6 +250,11 @@ class Store:
                 f"WHERE {where} ORDER BY {order} LIMIT {limit}", tuple(values)):
             yield job_of(row)
 
+    def ids(self, first: int, last: int, where: str) -> list[int]:
+        """Of the jobs between these for which that holds."""
+        rows = self.db.execute(f"SELECT id FROM job WHERE id BETWEEN ? AND ? AND {where} ORDER BY id", (first, last))
+        return [id for id, in rows]
+
     def job(self, id: int) -> Job | None:
         return next(self.select("id = ?", (id,), "id"), None)
 

@@ -498,6 +498,17 @@ def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
         assert (answer["id"], answer["error"]["code"]) == (number, code), answer
 
 
+def test_a_job_that_is_named_ten_thousand_times_is_looked_at_once(here, raw, client):
+    sleeper = here.submit(client, "sleep 1000")
+    job = here.submit(client, "true", array=[[n, n + 1] for n in range(0, 20_000, 4)], after=[sleeper])  # slow to read
+    client.cancel([select("all")])
+    client.wait([select("all")], 30)
+    for verb in ("show", "wait", "retry", "cancel", "subscribe"):
+        for named in ("all", [1, 1 << 53]):
+            answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": {"select": [[named, None]] * 10_000}}))
+            assert {found["id"] for found in answer["ok"].get("jobs", [])} in ({sleeper, job}, set()), verb
+
+
 def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
     for frames in ([b""], [b"\xc1"], [os.urandom(1000)], [b"\x93\x01\x02\x03"], [b"\x81\x01\x02"], [b"a", b"b"],
                    [b"\x91" * 100_000], [encode({"v": VERSION})],
