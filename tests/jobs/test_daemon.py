@@ -661,6 +661,18 @@ def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
     assert client.status()["keeper"] not in (0, keeper)
 
 
+def test_a_task_that_runs_on_is_not_lost_with_its_keeper(here, client):
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; while [ ! -e go ]; do sleep 0.01; done")
+    assert eventually(lambda: here.lines("ran") == ["1"] and row(client, job)["pid"])
+    keeper = client.status()["keeper"]
+    kill(keeper)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"  # the next one is there
+    assert client.status()["keeper"] != keeper
+    assert (row(client, job)["state"], row(client, job)["attempt"], here.lines("ran")) == ("running", 1, ["1"])
+    (here.work / "go").touch()
+    assert waited(client, job)["state"] == "finished" and here.lines("ran") == ["1", "2"]  # nobody saw how it ended
+
+
 def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     job = here.submit(client, "true")
     waited(client, job)
@@ -673,6 +685,21 @@ def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     assert client.status()["pid"] == here.daemon
     keeper.rmdir()
     assert waited(client, job)["state"] == "finished"
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
+def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
+    running = here.submit(client, "echo begun >> ran; while [ ! -e go ]; do sleep 0.01; done", on_lost="fail")
+    assert eventually(lambda: here.lines("ran") == ["begun"] and row(client, running)["pid"])
+    keeper = client.status()["keeper"]
+    [journal] = (here.state / "journal").iterdir()
+    with open(journal, "ab") as file:
+        damage(file)
+    assert waited(client, here.submit(client, "echo next >> ran"))["state"] == "finished"  # which may have run twice
+    assert client.status()["keeper"] != keeper and "is damaged" in (here.state / folders.LOG).read_text()
+    assert row(client, running)["state"] == "running"  # it is found again
+    (here.work / "go").touch()
+    assert waited(client, running)["state"] == "failed" and row(client, running)["reason"] == "lost"
 
 
 def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
