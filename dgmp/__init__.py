@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
     from .api.chan import Chan, after, recv, select, send, tick
     from .api.context import Context
-    from .api.future import Future
-    from .api.group import Group
-    from .api.netpoll import wait_readable, wait_writable
-    from .api.preempt import nopreempt
-    from .api.runtime import (
-        Runtime,
+    from .api.functions import (
         cancelled,
         current,
         gather,
@@ -46,6 +41,11 @@ if TYPE_CHECKING:
         starmap,
         stats,
     )
+    from .api.future import Future
+    from .api.group import Group
+    from .api.netpoll import wait_readable, wait_writable
+    from .api.preempt import nopreempt
+    from .api.runtime import Runtime
     from .api.sync import Mutex, Once, RWMutex, Semaphore, WaitGroup
     from .api.syscall import blocking, lock_os_thread, unlock_os_thread
     from .api.task import Task, task
@@ -66,12 +66,12 @@ __all__ = [
 _later = {
     "Chan": "chan", "Context": "context", "Future": "future", "Group": "group", "Mutex": "sync", "Once": "sync",
     "RWMutex": "sync", "Runtime": "runtime", "Semaphore": "sync", "Task": "task", "Timer": "timers", "WaitGroup": "sync",
-    "after": "chan", "after_func": "timers", "blocking": "syscall", "cancelled": "runtime", "current": "runtime",
-    "gather": "runtime", "go": "runtime", "goid": "runtime", "gomaxprocs": "runtime", "gosched": "runtime",
-    "lock_os_thread": "syscall", "map": "runtime", "map_unordered": "runtime", "nopreempt": "preempt", "num_g": "runtime",
-    "recv": "chan", "select": "chan", "send": "chan", "sleep": "timers", "snapshot": "runtime", "spawn": "runtime",
-    "starmap": "runtime", "stats": "runtime", "task": "task", "tick": "chan", "unlock_os_thread": "syscall",
-    "wait_readable": "netpoll", "wait_writable": "netpoll",
+    "after": "chan", "after_func": "timers", "blocking": "syscall", "cancelled": "functions", "current": "functions",
+    "gather": "functions", "go": "functions", "goid": "functions", "gomaxprocs": "functions", "gosched": "functions",
+    "lock_os_thread": "syscall", "map": "functions", "map_unordered": "functions", "nopreempt": "preempt",
+    "num_g": "functions", "recv": "chan", "select": "chan", "send": "chan", "sleep": "timers", "snapshot": "functions",
+    "spawn": "functions", "starmap": "functions", "stats": "functions", "task": "task", "tick": "chan",
+    "unlock_os_thread": "syscall", "wait_readable": "netpoll", "wait_writable": "netpoll",
 }
 
 

@@ -7,6 +7,8 @@ import pytest
 import dgmp
 from tests.helpers import descendants, eventually
 
+FAILED = pytest.StashKey[bool]()
+
 
 def descriptors():
     return len(os.listdir("/proc/self/fd"))
@@ -24,12 +26,21 @@ def leaves_nothing(request):
     for left in list(runtime._runtimes):
         left.close(cancel=True)
     assert not quit._views
-    assert eventually(lambda: not descendants(os.getpid()), 5), f"processes left: {descendants(os.getpid())}"
-    assert eventually(lambda: descriptors() <= before, 2), "descriptors left open"
+    assert eventually(lambda: not descendants(os.getpid())), f"processes left: {descendants(os.getpid())}"
+    assert eventually(lambda: descriptors() <= before), "descriptors left open"
     assert not [name for name in os.listdir("/dev/shm") if "dgmp" in name]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
 @pytest.fixture
-def rt():
-    with dgmp.Runtime(procs=2) as runtime:
-        yield runtime
+def rt(request):
+    """Its Gs end with the test, unless that has failed: then they may wait for what it was about to do."""
+    runtime = dgmp.Runtime(procs=2)
+    yield runtime
+    runtime.close(cancel=request.node.stash[FAILED])

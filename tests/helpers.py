@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dgmp
 
+PATIENCE = 30  # seconds: new Ms that import a test's module, and pytest with it, need a dozen on a machine with a load of 14
 NOT_OF_LIBC = (1 << 31) - 1  # in a mask of signals: without 32 and 33, which children of make ignore
 
 
@@ -82,7 +83,7 @@ def descendants(root: int) -> set[int]:
     return out
 
 
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
+def eventually(check: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Waits until check() holds; whether it did."""
     deadline = time.monotonic() + seconds
     while not check():

@@ -17,7 +17,7 @@ from dgmp import _core
 from dgmp._core import KIND_M, View
 from dgmp.api import quit
 from dgmp.api import runtime as api
-from dgmp.api.node import Member
+from dgmp.api.member import Member
 from dgmp.api.output import Output as Shower
 from dgmp.coordinator import words
 from dgmp.coordinator.server import ALARM_FD, EVENT_FD, OUTPUT_FD, SEGMENT_FD, SHOWER_FD
@@ -31,6 +31,7 @@ from dgmp.runtime.output import Output
 from dgmp.runtime.proc import M
 from dgmp.runtime.selector import park_loops
 from dgmp.runtime.signals import Signals
+from dgmp.runtime.sleeps import park_sleepers
 from dgmp.runtime.undo import Changes
 from dgmp.runtime.world import Worlds
 from dgmp.ship import packets, world
@@ -189,6 +190,7 @@ def m_main(m: int, coordinator: int, stdio: tuple[int, int, int], boot: dict[str
         locks.park_gs(worker, member.park)
         loops.keep_apart(worker)
         park_loops(worker, member.park)
+        park_sleepers(worker, member.park)
         if m == 0 and boot["foreground"]:
             be_the_client(member)
         else:

@@ -92,6 +92,7 @@ def zygote_main(control: socket.socket, coordinator: int, stdio: tuple[int, int,
             with contextlib.suppress(Exception):  # a module of the user's may have the name of one that they need
                 import _posixsubprocess  # noqa: F401
 
+                import dgmp.api.functions  # noqa: F401
                 import dgmp.ship.dynamic  # noqa: F401  # cloudpickle
                 import dgmp.ship.failure  # noqa: F401
                 if "logging" in sys.modules:

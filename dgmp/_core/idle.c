@@ -370,13 +370,23 @@ int out_of_ms(struct view *v) {
     return 1;
 }
 
-/* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody spinning at two looks in a row: a process could not be
- * made, or a wake-up was lost.  With somebody spinning all that time: it is stopped, or about to be woken by one that is. */
+/* Whether somebody spins, or has been handed a P and looks for work as soon as it wakes or, if it is being made, begins. */
+static int anybody_coming(struct view *v) {
+    if (nmspinning(v)) return 1;
+    for (uint32_t i = 0; i < v->seg->max_ms; i++) {
+        uint32_t w = load_acq(&v->allm[i].note);
+        if (MSTATE(w) == M_HANDED && MARG(w)) return 1;
+    }
+    return 0;
+}
+
+/* sysmon looks every 10 ms or so.  Work beside an idle P, with nobody coming at two looks in a row: a process could not be
+ * made, or a wake-up was lost.  With somebody coming all that time: it is stopped, slow, or about to be woken by such a one. */
 int rescue(struct view *v, int looks) {
-    int spinning = nmspinning(v) > 0;
     if (!stranded(v) || out_of_ms(v)) return 0;
-    if (++looks < (spinning ? 6 : 2)) return looks;
-    if (!spinning) atomic_fetch_add(&v->seg->sched.rescues, 1);
+    int coming = anybody_coming(v);
+    if (++looks < (coming ? 6 : 2)) return looks;
+    if (!coming) atomic_fetch_add(&v->seg->sched.rescues, 1);
     struct p *p = pidleget(v);
     if (p) startm(v, p, 0);
     return 0;

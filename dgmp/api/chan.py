@@ -7,7 +7,6 @@ ship.travel, so that the channel stays as long as anything refers to it.
 
 from __future__ import annotations
 
-import operator
 import pickle
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._core import WHY_CHAN_RECV, WHY_CHAN_SEND, WHY_SELECT, Block, Handle, Wait
 from ..errors import ChanClosed
+from ..runtime import numbers
 from ..ship import travel, values
 from . import runtime as runtimes
 from .future import FOR_EVER, deadline_of
@@ -75,12 +75,7 @@ class Chan(Generic[T]):
     _also: tuple[Chan[Any], ...] = ()  # a receive from this one is from any of these, too (api.context)
 
     def __init__(self, capacity: int = 0, *, runtime: Runtime | None = None) -> None:
-        try:
-            cap = operator.index(capacity)
-        except TypeError:
-            raise TypeError(f"capacity must be a whole number, not {type(capacity).__name__}") from None
-        if cap < 0:
-            raise ValueError(f"capacity must not be negative: {cap}")
+        cap = numbers.at_least("capacity", capacity, 0)
         node = runtimes.node_in(runtime)
         self._become(node, new_handle(node, min(cap, MOST_CAPACITY), 0, 0, -1))
 

@@ -30,7 +30,7 @@ from .output import Output
 from .snapshot import take
 
 if TYPE_CHECKING:
-    from .node import Client
+    from .client import Client
 
 APART_NS = 100_000_000
 RETRY_NS = 2_000_000_000  # when something outside may come, which is dearer to find out

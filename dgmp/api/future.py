@@ -101,7 +101,7 @@ class Listener:
 
 
 class Future(Generic[T]):
-    """The result of a G, when it has one.
+    """The result of a G, when it has one (Go: none; there a goroutine sends it on a channel).
 
     Example:
         >>> import dgmp

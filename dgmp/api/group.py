@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from ..runtime.proc import G
-    from .node import Member, Node
+    from .member import Member
+    from .node import Node
 
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ def rank(error: BaseException) -> int:
 
 
 class Group:
-    """Structured concurrency: a `with` block that waits for the Gs that are spawned in it.
+    """A `with` block that waits for the Gs that are spawned in it: structured concurrency (Go: golang.org/x/sync/errgroup).
 
     When one of them fails the others are cancelled, and an ExceptionGroup of all errors is raised at the end of the block;
     the Cancelled of those that were cancelled are left out.  The block itself is cancelled, too, where it waits in a call of

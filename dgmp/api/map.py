@@ -27,6 +27,7 @@ from typing import Any, TypeVar
 
 from .._core import RESULT_ERROR, Block
 from ..errors import DgmpError, EncodingError, TooManyGs
+from ..runtime import numbers
 from ..ship import closure, failure, functions, reason, values
 from ..ship.chunk import Failed
 from .future import PENDING, AnyOf, Future
@@ -464,15 +465,8 @@ def start(node: Node, fn: Callable[..., T], iterables: Sequence[Iterable[Any]], 
 
 def at_least_one(name: str, value: Any) -> int | None:
     """A parameter that must be a whole number from 1 on, or None."""
-    if value is None:
-        return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number or None, not {value!r}") from None
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, not {number}")
-    return min(number, sys.maxsize)
+    number = numbers.whole_or_none(name, value)
+    return None if number is None else min(numbers.at_least(name, number, 1), sys.maxsize)
 
 
 def length_of(iterables: Sequence[Iterable[Any]]) -> int | None:

@@ -30,7 +30,7 @@ def descriptor(fd: Any) -> int:
 
 
 def wait_readable(fd: Any, timeout: float | None = None) -> None:
-    """Waits until reading from fd does not block: there is data, the end, or an error.
+    """Waits until reading from fd does not block: there is data, the end, or an error (Go: what package net does by netpoll).
 
     In a G only that G waits: it parks, and its M runs others meanwhile.  Several may wait for one descriptor; all are told,
     and who comes too late to read anything waits again.  Descriptors that never block, such as regular files, are ready at

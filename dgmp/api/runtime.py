@@ -1,14 +1,11 @@
-"""Runtime, and the module-level functions: the embedded runtime that the first `go` boots.
+"""Runtime, and which one is this process's: the embedded one, which the first `go` boots, or inside an M the M's own.
 
-A Runtime makes the segment, starts the coordinator's process with it, and is a client of it.  Inside an M the same
-functions work on the M's own runtime.
+A Runtime makes the segment, starts the coordinator's process with it, and is a client of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import operator
 import os
 import signal
 import socket
@@ -19,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
 
 from .._core import View, alarm
 from ..errors import CoordinatorDied, Deadlock, DgmpError, RuntimeClosed, WorkerDied
-from ..runtime import boot, limits, nodes
+from ..runtime import boot, limits, nodes, numbers
 from . import ending, interpreter
 from .start import boot_message, interrupts_held, start_coordinator, stdio_taken
 
@@ -28,8 +25,10 @@ if TYPE_CHECKING:
 
     from ..runtime.proc import G
     from .chan import Chan
+    from .client import Client
     from .future import Future
-    from .node import Client, Member, Node
+    from .member import Member
+    from .node import Node
     from .output import Output
     from .snapshot import Snapshot
     from .world import Teller
@@ -111,15 +110,16 @@ class Runtime:
             if any(x is not None for x in said) or (on_worker_death, crash_limit, grace) != ("fail", 3, 5.0):
                 raise TypeError("Runtime(attach=...) joins a node as it is: nothing else can be said of it")
             return self._join(attach)
-        procs, max_ms = whole("procs", procs), whole("max_ms", max_ms)
+        procs = None if procs is None else numbers.whole("procs", procs)
+        max_ms = None if max_ms is None else numbers.whole("max_ms", max_ms)
         if pin not in (None, True, False):
             raise TypeError(f"pin must be True, False or None, not {pin!r}")
         max_tasks, memory = limits.max_tasks(max_tasks_per_child), limits.memory(memory_limit)
         if on_worker_death not in ("fail", "retry", "break"):
             raise ValueError(f'on_worker_death must be "fail", "retry" or "break", not {on_worker_death!r}')
-        from .terms import at_least, grace_of
+        from .terms import grace_of
 
-        failing = {"on_worker_death": on_worker_death, "crash_limit": at_least("crash_limit", crash_limit, 1),
+        failing = {"on_worker_death": on_worker_death, "crash_limit": numbers.at_least("crash_limit", crash_limit, 1),
                    "grace_ns": grace_of(grace)}
         self._executable = interpreter.find(executable)
         ncpu = boot.osinit()
@@ -143,7 +143,7 @@ class Runtime:
                 os.close(segment)
             undo.callback(output.close)
             from . import quit
-            from .node import Client  # what takes long to import is imported while the others start, too
+            from .client import Client  # what takes long to import is imported while the others start, too
 
             self.node: Client = Client(view, self._alive, self._stop_coordinator, output if main is None else None)
             self._procs = view.nprocs
@@ -160,7 +160,7 @@ class Runtime:
         """Becomes a client of a node that others have booted."""
         from . import quit
         from .attach import join, place_of
-        from .node import Client
+        from .client import Client
         from .output import Output
         from .world import Teller
 
@@ -488,14 +488,6 @@ class Runtime:
         self.close(cancel=kind is not None)
 
 
-def whole(name: str, value: Any) -> int | None:
-    """A parameter that must be a whole number or None."""
-    try:
-        return None if value is None else operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-
-
 def call(args: Any, kwargs: Any, name: Any) -> tuple[tuple[Any, ...], dict[str, Any], str | None]:
     """The parameters of `spawn`, if they are such as it takes."""
     if not isinstance(args, (tuple, list)):
@@ -604,326 +596,6 @@ def node_of(runtime_id: int) -> Node | None:
     return at if at is not None and at.gone is None else None
 
 
-def go(fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-    """Runs `fn(*args, **kwargs)` as a G, on some M, and returns a Future of its result (Go: the `go` statement).
-
-    The first call boots the embedded runtime.  Futures among the arguments are replaced by their results before the G
-    becomes runnable; if one of them fails, the G does not run and its Future ends with the same error.  For a Future of
-    another Runtime go() itself waits.  Inside a G the new one is a child on the same runtime.
-
-    Raises:
-        EncodingError: the function or an argument cannot be pickled.
-        TooManyGs: inside a G, when every slot is taken.
-        RuntimeClosed: the program is ending.
-
-    Example:
-        >>> import dgmp
-        >>> a = dgmp.go(divmod, 7, 2)
-        >>> dgmp.go(sum, a).result()
-        4
-    """
-    return node().go(fn, args, kwargs, None, 2)
-
-
-def spawn(fn: Callable[..., T], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, *,
-          name: str | None = None, **terms: Unpack[Terms]) -> Future[T]:
-    """The long form of `go`, with which one says how the G may fail.
-
-    Args:
-        fn: the function.
-        args: its positional arguments, a tuple or list.
-        kwargs: its keyword arguments.
-        name: the G's in messages; the function's by default.
-        retries: how often it may be run again after it has failed, at most 200; then, or by default at once, its Future ends
-            with what it failed with.  It may have done some of its work before each failure.
-        retry_on: after which errors: an exception type, or a tuple of such.  Default: WorkerDied, that is when its process
-            dies as it runs or is parked there.  TimeoutError stands for its `timeout` too.
-        backoff: seconds before it is run again: a number, which doubles with each retry up to a minute; or a list or tuple of
-            numbers, for one retry after the other, the last for all that follow.
-        timeout: seconds that it may run, each time, parked or not.  Then it raises `Cancelled`, as by Future.cancel, and its
-            Future ends with TimeoutError.
-        grace: seconds after which its process is killed if it runs on after it was cancelled or its timeout has passed; an
-            infinite one: never.  Default: the Runtime's.
-        crash_limit: it is not run again once so many processes have died while it ran.  Default: the Runtime's, 3.
-
-    Raises:
-        What `go` raises.
-        TypeError, ValueError: one of these is of the wrong kind or out of range.
-
-    Example:
-        >>> import dgmp
-        >>> dgmp.spawn(int, ("ff",), {"base": 16}, name="parse").result()
-        255
-        >>> dgmp.spawn(abs, (-1,), retries=2, retry_on=(dgmp.WorkerDied, OSError), backoff=0.1, timeout=60).result()
-        1
-    """
-    at = node()
-    return at.go(fn, *call(args, kwargs, name), 2, None, say(at, terms))
-
-
-def map(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
-        buffersize: int | None = None) -> Iterator[T]:
-    """`builtins.map` on all Ms: the results of fn for the items of the iterables, in order, as an iterator.
-
-    Items are sent in chunks.  Work begins at the call; after that items are pulled, by whoever asks for results, as long as
-    the next result has not come, so that an endless input is fine and one that fails half-way fails after the results of
-    what it gave before.  An error of an item is raised in its place, and the iterator can be gone on with.  An iterator that
-    is dropped drops the chunks that have not begun.  The function is sent as it is at the call; items that are Futures are
-    not waited for.
-
-    Args:
-        fn: the function; it gets one item of each iterable.  The shortest iterable ends the map.
-        chunksize: how many items make a chunk.  None: so many as take about a millisecond, as measured.
-        buffersize: at most so many items are sent whose results have not been taken.  None: as many as keep all Ms at work
-            beside a straggler, but few enough that results do not fill the memory.
-
-    Raises:
-        TypeError: fn is no function, an iterable is none or missing, or a size is no whole number.
-        ValueError: a size is less than 1.
-        EncodingError: the function cannot be pickled.
-        RuntimeClosed: the program is ending.
-
-    The iterator raises, in the place of the item:
-        EncodingError: the item, or its result, cannot be pickled.
-        WorkerDied: the process died that ran the chunk; no item is run twice.
-        RuntimeClosed: the runtime was closed before.
-        Exception: whatever the function raised, its remote traceback as `__cause__`.
-
-    Example:
-        >>> import dgmp
-        >>> list(dgmp.map(pow, range(5), [2] * 5))
-        [0, 1, 4, 9, 16]
-        >>> import itertools
-        >>> squares = dgmp.map(lambda x: x * x, itertools.count(1))
-        >>> next(squares), next(squares)
-        (1, 4)
-    """
-    from .map import start
-
-    return start(node(), fn, iterables, chunksize, buffersize, 2)
-
-
-def starmap(fn: Callable[..., T], iterable: Iterable[Iterable[Any]], /, chunksize: int | None = None,
-            buffersize: int | None = None) -> Iterator[T]:
-    """As `map`, with the arguments of each call in one item, as in `itertools.starmap`.
-
-    Args:
-        fn: the function.
-        iterable: of tuples, or other iterables, of arguments.
-        chunksize, buffersize: as for `map`.
-
-    Raises:
-        What `map` raises.
-
-    Example:
-        >>> import dgmp
-        >>> list(dgmp.starmap(divmod, [(7, 2), (9, 4)]))
-        [(3, 1), (2, 1)]
-    """
-    from .map import start
-
-    return start(node(), fn, (iterable,), chunksize, buffersize, 2, starred=True)
-
-
-def map_unordered(fn: Callable[..., T], /, *iterables: Iterable[Any], chunksize: int | None = None,
-                  buffersize: int | None = None) -> Iterator[T]:
-    """As `map`, but the results of each chunk come as soon as it has finished.
-
-    Args:
-        fn, iterables, chunksize, buffersize: as for `map`.
-
-    Raises:
-        What `map` raises.
-
-    Example:
-        >>> import dgmp
-        >>> sorted(dgmp.map_unordered(abs, [-3, 1, -2]))
-        [1, 2, 3]
-    """
-    from .map import start
-
-    return start(node(), fn, iterables, chunksize, buffersize, 2, ordered=False)
-
-
-@functools.cache
-def future_type() -> type[Future[Any]]:
-    from .future import Future
-
-    return Future
-
-
-def gather(*futures: Future[Any]) -> list[Any]:
-    """Waits for all futures; their results in order.  The first error, in that order, is raised.
-
-    Those after it run on; `Group` cancels them.
-
-    Raises:
-        TypeError: one of them is no Future.
-        Whatever `Future.result` raises.
-
-    Example:
-        >>> import dgmp
-        >>> dgmp.gather(*[dgmp.go(abs, -i) for i in range(3)])
-        [0, 1, 2]
-    """
-    for future in futures:
-        if not isinstance(future, future_type()):
-            raise TypeError(f"gather(*futures) takes futures as its arguments, not {type(future).__name__}")
-    return [future.result() for future in futures]
-
-
-def stats() -> dict[str, Any]:
-    """As `Runtime.stats`, of the runtime of this process (Go: package runtime/metrics).
-
-    Returns:
-        A dict of numbers, and of lists of numbers.
-
-    Raises:
-        RuntimeClosed: the program is ending.
-
-    Example:
-        >>> import dgmp
-        >>> before = dgmp.stats()["spawned"]
-        >>> dgmp.go(abs, -1).result()
-        1
-        >>> dgmp.stats()["spawned"] - before
-        1
-    """
-    return node().stats()
-
-
-def snapshot() -> Snapshot:
-    """Every G, M and P of the runtime of this process, and what it is doing; nothing is stopped for it.
-
-    From the program and inside Gs.  `str()` of it is a dump in the manner of Go's goroutine dump, `to_dict()` is for JSON.
-    SIGQUIT (Ctrl-\\) to the program prints the dump, too, and then ends the program, as in Go.
-
-    Returns:
-        A Snapshot: gs, ms, ps, runqueue, clientqueue (Go: the dump of all goroutines, and GODEBUG=scheddetail=1).
-
-    Raises:
-        RuntimeClosed: the program is ending.
-
-    Example:
-        >>> import dgmp
-        >>> f = dgmp.spawn(abs, (-1,), name="mine")
-        >>> [g.name for g in dgmp.snapshot().gs if g.name == "mine"]
-        ['mine']
-        >>> f.result()
-        1
-    """
-    from .snapshot import take
-
-    return take(node().view)
-
-
-def num_g() -> int:
-    """How many Gs there are: queued, running, parked, or finished and not collected yet (Go: runtime.NumGoroutine).
-
-    Example:
-        >>> import dgmp
-        >>> dgmp.go(dgmp.num_g).result() >= 1  # that one
-        True
-    """
-    return int(node().stats()["num_g"])
-
-
-def gomaxprocs(n: int | None = None) -> int:
-    """How many Ps the runtime has, and how many it shall have (Go: runtime.GOMAXPROCS).
-
-    The world is stopped for the change, which takes well under a millisecond: no P runs anything meanwhile, but Gs that are
-    running run on.  With fewer Ps, the Gs that still run without one are stopped until there is one for them.
-
-    Args:
-        n: from now on, at least 1 and at most the runtime's max_ms; None or 0: as many as before.
-
-    Returns:
-        How many there were before.
-
-    Raises:
-        TypeError, ValueError: n is no whole number, or out of range.
-
-    Example:
-        >>> import dgmp
-        >>> before = dgmp.gomaxprocs(3)
-        >>> dgmp.gomaxprocs(before)
-        3
-    """
-    return node().gomaxprocs(n)
-
-
 def current_g() -> G | None:
     """The G that calls; None outside of Gs."""
     return _member.m.curg if _member is not None and _member.m.in_g() else None
-
-
-def goid() -> int | None:
-    """The id of the G that calls; None outside of Gs (Go: the number in its dump, which programs cannot ask for).
-
-    Example:
-        >>> import dgmp
-        >>> dgmp.goid() is None, dgmp.go(dgmp.goid).result() > 0
-        (True, True)
-    """
-    gp = None if _member is None else _member.m.running_g()
-    return None if gp is None else gp.goid
-
-
-def current() -> dict[str, Any] | None:
-    """Where the caller runs; None outside of Gs (Go: getg, and what it points to).
-
-    Returns:
-        {"g": the G's id, "name": its function's, "m": the number of its M, "pid": that process, "p": the number of its P}.
-
-    Example:
-        >>> import dgmp
-        >>> where = dgmp.go(dgmp.current).result()
-        >>> where["name"], sorted(where)
-        ('current', ['g', 'm', 'name', 'p', 'pid'])
-    """
-    gp = None if _member is None else _member.m.running_g()
-    if _member is None or gp is None:
-        return None
-    return {"g": gp.goid, "name": gp.name, "m": _member.view.id, "pid": os.getpid(), "p": _member.view.p}
-
-
-def gosched() -> None:
-    """Gives way to other Gs (Go: runtime.Gosched).  Outside of Gs it gives way to other threads.
-
-    Raises:
-        Cancelled: the calling G was asked to end.
-
-    Example:
-        >>> import dgmp
-        >>> def polite():
-        ...     for _ in range(3):
-        ...         dgmp.gosched()
-        ...     return "done"
-        >>> dgmp.go(polite).result()
-        'done'
-    """
-    if _member is not None and _member.m.in_g():
-        _member.gosched()
-    else:
-        time.sleep(0)
-
-
-def cancelled() -> bool:
-    """Whether the calling G has been asked to end (Go: ctx.Err() != nil, of a context of its own).
-
-    For code that may not be interrupted, or goes on after dgmp.Cancelled was raised in it, which it knows as well.  False
-    outside of Gs, and in other threads.
-
-    Example:
-        >>> import dgmp
-        >>> def search():
-        ...     while not dgmp.cancelled():
-        ...         pass  # look on
-        >>> f = dgmp.go(search)
-        >>> f.cancel()
-        True
-        >>> f.exception() is None or f.cancelled()  # it was told, or had not begun
-        True
-    """
-    gp = None if _member is None else _member.m.running_g()
-    return gp is not None and _member is not None and (bool(gp.stop) or _member.view.asked(gp.word) != 0)

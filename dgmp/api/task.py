@@ -16,11 +16,23 @@ S = TypeVar("S")
 
 
 class Task(Snapshot, Generic[P, T]):
-    """What `task` returns: callable here, and as a G with `go`.
+    """What `task` returns: callable here, and as a G with `go` (Go: none; functions need not travel there).
 
     It travels as it was when it was first used as a G: later changes of its globals, captured variables, defaults and
     attributes do not count, and all Gs of an M share one copy.  A Task that its module holds under its name travels by
     reference, as any importable function does.
+
+    Args:
+        fn, name: as for `task`.
+
+    Raises:
+        TypeError: fn is not callable, or name is no string.
+
+    Example:
+        >>> import dgmp
+        >>> parse = dgmp.Task(int, name="parse")
+        >>> parse("1"), parse.go("2").result()
+        (1, 2)
     """
 
     def __init__(self, fn: Callable[P, T], *, name: str | None = None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import WorkerDied
+from ..runtime.numbers import at_least
 from ..ship import values
 from ..ship.terms import AFTER_DEATH, AFTER_TIMEOUT, MOST_RETRIES, NO_GRACE, Terms
 
@@ -57,16 +57,6 @@ def pack(node: Node, retries: int, retry_on: Errors, backoff: Any, timeout: Any,
     said = Terms(retries, BY_DEFAULT if crash_limit is None else at_least("crash_limit", crash_limit, 1), after, key,
                  BY_DEFAULT if grace is None else grace_of(grace), pauses, limit or 0)
     return said.pack()
-
-
-def at_least(name: str, value: Any, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, not {number}")
-    return number
 
 
 def seconds(name: str, value: Any, more: bool = False) -> int:

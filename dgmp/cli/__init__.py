@@ -30,6 +30,7 @@ VERBS = {
     "attach": "show the progress of jobs",
     "cancel": "cancel jobs",
     "retry": "run failed tasks again",
+    "forget": "remove ended jobs and their output",
     "completion": "print a completion script for a shell",
     "version": "print the version",
 }
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     """Entry of the `dgmp` command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     if not words:
-        return misused("which verb?")
+        return misused("no verb was given")
     verb, *rest = words
     if verb in ("-h", "--help"):
         print(f"{USAGE}\n\nGo's GMP scheduler for Python, with processes for Ms.\n\nverbs:")

@@ -229,7 +229,7 @@ function __dgmp_command --description 'completes a command behind options, of wh
         end
         set at (math $at + 1)
     end
-    complete -C "$words[$at..-1]"
+    string match -q -- '-*' $words[$at]; or complete -C "$words[$at..-1]"
 end
 complete -c dgmp -f
 complete -c dgmp -n 'test (count (commandline -opc)) -eq 1' -l version -d 'print the version'

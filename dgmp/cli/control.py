@@ -9,24 +9,12 @@ from ..jobs.policy import Policy
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Protocol
 
     from ..jobs.control import Control
     from ..jobs.joblog import Failed, Origin
     from ..jobs.progress import Style
     from ..jobs.resources import Need, Resources
-
-    class Options(Protocol):
-        """cli.each.Options, as far as it matters here."""
-
-        def flag(self, key: str) -> bool: ...
-
-        def text(self, key: str) -> str | None: ...
-
-        def list(self, key: str) -> list[str]: ...
-
-        def number(self, key: str, least: int) -> int | None: ...
-
+    from .options import Options
 
 OURS = ("retries", "timeout", "delay", "memfree", "load", "nice", "joblog", "resume", "resume_failed", "retry_failed", "bar",
         "eta", "progress", "cpus", "mem", "resource", "resource_total")  # --halt needs less
@@ -97,7 +85,7 @@ def failed(options: Options) -> list[Failed]:
 
     check(options)
     path = (options.text("joblog") or "").removeprefix("+")
-    found, here = failed(path), os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
+    found, here = failed(path), options.folder()
     for job in found:
         if job.folder not in ("", here):
             raise JobLogError(f"the failed jobs of the joblog {path} ran in {job.folder}: go there to run them again")

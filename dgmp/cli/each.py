@@ -1,7 +1,6 @@
 """`dgmp each COMMAND ::: INPUTS`: a command for each input, as GNU parallel runs them and with its options' names.
 
-Options are read as Perl's Getopt::Long reads parallel's: up to the first word that is none, values may begin with a dash, short
-ones may be joined (-kj4) and long ones shortened.  argparse does some of that otherwise, and starts 10 ms later.
+The options are in options.py; here jobs are made of them: where inputs come from, what is run, where output goes.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import sys
 
 from ..errors import DgmpError
 from ..jobs.template import InputError
+from .options import USAGE, Options, Usage, help_text, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ..jobs.command import Command
     from ..jobs.inputs import Layout, Records
@@ -26,171 +26,17 @@ if TYPE_CHECKING:
     from ..jobs.source import Source
     from ..jobs.template import Template
 
-USAGE = """\
-usage: dgmp each [options] COMMAND [ARGUMENTS] ::: INPUT ...
-       dgmp each [options] COMMAND [ARGUMENTS] :::: FILE ...
-       ... | dgmp each [options] COMMAND [ARGUMENTS]
-       ... | dgmp each --pipe [options] COMMAND [ARGUMENTS]"""
-ABOUT = """
-Runs the command once for each input, several at a time.  Inputs are what follows `:::`, the lines of the files that follow
-`::::` (- is standard input), or else the lines of standard input, which is read as the jobs go on.  Of several sources all
-combinations are made; `:::+` and `::::+` link one to the source before it.  Without a command, each input is one.
-
-In the command these stand for the input; without any of them it is put at the end:
-  {}    the input                        {#}   the job's number, from 1
-  {.}   without its extension            {%}   the number of its slot, from 1 to --jobs
-  {/}   without its folder               {2}, {2.}, {-1/}, ...      of the second, the last source or column
-  {//}  its folder                       {name}, {name.}, ...       of the column of that name (--header :)
-  {/.}  without folder and extension
-Values are quoted for the shell.  A command without shell syntax is started without a shell.
-"""
-EXAMPLES = """
-examples:
-  dgmp each gzip -9 ::: *.log
-  dgmp each -j4 'convert {} -resize 50% {.}_small.png' ::: *.jpg
-  find . -name '*.c' -print0 | dgmp each -0 -X wc -l
-  dgmp each --csv --header : 'mail -s "Hello {name}" {address} < letter' :::: people.csv
-  dgmp each --joblog log --resume --retries 3 --timeout 2h ./simulate --seed {1} --size {2} ::: 1 2 3 ::: small large
-  dgmp each --range 1-1000 './task {}'
-  cat big | dgmp each --pipe --block 10M --keep-order grep -c needle
-
-exit status: 0 all jobs succeeded; 1-100 so many failed; 101 more than 100 did; 255 the command line is wrong or nothing could
-be run.  With --halt now: that of the job which failed.  130 after Ctrl-C, 143 after TERM.
-"""
 ERROR = 255
 SIGPIPE = 13
 MOST_SLOTS = 32_000
 # How GNU parallel writes inputs in the names of files.
 IN_A_NAME = str.maketrans({"/": "\\_", "\\": "\\\\", "\t": "\\t", "\0": "\\0"})
-
-
-class Option:
-    """One of the options below: its names, what its value is called ("": it has none), and what --help says."""
-
-    def __init__(self, names: str, value: str = "", about: str = "", many: bool = False) -> None:
-        self.names, self.value, self.about, self.many = names.split(), value, about, many
-
-    @property
-    def key(self) -> str:
-        return self.names[-1].lstrip("-").replace("-", "_")
-
-
-# A heading, or an option: the last of its names is the one by which the code knows it.
-OPTIONS: tuple[str | Option, ...] = (
-    "inputs",
-    Option("-a --arg-file", "FILE", "a source of inputs, as :::: FILE", many=True),
-    Option("--array --range", "RANGE", "a source of inputs: whole numbers, such as 1-1000, 0-10:2 or 1,5,7-9", many=True),
-    Option("-0 --null", "", "inputs end with NUL, not with a newline"),
-    Option("-d --delimiter", "TEXT", "inputs end with this; \\n, \\t, \\0, \\x2c are understood"),
-    Option("-C --colsep", "REGEXP", "a line has columns, for {1}, {2}, ..., between which this matches"),
-    Option("--csv", "", "a line is CSV: columns, perhaps in double quotes, with commas (or --colsep) between them"),
-    Option("--tsv", "", "the columns of a line are separated by tabs"),
-    Option("--header", ":", "the first line has the names of the columns, for {name}; with --pipe it is put before each block, "
-                            "as are N lines with --header N, or what a regular expression matches"),
-    Option("--trim", "n|l|r|lr", "take blanks off inputs: not (default; lr with --colsep), left, right, both"),
-    Option("-E --eof", "TEXT", "this input is the end"),
-    Option("--xapply --link", "", "link all sources: the first with the first; shorter ones begin again"),
-    Option("-r --no-run-if-empty", "", "run nothing if the inputs are but blanks"),
-    "what a job gets",
-    Option("-n --max-args", "N", "so many inputs a job"),
-    Option("-N --max-replace-args", "N", "so many inputs a job, {1} to {N}; with --pipe so many records"),
-    Option("-L --max-lines", "N", "so many lines a job"),
-    Option("-X --xargs-context", "", "as many inputs as a command line takes; words with {} are repeated for each"),
-    Option("-m --xargs", "", "the same, but only the input itself is repeated"),
-    Option("-s --max-chars", "N", "no command line longer than this (default and most: 131071)"),
-    Option("-I --replace", "TEXT", "use this instead of {}"),
-    Option("-q --quote", "", "pass the words of the command on as they are: nothing in them means anything to a shell"),
-    "standard input cut into pieces",
-    Option("--spreadstdin --pipe", "", "each job gets a block of standard input on its own"),
-    Option("--pipepart --pipe-part", "", "the same, of the file that -a names"),
-    Option("--block-size --block", "SIZE", "how long a block is at most (default 1M); it holds whole records"),
-    Option("--recstart", "TEXT", "a record begins with this"),
-    Option("--recend", "TEXT", "a record ends with this (default: newline)"),
-    Option("--regexp", "", "these two are regular expressions"),
-    Option("--rrs --remove-rec-sep", "", "they are not passed on"),
-    "output",
-    Option("--group", "", "print what a job writes once it has ended (default)"),
-    Option("--lb --linebuffer --line-buffer", "", "print each line as it comes"),
-    Option("-u --ungroup", "", "jobs write themselves; their output may mix"),
-    Option("-k --keep-order", "", "print in the order of the inputs"),
-    Option("--tag", "", "begin each line with the input and a tab"),
-    Option("--tag-string --tagstring", "TEXT", "begin each line with this and a tab; {} and the like are replaced"),
-    Option("--res --results", "DIR", "keep what each job writes in files below this folder instead of printing it"),
-    Option("-v", "", "print the command before its output"),
-    Option("-t --verbose", "", "print the command on standard error as it starts"),
-    Option("--dryrun --dry-run", "", "print the commands instead of running them"),
-    "how they run",
-    Option("-P --max-procs -j --jobs", "N", "so many at once: N, N%, +N or -N of the cores, 0: as many as possible "
-                                            "(default: the cores)"),
-    Option("--retries", "N", "try a job so many times"),
-    Option("--timeout", "TIME", "end a job that runs longer: 30, 2m, 1h30m, or 200% of the median of those that succeeded"),
-    Option("--halt-on-error --halt", "WHEN", "never, or now|soon,fail|success|done=N|N%: when to stop"),
-    Option("--term-seq --termseq", "SEQ", "how a job is ended (default TERM,200,TERM,100,TERM,50,KILL,25)"),
-    Option("--delay", "TIME", "so long between two starts"),
-    Option("--memfree", "SIZE", "start nothing with less memory free; end the youngest job below half of it"),
-    Option("--load", "N", "start nothing while the load is above N, N% of the cores"),
-    Option("--nice", "N", "the jobs' niceness"),
-    Option("--env", "NAME", "pass only such variables... NAME=VALUE sets one", many=True),
-    Option("--workdir --wd", "DIR", "run the jobs in this folder"),
-    Option("--joblog", "FILE", "write a line for each job that has ended"),
-    Option("--resume", "", "leave out what the joblog has"),
-    Option("--resume-failed", "", "leave out what the joblog has as succeeded"),
-    Option("--retry-failed", "", "run what failed according to the joblog; no command or inputs are needed"),
-    Option("--bar", "", "show a bar of the progress"),
-    Option("--eta", "", "show when all will be done"),
-    Option("--progress", "", "show the progress"),
-    "resources",
-    Option("--cpus", "N", "a job holds N cores, and is bound to them"),
-    Option("--mem", "SIZE", "a job needs so much memory"),
-    Option("--resource", "NAME=N", "a job needs N units of this", many=True),
-    Option("--resource-total", "NAME=N", "there are so many units of it", many=True),
-    "",
-    Option("-h --help", "", "say this"),
-)
-KNOWN = {name: option for option in OPTIONS if isinstance(option, Option) for name in option.names}
-IGNORED = ("--will-cite", "--no-notice", "--bibtex", "--citation", "--plain", "-x", "--exit")
-FOREIGN = {
-    "-S": "remote machines", "--sshlogin": "remote machines", "--sshloginfile": "remote machines", "--slf": "remote machines",
-    "--transferfile": "remote machines", "--return": "remote machines", "--cleanup": "remote machines",
-    "--semaphore": "semaphores", "--sem": "semaphores", "--round-robin": "--round-robin", "--tee": "--tee",
-    "--cat": "--cat", "--fifo": "--fifo", "--shuf": "--shuf", "--plus": "--plus", "--sqlmaster": "SQL", "--tmux": "tmux",
-    "--interactive": "asking before each job", "-p": "asking before each job", "--shebang": "--shebang", "--files": "--files"}
+LONGEST_NAME = 255  # bytes
 SHAPING = ("colsep", "csv", "tsv", "header", "trim", "link", "max_args", "max_replace_args", "max_lines", "xargs_context",
-           "xargs", "max_chars", "replace", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
+           "xargs", "max_chars", "replace", "plus", "quote", "pipe", "pipe_part", "block", "recstart", "recend", "regexp",
            "remove_rec_sep")
 TERMINALS = ("-", "/dev/stdin", "/dev/tty")
 SOURCES = (":::", "::::", ":::+", "::::+")
-
-
-class Usage(DgmpError):
-    """The command line is wrong."""
-
-
-class Options:
-    """What was said: an option's value (a list, if it may be given several times), True, or None."""
-
-    def __init__(self) -> None:
-        self.given: dict[str, str | bool | list[str]] = {}
-        self.sources: list[tuple[str, str]] = []  # (-a or --range, its value), in their order
-
-    def flag(self, key: str) -> bool:
-        return key in self.given
-
-    def text(self, key: str) -> str | None:
-        value = self.given.get(key)
-        return value if isinstance(value, str) else None
-
-    def list(self, key: str) -> list[str]:
-        value = self.given.get(key)
-        return value if isinstance(value, list) else []
-
-    def number(self, key: str, least: int) -> int | None:
-        text = self.text(key)
-        if text is None:
-            return None
-        if not text.isdecimal() or int(text) < least:
-            raise Usage(f"--{key.replace('_', '-')} {text!r}: give a whole number of at least {least}")
-        return int(text)
 
 
 def main(words: list[str]) -> int:
@@ -206,94 +52,6 @@ def main(words: list[str]) -> int:
     except (DgmpError, ValueError, OSError) as e:
         print(f"dgmp each: {e}", file=sys.stderr)
     return ERROR
-
-
-# -- the command line ------------------------------------------------------------------------------
-
-
-def parse(words: list[str]) -> tuple[Options, list[str]]:
-    """The options, and the words from the command on.
-
-    Raises:
-        Usage: there is no such option, or it needs a value.
-    """
-    options, rest = Options(), list(words)
-    while rest and rest[0].startswith("-") and rest[0] != "-":
-        word = rest.pop(0)
-        if word == "--":
-            break
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            take(options, long_name(name), value if equals else None, rest)
-            continue
-        while word != "-":  # -kj4
-            name, word = word[:2], "-" + word[2:]
-            if take(options, name, word[1:] or None, rest):
-                break
-    return options, rest
-
-
-def take(options: Options, name: str, value: str | None, rest: list[str]) -> bool:
-    """Notes an option; whether it has taken a value: the one that stands with it, or the next word.
-
-    Raises:
-        Usage: there is no such option, or it needs a value, or takes none.
-    """
-    if name in FOREIGN:
-        raise Usage(f"{name} is GNU parallel's alone: there is no {FOREIGN[name]} here")
-    if name in IGNORED:
-        return False
-    option = KNOWN.get(name)
-    if option is None:
-        raise Usage(f"there is no option {name}")
-    if not option.value:
-        if value is not None and name.startswith("--"):
-            raise Usage(f"{name} takes no value")
-        options.given[option.key] = True
-        return False
-    if value is None:
-        if not rest:
-            raise Usage(f"{name} needs a value: {option.value}")
-        value = rest.pop(0)
-    if option.key in ("arg_file", "range"):
-        options.sources.append((option.key, value))
-    if option.many:
-        options.given.setdefault(option.key, []).append(value)  # type: ignore[union-attr]
-    else:
-        options.given[option.key] = value
-    return True
-
-
-def long_name(name: str) -> str:
-    """What it is short for.
-
-    Raises:
-        Usage: it is short for several options.
-    """
-    if name in KNOWN or name in FOREIGN or name in IGNORED:
-        return name
-    meant = [one for one in (*KNOWN, *FOREIGN, *IGNORED) if one.startswith(name)]
-    if len({KNOWN[one].key if one in KNOWN else one for one in meant}) > 1:
-        raise Usage(f"{name} could be {' or '.join(meant)}")
-    return meant[0] if meant else name
-
-
-def help_text() -> str:
-    import textwrap
-
-    parts = [USAGE, "\n", ABOUT]
-    for option in OPTIONS:
-        if isinstance(option, str):
-            parts.append(f"\n{option}{':' if option else ''}\n" if option else "\n")
-            continue
-        names = ", ".join(sorted(option.names, key=lambda n: (n.startswith("--"), n != option.names[-1])))
-        head = f"  {names}{' ' if option.value else ''}{option.value}"
-        if len(head) > 31:
-            parts.append(head + "\n")
-            head = ""
-        text = textwrap.wrap(option.about, 95)
-        parts.append(f"{head:<32}{text[0]}\n" + "".join(f"{'':<32}{line}\n" for line in text[1:]))
-    return "".join([*parts, EXAMPLES])
 
 
 def split(words: list[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -419,11 +177,11 @@ def folder_of(options: Options, source: Source) -> Callable[[Command], str | Non
 def output_of(options: Options, source: Source) -> Output:
     from ..jobs import output
 
-    made = (output.LineBuffered if options.flag("line_buffer") else output.Output if options.flag("ungroup")
+    results = options.text("results")
+    made = (output.LineBuffered if options.flag("line_buffer") else output.Output if options.flag("ungroup") and results is None
             else output.Grouped)
     if options.flag("v") or options.flag("verbose"):
         made = announcing(made, first=options.flag("v"))
-    results = options.text("results")
     return made(tag=source.job.tag is not None, keep_order=options.flag("keep_order"),
                 results=None if results is None else results_of(results, source))
 
@@ -473,8 +231,15 @@ def results_of(where: str, source: Source) -> Callable[[Command], tuple[str, str
 
 
 def as_name(part: str) -> str:
-    """Of a file; never of the folder it is in, or the one above."""
-    return "\\" + part if part in (".", "..") else part.translate(IN_A_NAME)
+    """Of a file; never of the folder it is in, or the one above.  A long one is cut, and ends with a hash of it all."""
+    name = "\\" + part if part in (".", "..") else part.translate(IN_A_NAME)
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
+        return name
+    from _blake2 import blake2b
+
+    end = "-" + blake2b(data, digest_size=8).hexdigest()
+    return os.fsdecode(data[:LONGEST_NAME - len(end)]) + end
 
 
 def in_folder(path: str) -> tuple[str, str, str]:
@@ -487,7 +252,7 @@ def retried(options: Options, again: Sequence[Failed]) -> Source:
     from ..jobs.source import Drafts
     from ..jobs.template import Template
 
-    job = Job(Template("", literal=True), os.getcwd(), tag_of(options))
+    job = Job(Template("", literal=True), options.folder(), tag_of(options))
     return Drafts(job, [Logged(job, one.seq, one.command, one.key) for one in again])
 
 
@@ -511,7 +276,7 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
     from ..jobs.command import Job
     from ..jobs.source import Source
 
-    folder = os.path.normpath(os.path.join(os.getcwd(), options.text("wd") or ""))
+    folder = options.folder()
     if options.flag("pipe") or options.flag("pipe_part"):
         template, tag = templates(options, command, ())
         return Source(Job(template, folder, tag), blocks_of(options, command, given))
@@ -524,11 +289,11 @@ def source_of(options: Options, command: list[str], given: list[tuple[str, list[
 
 def templates(options: Options, command: list[str], names: tuple[str, ...]) -> tuple[Template, Template | None]:
     """Of the command, and of the tag."""
-    from ..jobs.template import STRINGS, Template
+    from ..jobs.template import Template
 
-    strings = STRINGS
+    strings = strings_of(options)
     if options.text("replace") is not None:
-        strings = {options.text("replace") or "": "", **{text: of for text, of in STRINGS.items() if of}}
+        strings = {options.text("replace") or "": "", **{text: of for text, of in strings.items() if of}}
         if "" in strings:
             raise Usage("-I: give a text that stands for the input")
     if any("{=" in word and "=}" in word for word in command):
@@ -541,6 +306,13 @@ def templates(options: Options, command: list[str], names: tuple[str, ...]) -> t
     return template, tag_of(options, names)
 
 
+def strings_of(options: Options) -> Mapping[str, str]:
+    """The replacement strings that there are."""
+    from ..jobs.template import PLUS_STRINGS, STRINGS
+
+    return {**STRINGS, **PLUS_STRINGS} if options.flag("plus") else STRINGS
+
+
 def tag_of(options: Options, names: tuple[str, ...] = ()) -> Template | None:
     """--tag and --tagstring."""
     from ..jobs.inputs import unescaped
@@ -549,7 +321,7 @@ def tag_of(options: Options, names: tuple[str, ...] = ()) -> Template | None:
     text = options.text("tagstring")
     if text is None:
         return Template("{}", append=False, literal=True) if options.flag("tag") else None
-    return Template(unescaped(text), names, append=False, literal=True)
+    return Template(unescaped(text), names, strings=strings_of(options), append=False, literal=True)
 
 
 def layout_of(options: Options) -> Layout:
@@ -580,6 +352,8 @@ def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Lay
 
     groups: list[list[Records]] = [[one] for one in before_the_command(options, layout)]
     for how, words in given:
+        if options.flag("delimiter") and how in (":::", ":::+"):
+            words = inputs.delimited(words, layout.delimiter)
         ones = ([inputs.records(words, layout)] if how in (":::", ":::+")
                 else [inputs.from_file(path, layout) for path in words])
         for one in ones:
@@ -596,6 +370,8 @@ def records_of(options: Options, given: list[tuple[str, list[str]]], layout: Lay
         found = inputs.linked_around([one for group in groups for one in group])
     else:
         found = inputs.product([inputs.linked(group) for group in groups])
+    if options.flag("shuf"):
+        found = inputs.shuffled(found)
     if options.flag("no_run_if_empty"):
         found = inputs.without_blanks(found)
     return found, names
@@ -619,10 +395,10 @@ def batches_of(options: Options, found: Records, template: Template,
     from ..jobs.inputs import batches, one_by_one, without_values
     from ..jobs.template import LONGEST_LINE
 
-    most = options.number("max_replace_args", 0)
+    given = [n for key in ("max_replace_args", "max_args", "max_lines") if (n := options.number(key, 0)) is not None]
+    most = given[0] if given else None
     if most == 0:
         return without_values(found)
-    most = most or options.number("max_args", 1) or options.number("max_lines", 1)
     xargs = options.flag("xargs") or options.flag("xargs_context")
     longest = min(options.number("max_chars", 1) or LONGEST_LINE, LONGEST_LINE)
     if most is None and not xargs:
@@ -671,7 +447,9 @@ def show(source: Source) -> int:
     out = sys.stdout.buffer
     try:
         for draft in source:
-            out.write(os.fsencode(draft.command(1).text) + b"\n")
+            command = draft.command(1)
+            tag = "" if source.job.tag is None else command.tag + "\t"
+            out.write(os.fsencode(f"{tag}{command.text}\n"))
             out.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..jobs.protocol import RUNNING, WAITING, NoDaemon, Select
-from ..jobs.ranges import Ranges
+from ..jobs.ranges import Ranges, ranges_of
 from ..jobs.selectors import one_job
 from . import talk
 
@@ -75,9 +75,10 @@ class Printer:
 
     def print_all(self) -> None:
         """What there is now."""
-        for task, _ in self.started():
-            while not self.look(task):
+        for said in self.started():
+            while not self.look(said):
                 time.sleep(LOOK_SECONDS)
+                said = self.ask(said["task"])
         for output in self.running.values():
             output.finish()
 
@@ -85,8 +86,6 @@ class Printer:
         """What there is, and what comes until all have ended; NoDaemon: go on with the client of the next one."""
         self.following = True
         events = self.client.subscribe([Select((self.job, self.job), self.chosen)], tasks=True)
-        for task in list(self.running):  # of the daemon before: they may have ended meanwhile
-            self.look(task)
         self.catch_up()
         while True:
             if not self.running and not self.more_to_come():
@@ -96,39 +95,48 @@ class Printer:
                 event, body = events.next(LOOK_SECONDS if self.running else None)
             except TimeoutError:
                 event, body = "", {}
-            for task in body["tasks"] if event == "tasks" else ():
-                if self.chosen is None or task["task"] in self.chosen:
-                    self.look(task["task"])
+            if event == "tasks":
+                self.look_again(task["task"] for task in body["tasks"])
             for output in self.running.values():
                 output.copy()
 
     def catch_up(self) -> None:
-        """All tasks that have started, but for what is printed."""
-        for task, attempt in self.started():
-            if attempt is None or self.printed.get(task) != attempt:
-                self.look(task)
+        """All tasks that have started."""
+        for said in self.started():
+            self.look(said)
+
+    def look_again(self, tasks: Iterable[int]) -> None:
+        """Something has become of these."""
+        changed = ranges_of(task for task in tasks if self.chosen is None or task in self.chosen)
+        for said in self.pages(changed) if changed else ():
+            self.look(said)
 
     def more_to_come(self) -> bool:
         left = self.client.tasks(self.job, self.chosen, [WAITING, RUNNING], limit=1)
         return bool(left["tasks"] or left["waiting"])
 
-    def started(self) -> Iterator[tuple[int, int | None]]:
-        """The tasks that may have written something, with their attempts; one that is named alone is looked for in any case."""
+    def started(self) -> Iterator[dict[str, Any]]:
+        """The tasks that may have written something, and where; one that is named alone is asked for in any case."""
         if self.chosen is not None and len(self.chosen) == 1:
-            yield next(iter(self.chosen)), None
-            return
+            return iter([self.ask(next(iter(self.chosen)))])
+        return self.pages(self.chosen)
+
+    def ask(self, task: int) -> dict[str, Any]:
+        return {"task": task, **self.client.logs(self.job, task)}
+
+    def pages(self, tasks: Ranges | None) -> Iterator[dict[str, Any]]:
+        """Those of them that have started."""
         after = None
         while True:
-            page = self.client.tasks(self.job, self.chosen, after=after)
-            for task in page["tasks"]:
-                yield task["task"], task["attempt"]
+            page = self.client.tasks(self.job, tasks, after=after, output=True)
+            yield from page["tasks"]
             if not page["more"]:
                 return
             after = page["tasks"][-1]["task"]
 
-    def look(self, task: int) -> bool:
+    def look(self, said: dict[str, Any]) -> bool:
         """A task has started or ended, or may have: prints what is new.  False if a file of it has just gone elsewhere."""
-        said = self.client.logs(self.job, task)
+        task = said["task"]
         output = self.running.pop(task, None)
         if output is None and (self.printed.get(task) == said["attempt"] or (self.following and said["state"] == WAITING)):
             return True
@@ -187,11 +195,11 @@ class Stream:
             while data := read(piece, self.at, CHUNK):
                 self.at += len(data)
                 self.put(data)
+                self.to.flush()
         except FileNotFoundError:
             if piece is None or piece["length"] is not None:
                 raise
             return False
-        self.to.flush()
         return True
 
     def put(self, data: bytes) -> None:
@@ -213,5 +221,5 @@ class Stream:
     def finish(self) -> None:
         if self.rest:
             self.write(self.rest + b"\n" if self.label else self.rest)
+            self.to.flush()
         self.rest = b""
-        self.to.flush()

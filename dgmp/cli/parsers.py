@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import Any
 
 from ..jobs.protocol import STATES
-from . import VERBS, each
+from . import VERBS
+from . import options as each
 from .talk import EXAMPLES, EXITS_SHORT
 
 FILE, FOLDER, JOBS, COMMAND, WORDS, NOTHING = "file", "folder", "jobs", "command", "words", "nothing"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.protocol import CANCELLED, NO_SUCH_TASK, RUNNING, ProtocolError, Select
@@ -60,7 +60,7 @@ def act(client: Client, options: Any) -> int:
 
 
 def tasks(client: Client, job: int, chosen: Ranges | None,
-          wanted: list[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+          wanted: Sequence[str] | None) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The tasks that have started, and by state the ranges of those that have not."""
     started: list[dict[str, Any]] = []
     while True:
@@ -116,8 +116,13 @@ def row(task: dict[str, Any]) -> tuple[Any, ...]:
             task["pid"] if task["state"] == RUNNING else None, note(task))
 
 
-def note(task: dict[str, Any]) -> str | None:
-    """Why a task has ended, if not by its exit code."""
+def note(task: dict[str, Any]) -> str:
+    """Why a task has ended, if not by its exit code, and its line of --each-line."""
+    entry = task.get("entry")
+    return "; ".join(part for part in (why(task), None if entry is None else f"entry {entry}") if part)
+
+
+def why(task: dict[str, Any]) -> str | None:
     reason = task.get("reason")
     if reason == "signal" and task["exit"] is not None:
         from .run import signal_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from . import talk
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
+SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
 SHELL_SYNTAX = re.compile(r"""[\s$`"'\\|&;<>()*?\[\]#~=%!{}]""")
 DESCRIPTION = """
 Gives the daemon a job and prints its id.  The command runs in this folder with this environment, without a shell; a command
@@ -26,6 +28,7 @@ EXAMPLES = """
 dgmp submit -- make -C /src test                               # prints the job's id
 dgmp submit 'sort big.txt | uniq -c > counts.txt'              # a line of shell, in quotes
 dgmp submit --array 1-1000 'render --frame $DGMP_TASK_ID'      # a thousand tasks
+dgmp submit --each-line files.txt -- gzip -9 {}                # a task for each line
 dgmp submit --name report --after-ok 5,6 -- ./report.sh        # if jobs 5 and 6 have finished
 dgmp submit --cpus 4 --mem 2G --timeout 1h --retries 2 -- ./train --fast
 dgmp submit --py statistics:mean '[1, 2, 3]'                   # a Python function
@@ -60,6 +63,8 @@ def add_parser(verbs: Any) -> None:
     add("--name", help="the job's name in lists (default: the command's)")
     add("--array", metavar="IDS", type=talk.argument(task_ids), action="append",
         help="a task for each of these numbers: 1-1000, 0-100:5, 1,3,7")
+    add("--each-line", metavar="FILE",
+        help="a task for each line of this file (- is standard input), which has it in DGMP_ENTRY and for {} in the command")
     add("--after", metavar="JOBS", type=talk.argument(whole_jobs), action="append", default=[],
         help="start once these jobs have ended, however; ids, or last")
     add("--after-ok", metavar="JOBS", type=talk.argument(whole_jobs), action="append", default=[],
@@ -67,7 +72,8 @@ def add_parser(verbs: Any) -> None:
     add("--retries", metavar="N", type=talk.argument(whole), help="run a task that failed again, up to N times")
     add("--timeout", metavar="TIME", type=talk.argument(duration),
         help="end a task that runs longer: 90, 10m, 1h30m; it has failed")
-    add("--cpus", metavar="N", type=talk.argument(cpus), help="cores that a task holds, and is bound to (default 1)")
+    add("--cpus", metavar="N", type=talk.argument(cpus),
+        help="cores that a task holds, and is bound to (without: one, not bound)")
     add("--mem", metavar="SIZE", type=talk.argument(size), help="memory that a task holds: 512M, 2G")
     add("--resource", metavar="NAME=N", type=talk.argument(resource), action="append", default=[],
         help="a named resource that a task holds, such as gpu=1")
@@ -117,16 +123,39 @@ def end_of_options(parser: argparse.ArgumentParser, words: list[str]) -> int:
 @talk.talks
 def act(client: Client, options: Any) -> int:
     fields = spec(client, options)
+    tasks = len(options.array or [0])
+    if options.each_line is not None:
+        check_places(command(options.command))
+        fields["entries"], lines = entries(client, options.each_line)
+        tasks = tasks if options.array else lines
     if options.py:
         target, *args = options.command
         job = client.submit_function(target, args, **fields)
     else:
         job = client.submit(command(options.command), **fields)
     if options.json:
-        talk.print_json("dgmp.submit/1", job=job, tasks=len(options.array or [0]))
+        talk.print_json("dgmp.submit/1", job=job, tasks=tasks)
     else:
         print(job, flush=True)
     return waited(client, job, options.json) if options.wait else talk.OK
+
+
+def entries(client: Client, path: str) -> tuple[int, int]:
+    """The lines of a file, as the daemon has them now: their id, and how many they are."""
+    if path == "-":
+        return client.entries(sys.stdin.buffer, "standard input")
+    try:
+        with open(path, "rb") as file:
+            return client.entries(file, path)
+    except OSError as e:
+        raise bad(f"cannot read {path}: {e.strerror}") from None
+
+
+def check_places(words: list[str]) -> None:
+    """An entry is never written into a script."""
+    if os.path.basename(words[0]) in SHELLS and "-c" in words and any("{}" in word for word in words[words.index("-c"):]):
+        raise bad('an entry is not written into a line of shell, where it might be taken for more than data: say "$DGMP_ENTRY" '
+                  "there instead of {}")
 
 
 def waited(client: Client, job: int, as_json: bool) -> int:

@@ -17,6 +17,7 @@ from .show import tasks as tasks_of
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
+BAD = (FAILED, CANCELLED, ABORTED)
 DESCRIPTION = """
 Waits until jobs, or tasks of them, have ended.  On stderr is a line for each that did not finish.  If the daemon ends meanwhile
 and another one is up within five seconds, it is waited on with that."""
@@ -53,29 +54,27 @@ def act(client: Client, options: Any) -> int:
 
 def wait(client: Client, chosen: list[Select], deadline: float | None) -> None:
     try:
-        client.wait(chosen, None if deadline is None else max(0.0, deadline - time.monotonic()))
+        client.wait(chosen, None if deadline is None else max(0.0, deadline - time.monotonic()), BAD)
     except TimeoutError:
         raise TimeoutError("they have not ended yet") from None
 
 
 def report(client: Client, chosen: list[Select], options: Any) -> int:
     """Says how they have ended; the exit code."""
-    jobs = client.wait(chosen)
-    if not jobs and any(not isinstance(select.jobs, str) for select in chosen):
+    if any(not isinstance(select.jobs, str) for select in chosen) and not client.jobs(chosen, limit=1)["jobs"]:
         return talk.complain("there are no such jobs", talk.NOT_FOUND)
     if options.json:
-        talk.print_json("dgmp.jobs/1", jobs=jobs)
+        talk.print_json("dgmp.jobs/1", jobs=client.wait(chosen))
     whole = [select for select in chosen if select.tasks is None]
-    if len(whole) < len(chosen):
-        jobs = client.wait(whole) if whole else []
-    return max(talk.verdict(jobs, options.quiet), *[tasks_verdict(client, select, options.quiet) for select in chosen])
+    bad = client.wait(whole, states=BAD) if whole else []
+    return max(talk.verdict(bad, options.quiet), *[tasks_verdict(client, select, options.quiet) for select in chosen])
 
 
 def tasks_verdict(client: Client, select: Select, quiet: bool) -> int:
     """The exit code for some tasks of jobs, which have ended: what has become of the jobs does not matter."""
     code = talk.OK
     for job in client.wait([select]) if select.tasks is not None else ():
-        tasks, never = tasks_of(client, job["id"], select.tasks, [FAILED, CANCELLED, ABORTED])
+        tasks, never = tasks_of(client, job["id"], select.tasks, BAD)
         bad = ranges_of(task["task"] for task in tasks)
         for ranges in never.values():
             bad.add(packed(ranges))

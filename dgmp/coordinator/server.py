@@ -227,6 +227,7 @@ class Server:
             os.waitpid(self.zygote_pid, 0)
         self.zygote, self.zygote_pid = None, 0
         self.act([("zygote_died",)])
+        self.reap_orphans()  # perhaps this one hid another
 
     def on_m_died(self, m: int, pid: int, pidfd: int) -> None:
         self.unwatch(pidfd)

@@ -187,6 +187,7 @@ class Coordinator:
             return [("broken", death)]
         self.dead.add(m)
         self.bury_pace = TICK_NS
+        self.awake = True  # it may have been about to set our alarm
         return self.bury() + self.newm()
 
     def core(self, m: int) -> int | None:
@@ -251,6 +252,7 @@ class Coordinator:
         self.view.repair(slot)
         self.deaths.settle(slot, {"goid": None, "m": slot, "pid": 0, "core": None, "how": "has left", "exitcode": None})
         self.dead.add(slot)
+        self.awake = True
         return actions + self.bury() + self.newm()
 
     def cancel(self, client: int) -> list[Action]:

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from . import folders
 from .protocol import BAD_VERSION, MAX_MESSAGE, VERSION, NoDaemon, ProtocolError, Select, bad, decode, encode
@@ -85,6 +85,17 @@ class Client:
         job: int = self.call("submit", argv=list(argv), **spec)["job"]
         return job
 
+    def entries(self, file: BinaryIO, name: str = "the file") -> tuple[int, int]:
+        """Sends the lines of a file, for the `entries` of one job; their id, and how many lines there are."""
+        from .entries import messages, packed
+
+        sent: dict[str, Any] = {}
+        for blocks in messages(packed(file, name)):
+            sent = self.call("entries", entries=sent.get("entries"), blocks=blocks)
+        if not sent:
+            raise bad(f"there are no lines in {name}")
+        return sent["entries"], sent["lines"]
+
     def submit_function(self, target: str, args: Sequence[str] = (), **spec: Any) -> int:
         """Submits module:function with these arguments (dgmp.jobs.call) to this Python."""
         return self.submit([sys.executable, "-m", "dgmp.jobs.call", target, *args], **{"name": target, **spec})
@@ -100,18 +111,19 @@ class Client:
         return jobs
 
     def tasks(self, job: int, tasks: Ranges | None = None, states: Sequence[str] | None = None, after: int | None = None,
-              limit: int = 1000) -> dict[str, Any]:
-        """A page of the tasks of a job that have started, and ranges of those that have not."""
+              limit: int = 1000, output: bool = False) -> dict[str, Any]:
+        """A page of the tasks of a job that have started, perhaps with what logs() says, and ranges of those that have not."""
         ranges = None if tasks is None else tasks.pack()
-        return self.call("tasks", job=job, tasks=ranges, states=states, after=after, limit=limit)
+        return self.call("tasks", job=job, tasks=ranges, states=states, after=after, limit=limit, output=output or None)
 
     def logs(self, job: int, task: int = 0) -> dict[str, Any]:
         """Where the output of a task lies: {"state", "attempt", "stdout", "stderr"}; read() reads a piece."""
         return self.call("logs", job=job, task=task)
 
-    def wait(self, select: Sequence[Select], timeout: float | None = None) -> list[dict[str, Any]]:
-        """The jobs, once all have ended; TimeoutError."""
-        jobs: list[dict[str, Any]] = self.call("wait", timeout, select=messages(select))["jobs"]
+    def wait(self, select: Sequence[Select], timeout: float | None = None,
+             states: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """The jobs, or those in these states, once all have ended; TimeoutError."""
+        jobs: list[dict[str, Any]] = self.call("wait", timeout, select=messages(select), states=states)["jobs"]
         return jobs
 
     def cancel(self, select: Sequence[Select]) -> dict[str, int]:
@@ -122,6 +134,11 @@ class Client:
         """Lets the tasks in these states wait again; returns how many."""
         retried: int = self.call("retry", select=messages(select), states=list(states))["retried"]
         return retried
+
+    def forget_jobs(self, select: Sequence[Select], states: Sequence[str] | None = None,
+                    before: float | None = None) -> dict[str, Any]:
+        """Forgets jobs that have ended, with their output; perhaps only those in these states, or that ended before a time."""
+        return self.call("forget_jobs", select=messages(select), states=states, before=before)
 
     def status(self) -> dict[str, Any]:
         """The daemon, and what it has to do."""

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sqlite3
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,9 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .entries import unpacked
 from .keeping import Keeping
+from .log import bound, say
 from .node import NodeHost
 from .protocol import (
     BAD_MESSAGE,
@@ -48,6 +49,7 @@ from .protocol import (
     VERSION,
     ProtocolError,
     bad,
+    check_fields,
     decode,
     encode,
     job_spec,
@@ -61,11 +63,13 @@ from .queue import Queue
 from .ranges import Ranges
 from .resources import Resources
 from .store import Job, Store, StoreError, Task
+from .sweeping import sweeping
 
 EVENT_SECONDS = 0.1  # between two events of a subscription, unless a job has ended
 STORE_SECONDS = 1.0  # until a store that could not be written is tried again
-LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
 MOST_REQUESTS = 1000  # in a turn
+FOR_EVER = float("inf")
+SWEPT = object()
 MOST_WAITING = 10_000  # replies and subscriptions that are due
 
 
@@ -82,11 +86,16 @@ class Client:
 
 
 class Wait:
-    """A `wait` that has not been answered."""
+    """A `wait` that has not been answered.
 
-    def __init__(self, client: Client, pending: list[tuple[int, Ranges | None]]) -> None:
-        self.client, self.pending = client, pending
-        self.jobs = [id for id, _ in pending]
+    Attributes:
+        spans, states: the jobs that the answer has: with ids in there, and in these states.
+        pending: those that are still waited for, and which of their tasks.
+    """
+
+    def __init__(self, client: Client, spans: list[tuple[int, int]], states: list[str]) -> None:
+        self.client, self.spans, self.states = client, spans, states
+        self.pending: dict[int, list[Ranges | None]] = {}
 
 
 class Subscriber:
@@ -113,12 +122,14 @@ class Daemon:
 
     def __init__(self, runtime: Path, state: Path, resources: Resources, arguments: list[str]) -> None:
         self.runtime, self.state = folders.make(runtime), folders.make(state)
-        self.lock = lock(self.runtime, self.state)
+        self.lock = folders.lock(self.runtime, self.state)
         self.store = Store(self.state / folders.STORE)
         self.totals = {"cpus": resources.most_cores, "mem": resources.most_mem,
                        **{name: units if isinstance(units, int) else len(units) for name, units in resources.totals.items()}}
         self.queue = Queue(self.store, self.totals, time.time)
         self.keeping = Keeping(self.runtime, self.state, arguments)
+        self.sweeper: Iterator[None] | None = None
+        self.sweep()
         self.node = NodeHost(self.state / folders.LOG)
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
@@ -152,11 +163,15 @@ class Daemon:
         signal.set_wakeup_fd(self.wakeup[1], warn_on_full_buffer=False)
         for number_ in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number_, lambda number_, frame: None)
-        self.attempt(lambda: self.keeping.begin(self.queue, self.store))
+        self.attempt(self.begin)
         while not self.done:
             ready = self.poll()
             self.attempt(lambda: self.turn(ready))  # noqa: B023
         self.close()
+
+    def begin(self) -> None:
+        self.store.drop_entries(None)
+        self.keeping.begin(self.queue, self.store)
 
     def poll(self) -> dict[Any, int]:
         poller = zmq.Poller()
@@ -170,6 +185,8 @@ class Daemon:
         until = [s.next for s in self.subscribers.values() if s.changed or s.tasks]
         if self.broken_until:
             until.append(self.broken_until)
+        elif self.sweeper is not None:
+            until.append(0.0)
         return dict(poller.poll(int(max(0.0, min(until) - time.monotonic()) * 1000) + 1 if until else None))
 
     def attempt(self, turn: Callable[[], None]) -> None:
@@ -197,6 +214,7 @@ class Daemon:
                 self.send(client, message)
         self.outbox.clear()
         self.queue = Queue(self.store, self.totals, time.time)
+        self.sweep()
         self.keeping.disconnect()
         self.broken_until = time.monotonic() + STORE_SECONDS
 
@@ -212,6 +230,8 @@ class Daemon:
             if not (self.closing and self.closed()):
                 self.keeping.disconnect()
                 self.keeping.replace(self.queue, self.store)
+        if self.sweeper is not None and not self.broken_until and next(self.sweeper, SWEPT) is SWEPT:
+            self.sweeper = None
         if self.keeping.socket is not None and self.keeping.socket.fileno() in ready:
             self.keeping.flush()
             self.keeping.receive(self.queue, self.store)
@@ -221,6 +241,10 @@ class Daemon:
             self.take_requests()
         if self.closing is None and self.keeping.known:
             self.queue.choose()
+
+    def sweep(self) -> None:
+        """What is left of forgotten jobs, from now on."""
+        self.sweeper = sweeping(self.store, self.keeping.logs.folder)
 
     def signalled(self) -> bool:
         with contextlib.suppress(BlockingIOError):
@@ -243,6 +267,7 @@ class Daemon:
             self.tell(subscriber, any(jobs[id].state in ENDED for id in subscriber.changed if id in jobs))
         if self.closing is not None:
             self.close_on()
+        bound(self.state / folders.LOG)
 
     def close(self) -> None:
         self.node.close()
@@ -340,20 +365,21 @@ class Daemon:
         job = self.queue.submit(job_spec(body))
         return {"job": job.id, "tasks": job.total}
 
+    def add_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        check_fields(body, "entries", "blocks")
+        blocks = body.get("blocks")
+        if not isinstance(blocks, list) or not all(isinstance(block, bytes) for block in blocks):
+            raise bad("blocks must be a list of bytes")
+        entries = number(body["entries"], "entries", 1, 1 << 53) if body.get("entries") is not None else None
+        entries, lines = self.store.add_entries(entries, [(block, len(unpacked(block))) for block in blocks])
+        return {"entries": entries, "lines": lines}
+
     def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "states", "name", "limit", "before")
+        check_fields(body, "select", "states", "name", "limit", "before")
         wanted = None
         if body.get("select") is not None:
-            wanted = []
-            for select in selects(body["select"]):
-                if select.jobs == "all":
-                    wanted.append((0, 1 << 62))
-                elif select.jobs == "last":
-                    wanted.append((self.store.last() or 0,) * 2)
-                else:
-                    if select.jobs[0] == select.jobs[1]:
-                        self.queue.job(int(select.jobs[0]))
-                    wanted.append((int(select.jobs[0]), int(select.jobs[1])))
+            there = self.store.last() is not None
+            wanted = self.queue.spans(s for s in selects(body["select"]) if there or s.jobs != "last")
         name = string(body["name"], "name") if body.get("name") is not None else None
         before = number(body["before"], "before", 0, 1 << 53) if body.get("before") is not None else None
         jobs, more = self.store.page(wanted, states_of(body.get("states"), STATES), name, before,
@@ -362,35 +388,45 @@ class Daemon:
                 "counts": {state: self.queue.job_counts[state] for state in STATES}}
 
     def show(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select")
+        check_fields(body, "select")
         return {"jobs": [self.show_one(job) for job in self.chosen(body)]}
 
     def show_one(self, job: Job) -> dict[str, Any]:
-        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name != "env"}
-        failures = [task.message() for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
+        spec = {name: getattr(job.spec, name) for name in type(job.spec).__slots__ if name not in ("env", "entries")}
+        failures = [self.task_message(job, task) for task in self.store.tasks(job.id, None, ["failed"], -1, 10)]
         return {**spec, **job.message(), "env": sorted(self.store.environment(job.env)), "failures": failures}
 
+    def task_message(self, job: Job, task: Task) -> dict[str, Any]:
+        entries = job.spec.entries
+        entry = None if entries is None else os.fsdecode(self.keeping.entries.find(self.store, entries, task.task))
+        return {**task.message(), "entry": entry}
+
     def tasks(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "tasks", "states", "after", "limit")
+        check_fields(body, "job", "tasks", "states", "after", "limit", "output")
         job = self.job(body)
         tasks = Ranges(task_ranges(body["tasks"])) if body.get("tasks") is not None else None
         states = states_of(body.get("states"), STATES)
         after = number(body.get("after", -1), "after", -1, 1 << 53)
         limit = number(body.get("limit", PAGE), "limit", 1, PAGE)
         rows = self.store.tasks(job.id, tasks, states, after, limit + 1)
-        return {"tasks": [task.message() for task in rows[:limit]], "more": len(rows) > limit,
+        found = [self.task_message(job, task) for task in rows[:limit]]
+        if body.get("output") is True:
+            found = [{**message, **self.pieces(job, task)} for message, task in zip(found, rows, strict=False)]
+        return {"tasks": found, "more": len(rows) > limit,
                 **{state: job.never[state].pack() if state in states else [] for state in job.never}}
 
     def logs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "job", "task")
+        check_fields(body, "job", "task")
         job, id = self.job(body), number(body.get("task", 0), "task", 0, 1 << 53)
         self.queue.check_task(job, id)
         task = job.open.get(id) or next(iter(self.store.tasks(job.id, Ranges([(id, id, 1)]), STATES, -1, 1)), None)
         if task is None:
             state = next(state for state, never in job.never.items() if id in never)
             return {"state": state, "attempt": 0, "stdout": None, "stderr": None}
-        return {"state": task.state, "attempt": task.attempt, "stdout": self.piece(job, task, "stdout"),
-                "stderr": self.piece(job, task, "stderr")}
+        return {"state": task.state, "attempt": task.attempt, **self.pieces(job, task)}
+
+    def pieces(self, job: Job, task: Task) -> dict[str, Any]:
+        return {stream: self.piece(job, task, stream) for stream in ("stdout", "stderr")}
 
     def piece(self, job: Job, task: Task, stream: str) -> dict[str, Any] | None:
         said, found = getattr(job.spec, stream), getattr(task, stream)
@@ -401,39 +437,61 @@ class Daemon:
         return None if found is None else {"path": str(self.state / found[0]), "offset": found[1], "length": found[2]}
 
     def wait(self, client: Client, body: dict[str, Any]) -> dict[str, Any] | None:
-        fields(body, "select")
-        chosen = [(job.id, tasks) for job, tasks in self.queue.chosen(selects(body.get("select")), "1")]
+        check_fields(body, "select", "states")
+        chosen = selects(body.get("select"))
+        wait = Wait(client, self.queue.spans(chosen), states_of(body.get("states"), STATES))
+        for select, (first, last) in zip(chosen, wait.spans, strict=True):
+            if select.single and select.tasks is not None and len(select.tasks) == 1:
+                self.queue.check_task(self.queue.job(first), next(iter(select.tasks)))
+            for id in [first] if select.single else self.queue.open:
+                if first <= id <= last:
+                    wait.pending.setdefault(id, []).append(select.tasks)
         if len(self.waits) >= MOST_WAITING:
             raise bad(f"{MOST_WAITING} clients wait already")
-        wait = Wait(client, chosen)
-        if self.over(wait):
+        if self.over(wait, list(wait.pending)):
             return self.waited(wait)
         self.waits.append(wait)
         return None
 
-    def over(self, wait: Wait) -> bool:
-        wait.pending = [(id, tasks) for id, tasks in wait.pending if not self.queue.at_rest(id, tasks)]
+    def over(self, wait: Wait, changed: Iterable[int]) -> bool:
+        """Whether it waits for nothing any more, after a change of these jobs."""
+        for id in changed:
+            if id in wait.pending and all(self.queue.at_rest(id, tasks) for tasks in wait.pending[id]):
+                del wait.pending[id]
         return not wait.pending
 
     def waited(self, wait: Wait) -> dict[str, Any]:
-        return {"jobs": [self.queue.job(id).message() for id in dict.fromkeys(wait.jobs)]}
+        jobs: dict[int, Job] = {}
+        for span in dict.fromkeys(wait.spans):
+            jobs.update((job.id, self.queue.get(job)) for job in self.store.between(*span, wait.states))
+        return {"jobs": [job.message() for job in jobs.values()]}
 
     def answer_waits(self, jobs: dict[int, Job]) -> None:
-        answered = [wait for wait in self.waits if any(id in jobs for id, _ in wait.pending) and self.over(wait)]
+        answered = [wait for wait in self.waits if self.over(wait, jobs)]
         if answered:
             self.waits = [wait for wait in self.waits if wait.pending]
         for wait in answered:
             self.send(wait.client, ok(wait.client, self.waited(wait)))
 
+    def forget_jobs(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        check_fields(body, "select", "states", "before")
+        before = body.get("before", FOR_EVER)
+        if isinstance(before, bool) or not isinstance(before, (int, float)):
+            raise bad(f"before must be a time, not {str(before)[:100]!r}")
+        forgotten, kept = self.queue.forget(selects(body.get("select")), states_of(body.get("states"), ENDED), float(before))
+        if forgotten:
+            self.sweep()
+        return {"forgotten": forgotten, "open": kept.pack()}
+
     def forget(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "id")
+        check_fields(body, "id")
         key = client.peer, number(body.get("id"), "id", 0, 1 << 62)
         self.subscribers.pop(key, None)
         self.waits = [wait for wait in self.waits if wait.client.key() != key]
         return {}
 
     def cancel(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select")
+        check_fields(body, "select")
         cancelled = ending = 0
         for job, tasks in list(self.queue.chosen(selects(body.get("select")), f"state NOT IN {ENDED}")):
             dropped, told = self.queue.cancel(job, tasks)
@@ -441,7 +499,7 @@ class Daemon:
         return {"cancelled": cancelled, "ending": ending}
 
     def retry(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "states")
+        check_fields(body, "select", "states")
         if self.closing is not None:
             raise ProtocolError(CLOSING, "the daemon is going down")
         states = states_of(body.get("states"), ["failed"])
@@ -450,7 +508,7 @@ class Daemon:
         return {"retried": sum(self.queue.retry(job, tasks, states) for job, tasks in chosen)}
 
     def subscribe(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body, "select", "tasks")
+        check_fields(body, "select", "tasks")
         if len(self.subscribers) >= MOST_WAITING:
             raise bad(f"there are {MOST_WAITING} subscriptions already")
         jobs: list[str | tuple[int, int]] | None = None
@@ -478,10 +536,11 @@ class Daemon:
         for at in range(0, len(tasks), PAGE):
             self.send(client, event(client, "tasks", {"tasks": tasks[at:at + PAGE]}))
         for at in range(0, len(changed), PAGE):
-            self.send(client, event(client, "jobs", {"jobs": [self.queue.job(id).message() for id in changed[at:at + PAGE]]}))
+            jobs = [self.queue.open.get(id) or self.store.job(id) for id in changed[at:at + PAGE]]
+            self.send(client, event(client, "jobs", {"jobs": [job.message() for job in jobs if job is not None]}))
 
     def status(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
-        fields(body)
+        check_fields(body)
         running = [(job, task) for job, task in self.queue.claimed() if task.state == RUNNING]
         used = sum(1 if job.spec.cpus is None else job.spec.cpus for job, _ in running)
         return {"pid": os.getpid(), "keeper": self.keeping.pid, "dgmp": __version__, "started": self.started,
@@ -493,7 +552,7 @@ class Daemon:
                 "closing": self.closing is not None}
 
     def shutdown(self, client: Client, body: dict[str, Any]) -> None:
-        fields(body, "now")
+        check_fields(body, "now")
         how = "end" if body.get("now") is True else "drain"
         if self.closing != "end":
             self.closing = how
@@ -510,9 +569,10 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show, "tasks": Daemon.tasks,
-    "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel, "retry": Daemon.retry,
-    "subscribe": Daemon.subscribe, "status": Daemon.status, "shutdown": Daemon.shutdown,
+    "hello": Daemon.hello, "entries": Daemon.add_entries, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show,
+    "tasks": Daemon.tasks, "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel,
+    "retry": Daemon.retry, "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status,
+    "shutdown": Daemon.shutdown,
 }
 BLIND = ("hello", "status", "forget", "shutdown")  # they do not look into the store
 
@@ -529,47 +589,8 @@ def event(client: Client, name: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"v": VERSION, "id": client.number, "event": name, "body": body}
 
 
-def fields(body: dict[str, Any], *known: str) -> None:
-    for name in body:
-        if name not in known:
-            raise bad(f"no such field: {name[:40]!r}")
-
-
-class AlreadyUp(DgmpError):
-    """There is a daemon in this folder."""
-
-
-def lock(*where: Path) -> list[int]:
-    """One daemon a folder; AlreadyUp."""
-    held: list[int] = []
-    for folder in dict.fromkeys(folder.resolve() for folder in where):
-        held.append(os.open(folder / folders.LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if pid := locked_by(held[-1]):
-            for fd in held:
-                os.close(fd)
-            elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
-            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder}){elsewhere}")
-    for fd in held:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
-    return held
-
-
-def locked_by(fd: int) -> int:
-    """Locks it, and returns 0; else the pid of who has it."""
-    for _ in range(LOCK_LOOKS):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return 0
-        pid = int(os.pread(fd, 20, 0) or b"0")
-        if os.path.exists(f"/proc/{pid}"):
-            return pid
-        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
-    return pid
-
-
 def log(text: str) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp daemon: {text}", file=sys.stderr, flush=True)
+    say("daemon", text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -582,11 +603,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         daemon = Daemon(folders.runtime_folder(), folders.state_folder(), *resources_of(options))
     except (DgmpError, ValueError, OSError, sqlite3.Error, zmq.ZMQError) as e:
-        say(options.ready, said(e))
+        tell(options.ready, said(e))
         return 2
     log(f"up: pid {os.getpid()}, dgmp {__version__}, {daemon.totals['cpus']} cpus, sockets in {daemon.runtime}, "
         f"state in {daemon.state}")
-    say(options.ready, "ok")
+    tell(options.ready, "ok")
     daemon.run()
     log("down")
     return 0
@@ -602,7 +623,7 @@ def said(e: Exception) -> str:
     return str(e)
 
 
-def say(fd: int, text: str) -> None:
+def tell(fd: int, text: str) -> None:
     if fd >= 0:
         with contextlib.suppress(OSError):
             os.write(fd, text.encode())

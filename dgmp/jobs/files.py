@@ -1,8 +1,11 @@
 """Where the output of the daemon's tasks lies.
 
 A running task writes to files of its own in the spool folder.  Once it has ended, nothing is left of an empty one, a small
-one is appended to its job's log, a large one is renamed.  So a job's log is one file, and where in it the output of a task is
-says the task's row in the store: a piece, [file under the state folder, offset, length].
+one is appended to its job's log, a large one is renamed.  So a job's log is one file of each keeper, and where in it the output
+of a task is says the task's row in the store: a piece, [file under the state folder, offset, length].
+
+None of it is forced to the disk, so after a power failure a file may end before a piece of it.  No keeper appends to a log of
+one before it: what comes later would lie where that piece was.
 """
 
 from __future__ import annotations
@@ -84,10 +87,11 @@ class Logs:
 
     Args:
         folder: of the jobs' logs.
+        keeper: whose these are.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, keeper: str) -> None:
+        self.folder, self.keeper = folder, keeper
         self.open: dict[int, int] = {}  # job -> its log
 
     def take(self, job: int, task: int, attempt: int, spool: Spool) -> list[list[Any] | None]:
@@ -106,7 +110,7 @@ class Logs:
         piece = None
         if size:
             log = self.log(job)
-            piece = [f"logs/{job}.log", append(log, path.read_bytes()), size]
+            piece = [f"logs/{job}-{self.keeper}.log", append(log, path.read_bytes()), size]
         path.unlink()
         return piece
 
@@ -114,7 +118,7 @@ class Logs:
         if job not in self.open:
             if len(self.open) >= MOST_OPEN:
                 self.close(next(iter(self.open)))
-            self.open[job] = os.open(self.folder / f"{job}.log", APPEND, 0o600)
+            self.open[job] = os.open(self.folder / f"{job}-{self.keeper}.log", APPEND, 0o600)
         return self.open[job]
 
     def close(self, job: int) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 from ..errors import DgmpError
 
-SOCKET, LOCK, KEEPER_SOCKET, NODE_SOCKET = "daemon.sock", "daemon.lock", "keeper.sock", "node.sock"
+SOCKET, LOCK, KEEPER_SOCKET = "daemon.sock", "daemon.lock", "keeper.sock"
 LOG, STORE = "daemon.log", "jobs.sqlite"
 LONGEST_SOCKET = 107  # sun_path
+LOCK_SECONDS, LOCK_LOOKS = 0.02, 100
 
 
 class UnsafeFolder(DgmpError):
@@ -41,14 +45,27 @@ def state_folder() -> Path:
 def make(folder: Path) -> Path:
     """Makes it, if it is not there, and checks it."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_durably(folder, 0o700)
     except FileExistsError:
         raise UnsafeFolder(f"{folder} is no folder") from None
     except OSError as e:
         raise UnsafeFolder(f"cannot make the folder {folder}: {e.strerror}") from None
     check(folder)
     return folder
+
+
+def make_durably(folder: Path, mode: int = 0o777) -> None:
+    """With those above it; a power failure does not undo it."""
+    if folder.is_dir():
+        return
+    make_durably(folder.parent)
+    folder.mkdir(mode, exist_ok=True)
+    with contextlib.suppress(OSError):  # not every file system syncs a folder
+        fd = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def check(folder: Path) -> None:
@@ -70,3 +87,36 @@ def socket_path(folder: Path, name: str) -> str:
     if len(os.fsencode(path)) > LONGEST_SOCKET:
         raise UnsafeFolder(f"{path} is too long for a socket ({LONGEST_SOCKET} bytes): set DGMP_RUNTIME_DIR to a shorter one")
     return path
+
+
+class AlreadyUp(DgmpError):
+    """There is a daemon in this folder."""
+
+
+def lock(*where: Path) -> list[int]:
+    """One daemon a folder; AlreadyUp."""
+    held: list[int] = []
+    for folder in dict.fromkeys(folder.resolve() for folder in where):
+        held.append(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if pid := locked_by(held[-1]):
+            for fd in held:
+                os.close(fd)
+            elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
+            raise AlreadyUp(f"a dgmp daemon is up already (pid {pid}, {folder}){elsewhere}")
+    for fd in held:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+    return held
+
+
+def locked_by(fd: int) -> int:
+    """Locks it, and returns 0; else the pid of who has it."""
+    for _ in range(LOCK_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 0
+        pid = int(os.pread(fd, 20, 0) or b"0")
+        if os.path.exists(f"/proc/{pid}"):
+            return pid
+        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
+    return pid

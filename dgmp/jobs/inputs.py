@@ -109,6 +109,11 @@ def lines(fd: int, delimiter: bytes) -> Iterator[str]:
         os.close(fd)
 
 
+def delimited(words: list[str], delimiter: bytes) -> list[str]:
+    """Of the words that follow `:::`, those between delimiters."""
+    return os.fsdecode(delimiter.join(map(os.fsencode, words))).split(os.fsdecode(delimiter)) if words else words
+
+
 def from_file(path: str, layout: Layout) -> Records:
     """The records of a file; `-` is standard input.
 
@@ -276,7 +281,7 @@ def batches(found: Records, most: int, size: int, longest: int, grows: Callable[
 
 
 def without_values(found: Records) -> Iterator[tuple[Record, ...]]:
-    """-N0: a command for each record, without it."""
+    """-N0 and -n0: a command for each record, without it."""
     for _ in found:
         yield ((),)
 
@@ -286,3 +291,12 @@ def without_blanks(found: Records) -> Records:
     for record in found:
         if any(value.strip(" \t\r\n") for value in record):
             yield record
+
+
+def shuffled(found: Records) -> Records:
+    """--shuf: in random order."""
+    from random import shuffle
+
+    kept = list(found)
+    shuffle(kept)
+    yield from kept

@@ -10,7 +10,7 @@ On the socket go msgpack lists.  From the daemon:
     ["hello", cpus, mem, named…]              it takes the place of the daemon before, and these are to be shared out; before it
                                               comes nothing but what is to be adopted
     ["job", id, order, spec, env]             before the first claim of a job
-    ["claim", id, [[task, attempt]…]]         to be run
+    ["claim", id, [[task, attempt]…], [entry…]]   to be run; entries only if the job has any
     ["adopt", id, task, attempt, pid, born, stdout, stderr]   of a keeper that is dead: to be awaited
     ["cancel", id, [task…]]                   what has not started is dropped, what runs is ended
     ["over", id]                              no more of this job
@@ -41,15 +41,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import folders
+from .entries import VARIABLE, filled
 from .files import Logs, Spool
 from .journal import Writer
+from .log import bound, say
 from .programs import Failed, end_of, start
 from .protocol import JobSpec
 from .resources import Held, Need, Resources, declared
 from .wire import pack, stream
 
 T = TypeVar("T")
-VERSION = 1
+VERSION = 2
 NEWS_SECONDS = 0.02  # the daemon is told so late at most, as long as there is more to do
 RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, disk) is tried again
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
@@ -68,6 +70,7 @@ class KeptJob:
         self.bound = self.spec.cpus is not None
         self.need = Need(1 if self.spec.cpus is None else self.spec.cpus, self.spec.mem, self.spec.resources)
         self.queue: deque[tuple[int, int]] = deque()  # (task, attempt)
+        self.entries: dict[int, bytes] = {}  # of tasks that have not started
         self.over = False
 
 
@@ -99,7 +102,7 @@ class Keeper:
     def __init__(self, state: Path, name: str, listening: socket.socket, resources: Resources) -> None:
         self.state, self.name, self.listening, self.resources = state, name, listening, resources
         self.journal = Writer(folders.make(state / "journal"), name)
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), name)
         self.spools = folders.make(state / "spool")
         self.jobs: dict[int, KeptJob] = {}
         self.ready: list[tuple[tuple[int, int], int]] = []  # the order of jobs with a queue
@@ -238,11 +241,12 @@ class Keeper:
         else:
             self.jobs[id] = KeptJob(id, order, spec, env)
 
-    def do_claim(self, id: int, tasks: list[list[int]]) -> None:
+    def do_claim(self, id: int, tasks: list[list[int]], entries: list[bytes]) -> None:
         job = self.jobs[id]
         if not job.queue:
             bisect.insort(self.ready, (job.order, id))
         job.queue.extend((task, attempt) for task, attempt in tasks)
+        job.entries.update((task, entry) for (task, _), entry in zip(tasks, entries, strict=False))
 
     def do_adopt(self, id: int, task: int, attempt: int, pid: int, born: int, stdout: Any, stderr: Any) -> None:
         run = Run(self.jobs[id], task, attempt)
@@ -294,6 +298,7 @@ class Keeper:
         for task, attempt in job.queue:
             if which(task):
                 self.records.append(["dropped", job.id, task, attempt])
+                job.entries.pop(task, None)
             else:
                 left.append((task, attempt))
         job.queue = left
@@ -348,7 +353,8 @@ class Keeper:
                 if isinstance(e, Failed) or e.errno not in SHORT_OF:  # a stdout= that cannot be opened, say
                     self.failed(run, e)
                     continue
-                print(f"dgmp keeper: cannot start tasks now, trying again: {e}", file=sys.stderr, flush=True)
+                say("keeper", f"cannot start tasks now, trying again: {e}")
+                bound(self.state / folders.LOG)
                 self.give_back(runs[number:])
                 return
 
@@ -373,14 +379,19 @@ class Keeper:
         told = {"DGMP_CPUS": "", **held.variables()}
         told.update(DGMP_JOB_ID=str(job.id), DGMP_TASK_ID=str(run.task), DGMP_ATTEMPT=str(run.attempt),
                     DGMP_SLOT=str(run.slot), DGMP_KEEPER=self.name)
+        argv = spec.argv
+        if spec.entries is not None:
+            told[VARIABLE] = os.fsdecode(job.entries[run.task])
+            argv = filled(argv, job.entries[run.task])
         more = [os.fsencode(f"{k}={v}") for k, v in told.items()]
         os.umask(spec.umask)
         try:
-            run.pid, run.pidfd = start(spec.argv, job.path, job.env, more, spec.cwd, run.spool.stdout, run.spool.stderr,
+            run.pid, run.pidfd = start(argv, job.path, job.env, more, spec.cwd, run.spool.stdout, run.spool.stderr,
                                        held.cores)
         finally:
             os.umask(0o077)
         run.spool.close()
+        job.entries.pop(run.task, None)
         self.runs[job.id, run.task] = run
         self.records.append(["running", job.id, run.task, run.attempt, run.pid, birth(run.pid), *run.spool.pieces()])
         self.watch(run)
@@ -390,6 +401,7 @@ class Keeper:
         """It cannot be started."""
         name = e.filename or run.job.spec.argv[0]
         self.release(run)
+        run.job.entries.pop(run.task, None)
         self.records.append(["ended", run.job.id, run.task, run.attempt, {
             "ended": time.time(), "exit": 127 if e.errno == errno.ENOENT else 126, "reason": "spawn",
             "text": f"cannot start {name!r}: {e.strerror}"}])

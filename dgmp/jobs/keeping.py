@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from . import folders
+from .entries import Entries
 from .files import Logs, Spool
 from .journal import Reader
 from .keeper import VERSION, birth
+from .log import say
 from .protocol import RUNNING
 from .queue import Queue
 from .store import CANCELLING, Job, Store, Task
@@ -46,7 +48,8 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"))
+        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
+        self.entries = Entries()
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
         self.child: subprocess.Popen[bytes] | None = None
@@ -204,7 +207,9 @@ class Keeping:
             if what == "claim":
                 job, tasks = rest
                 self.introduce(job, store)
-                self.send(["claim", job.id, tasks])
+                has = job.spec.entries
+                entries = [] if has is None else [self.entries.find(store, has, task) for task, _ in tasks]
+                self.send(["claim", job.id, tasks, entries])
             elif what == "cancel" and rest[0] in self.sent:
                 self.send(["cancel", *rest])
             elif what == "over" and rest[0] in self.sent:
@@ -267,8 +272,8 @@ class Keeping:
                 elif kind == "dropped":
                     queue.unclaim(*found)
         if self.reader.damaged and self.pidfd >= 0:
-            print(f"dgmp daemon: the journal {self.reader.path(self.reader.segment)} is damaged: its keeper (pid {self.pid}) "
-                  "is ended, and replaced", file=sys.stderr, flush=True)
+            say("daemon", f"the journal {self.reader.path(self.reader.segment)} is damaged: its keeper (pid {self.pid}) is "
+                          "ended, and replaced")
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def sweep(self) -> None:

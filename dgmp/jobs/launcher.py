@@ -33,7 +33,7 @@ from .output import Output
 from .policy import Policy
 from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequence
 from .sink import CannotWrite, Closed
-from .spill import DiskFull, reserve, temporary_file, write_all
+from .spill import DiskFull, folder, reserve, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Launcher:
             return False
         except OSError as e:
             if e.errno not in PASSING:
-                self.give_up(str(e) if e.filename is None else f"{os.fsdecode(e.filename)}: {e.strerror}")
+                self.give_up(why(e))
             else:
                 self.cannot_start(e)
             return False
@@ -249,7 +249,13 @@ class Launcher:
         """OSError: not just now."""
         command = process.command
         setting = self.policy.starting(process.slot)
-        out, err = self.output.open(process)
+        process.started, process.begun = time.time(), time.monotonic()
+        try:
+            out, err = self.output.open(process)
+        except CannotRun as e:
+            process.exitval = e.exitval
+            self.say(str(e))
+            return
         stdin = -1
         try:
             variables = list(self.own_environment(command, process.slot, process.attempt)) if self.own_environment else []
@@ -264,7 +270,8 @@ class Launcher:
                 self.netpoll.add(process.pidfd, self.exited, process)
             except CannotRun as e:
                 process.exitval = e.exitval
-                self.output.say(process, str(e))
+                hint = "; inputs that end with NUL are read with --null" if "\0" in "".join(command.argv) else ""
+                self.output.say(process, f"{e}{hint}")
             self.output.begun(process)
         except OSError:
             if process.pidfd >= 0:  # it could not be waited for
@@ -293,6 +300,9 @@ class Launcher:
     def cannot_start(self, e: OSError) -> None:
         """There are too many processes or files, or no memory: a little later, or when one has ended."""
         self.output.spare()
+        if e.errno == errno.EMFILE and self.later and not self.running and not self.children.count():
+            self.give_up(f"no job can be started with so few open files ({limit_of_files()} are allowed): raise `ulimit -n`")
+            return
         now = time.monotonic()
         self.later = now + LATER_SECONDS
         self.ask_at = self.later
@@ -578,6 +588,21 @@ def raise_nofile() -> int:
         return 0
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return soft
+
+
+def why(e: OSError) -> str:
+    """Nothing can be started."""
+    if e.filename is None:
+        return str(e)
+    if e.filename == folder():
+        return f"cannot make temporary files in {e.filename}: {e.strerror}; name another folder in TMPDIR"
+    return f"{os.fsdecode(e.filename)}: {e.strerror}"
+
+
+def limit_of_files() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def jobs(n: int) -> str:

@@ -13,13 +13,14 @@ GNU parallel's; what would be grouped is in them alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 
 from .netpoll import Netpoll, wait
-from .process import Process
+from .process import NO_PROGRAM, CannotRun, Process
 from .sink import Sink
-from .spill import DiskFull, Spill, blocks, folder, full, temporary_file, write_all
+from .spill import Spill, blocks, full_of, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ LONGEST = 1 << 20  # of a line in memory
 PIECE = 1 << 16
 MOST_PIECES = 64
 NOTHING: Parts = ((), ())
+NO_FILE = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EILSEQ, errno.EINVAL)  # of such a name, there
+LONGEST_SHOWN = 200
 
 
 class Output:
@@ -70,6 +73,7 @@ class Output:
         Raises:
             OSError: there are too many open files just now.
             DiskFull: there is no room.
+            CannotRun: this job's results can have no files; of its output only the end is to be told of, by ended() or again().
         """
         return -1, -1
 
@@ -195,6 +199,9 @@ class Grouped(Output):
         write_all(process.err, f"dgmp: {text}\n".encode(errors="surrogateescape"))
 
     def ended(self, process: Process) -> None:
+        if process.out is None:
+            self.hand_on(process, NOTHING)
+            return
         out, err = os.fstat(process.out).st_size, os.fstat(process.err).st_size
         process.received = out
         try:
@@ -205,7 +212,8 @@ class Grouped(Output):
             self._free(process, bool(out or err))
 
     def again(self, process: Process) -> None:
-        self._free(process, True)
+        if process.out is not None:
+            self._free(process, True)
 
     def spare(self) -> None:
         while self.files:
@@ -238,7 +246,7 @@ def check_room(fd: int) -> None:
             os.posix_fallocate(fd, size, PIECE // 16)
             os.ftruncate(fd, size)
         except OSError:
-            raise DiskFull(full(folder())) from None
+            raise full_of(fd) from None
 
 
 def tagged(parts: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
@@ -256,8 +264,18 @@ def open_results(stdout: str, stderr: str, seq: str, command: Any) -> tuple[int,
     """The files of a job's results; the third one has its number in it.
 
     Raises:
+        CannotRun: there can be no such files, whatever others have.
         OSError: they cannot be made.
     """
+    try:
+        return _open_results(stdout, stderr, seq, command)
+    except OSError as e:
+        if e.errno not in NO_FILE:
+            raise
+        raise CannotRun(NO_PROGRAM, f"cannot keep the results in {stdout[:LONGEST_SHOWN]}: {e.strerror}") from None
+
+
+def _open_results(stdout: str, stderr: str, seq: str, command: Any) -> tuple[int, int]:
     flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
     os.makedirs(os.path.dirname(stdout) or ".", exist_ok=True)
     with open(seq, "w") as file:
@@ -304,6 +322,9 @@ class LineBuffered(Output):
         os.write(process.err.write_end, f"dgmp: {text}\n".encode(errors="surrogateescape"))
 
     def ended(self, process: Process) -> None:
+        if process.out is None:
+            self.hand_on(process, NOTHING)
+            return
         out, err = process.out, process.err
         more = [(lines, lines.drain()) for lines in (out, err)]
         process.received = out.received
@@ -320,6 +341,8 @@ class LineBuffered(Output):
 
     def again(self, process: Process) -> None:
         self.running.pop(process.command.seq, None)
+        if process.out is None:
+            return
         process.out.discard()
         process.err.discard()
         process.out = process.err = None

@@ -148,7 +148,8 @@ class Process:
                 return
             raise why_not(e, argv[0], path, cwd) from None
         except ValueError as e:
-            raise CannotRun(NO_PROGRAM, f"{argv[0]}: {e}") from None
+            what = "a NUL is in its arguments or variables, which no command can be given" if "null" in str(e) else str(e)
+            raise CannotRun(NO_PROGRAM, f"{argv[0]}: {what}") from None
 
     def _start_script(self, path: str, argv: Sequence[str], environment: Environment, variables: Sequence[bytes],
                       settings: tuple[Any, ...]) -> None:

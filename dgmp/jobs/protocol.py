@@ -31,8 +31,8 @@ WAITING, RUNNING, FINISHED, FAILED, CANCELLED, ABORTED = (
 STATES = (WAITING, RUNNING, FINISHED, FAILED, CANCELLED, ABORTED)
 ENDED = (FINISHED, FAILED, CANCELLED, ABORTED)
 
-BAD_MESSAGE, BAD_VERSION, BAD_SPEC, NO_SUCH_JOB, NO_SUCH_TASK, CLOSING, STORE, INTERNAL = (
-    "bad_message", "bad_version", "bad_spec", "no_such_job", "no_such_task", "closing", "store", "internal")
+BAD_MESSAGE, BAD_VERSION, BAD_SPEC, NO_SUCH_JOB, NO_SUCH_TASK, NOT_ENDED, CLOSING, STORE, INTERNAL = (
+    "bad_message", "bad_version", "bad_spec", "no_such_job", "no_such_task", "not_ended", "closing", "store", "internal")
 
 
 class ProtocolError(DgmpError):
@@ -78,6 +78,8 @@ class JobSpec:
         argv: the command.  It is run as it stands, without a shell.
         name: shown in lists; the command's name if empty.
         array: the task ids as ranges (first, last, step); a job without one has the task 0.
+        entries: the lines that were sent for it (entries.py), of which each task has one; its tasks are the lines' numbers,
+            or those of them that array says.
         cwd: the folder it runs in.
         env: its whole environment; DGMP_JOB_ID, DGMP_TASK_ID, DGMP_ATTEMPT, DGMP_SLOT, DGMP_CPUS are put in.
         umask: for the files that it makes.
@@ -97,6 +99,7 @@ class JobSpec:
     argv: list[str]
     name: str = ""
     array: list[list[int]] = field(default_factory=list)
+    entries: int | None = None
     cwd: str = "/"
     env: dict[str, str] = field(default_factory=dict)
     umask: int = 0o077
@@ -146,6 +149,8 @@ def job_spec(body: Any) -> JobSpec:
         if path is not None and not path.startswith("/"):
             raise bad(f"{name} must be absolute, not {path!r}")
     spec.array = task_ranges(body.get("array") or [])
+    if body.get("entries") is not None:
+        spec.entries = number(body["entries"], "entries", 1, 1 << 53)
     spec.env = environment(body.get("env") or {})
     spec.after, spec.after_ok = job_ids(body.get("after") or [], "after"), job_ids(body.get("after_ok") or [], "after_ok")
     spec.umask = number(body.get("umask", 0o077), "umask", 0, 0o777)
@@ -169,6 +174,13 @@ def job_spec(body: Any) -> JobSpec:
         raise bad(f"{own[0]} is no named resource: the job has a field {own[0]!r}")
     spec.resources = {string(k, "a resource"): number(v, f"resource {k}", 1, 1 << 62) for k, v in resources.items()}
     return spec
+
+
+def check_fields(body: dict[str, Any], *known: str) -> None:
+    """ProtocolError: body has others than these."""
+    for name in body:
+        if name not in known:
+            raise bad(f"no such field: {name[:40]!r}")
 
 
 def string(value: Any, what: str) -> str:
@@ -240,6 +252,11 @@ class Select:
 
     jobs: str | tuple[int, int]
     tasks: Ranges | None = None
+
+    @property
+    def single(self) -> bool:
+        """It names one job, which must be there."""
+        return self.jobs == "last" or (not isinstance(self.jobs, str) and self.jobs[0] == self.jobs[1])
 
     def message(self) -> list[Any]:
         jobs = self.jobs if isinstance(self.jobs, str) else list(self.jobs)

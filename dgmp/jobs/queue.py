@@ -27,6 +27,7 @@ from .protocol import (
     FINISHED,
     NO_SUCH_JOB,
     NO_SUCH_TASK,
+    NOT_ENDED,
     RUNNING,
     STATES,
     WAITING,
@@ -34,7 +35,7 @@ from .protocol import (
     ProtocolError,
     Select,
 )
-from .ranges import Ranges
+from .ranges import Ranges, ranges_of
 from .store import CANCELLING, CLAIMED, FREE, Job, Store, Task
 
 MOST_LOST = 5  # a task that was lost so often fails: it may be what kills keepers
@@ -152,7 +153,11 @@ class Queue:
         for id in (*spec.after, *spec.after_ok):
             if id not in self.open and self.store.job(id) is None:
                 raise ProtocolError(NO_SUCH_JOB, f"there is no job {id} to come after")
+        if spec.entries is not None:
+            self.check_entries(spec, self.store.waiting_entries(spec.entries))
         job = self.store.add_job(spec, self.clock())
+        if spec.entries is not None:
+            self.store.give_entries(spec.entries, job.id)
         self.job_counts[job.state] += 1
         self.open[job.id] = job
         self.touch(job)
@@ -168,6 +173,13 @@ class Queue:
                 has = f"has {self.totals[name]}" if name in self.totals else "knows no such resource"
                 raise ProtocolError(BAD_SPEC, f"the job needs {name}={amount} and can never start: this daemon {has}")
 
+    def check_entries(self, spec: JobSpec, lines: int) -> None:
+        """Its tasks are lines that there are."""
+        if not spec.array:
+            spec.array = [[1, lines, 1]]
+        if spec.array[0][0] < 1 or max(last for _, last, _ in spec.array) > lines:
+            raise ProtocolError(BAD_SPEC, f"there are {lines} lines: the tasks' ids go from 1 to {lines}")
+
     def hold(self, job: Job) -> None:
         """Until what it comes after has ended."""
         job.held = {id for id in (*job.spec.after, *job.spec.after_ok) if id in self.open and id != job.id}
@@ -176,8 +188,8 @@ class Queue:
 
     def broken(self, job: Job) -> bool:
         """Something that should have finished has not, and has ended."""
-        ended = (self.store.job(id) for id in job.spec.after_ok if id not in self.open)
-        return any(other is not None and (self.jobs.get(other.id) or other).state != FINISHED for other in ended)
+        ended = (self.jobs.get(id) or self.store.job(id) for id in job.spec.after_ok if id not in self.open)
+        return any(other is not None and other.state != FINISHED for other in ended)  # None: it is forgotten
 
     def released(self, job: Job, other: Job) -> None:
         """The other one, which it comes after, has ended."""
@@ -218,12 +230,9 @@ class Queue:
         """The first and last id that may be meant."""
         if not isinstance(select.jobs, str):
             return select.jobs
-        newest = self.store.last()
         if select.jobs == "all":
-            return 0, newest or -1
-        if newest is None:
-            raise ProtocolError(NO_SUCH_JOB, "there are no jobs yet")
-        return newest, newest
+            return 0, self.store.last() or -1
+        return (self.last(),) * 2
 
     def get(self, job: Job) -> Job:
         return self.open.get(job.id) or self.jobs.get(job.id) or job
@@ -234,6 +243,27 @@ class Queue:
         if found is None:
             raise ProtocolError(NO_SUCH_JOB, f"there is no job {id}")
         return found
+
+    def last(self) -> int:
+        """The id of the newest job; ProtocolError if there is none."""
+        last = self.store.last()
+        if last is None:
+            raise ProtocolError(NO_SUCH_JOB, "there are no jobs yet")
+        return last
+
+    def spans(self, selects: Iterable[Select]) -> list[tuple[int, int]]:
+        """The ids that are meant of those there are now; ProtocolError if a single one is not there."""
+        spans = []
+        newest = self.store.last() or 0
+        for select in selects:
+            if isinstance(select.jobs, str):
+                spans.append((1, newest) if select.jobs == "all" else (self.last(),) * 2)
+                continue
+            first, last = select.jobs
+            if select.single:
+                self.job(first)
+            spans.append((first, min(last, newest)))
+        return spans
 
     def check_task(self, job: Job, task: int) -> None:
         if task not in job.spec.tasks():
@@ -274,7 +304,7 @@ class Queue:
     def retry(self, job: Job, tasks: Ranges | None, states: Iterable[str]) -> int:
         """Lets tasks that ended in one of these states wait again; returns how many."""
         states = [s for s in states if s in ENDED]
-        if ABORTED in states and any(self.job(id).state != FINISHED for id in job.spec.after_ok if id not in self.open):
+        if ABORTED in states and self.broken(job):
             states = [s for s in states if s != ABORTED]
         never = Ranges()
         for state in (CANCELLED, ABORTED):
@@ -304,6 +334,26 @@ class Queue:
         task.claimed = FREE
         self.turn(job, task, WAITING)
         self.again[job.id].append(task.task)
+
+    # ------------------------------------------------------------------ forget
+    def forget(self, selects: list[Select], states: Iterable[str], before: float) -> tuple[int, Ranges]:
+        """Ended jobs in these states: how many are forgotten, and the ids of those that have not ended.
+
+        ProtocolError: one that is named alone has not ended, or tasks are named.
+        """
+        if any(select.tasks is not None for select in selects):
+            raise ProtocolError(BAD_SPEC, "jobs are forgotten as a whole: name no tasks")
+        spans = self.spans(selects)
+        for select, (first, _) in zip(selects, spans, strict=True):
+            if select.single and first in self.open:
+                job = self.open[first]
+                raise ProtocolError(NOT_ENDED, f"job {job.id} ({job.name}) is {job.state}: it can be forgotten once it has "
+                                    "ended")
+        ids = self.store.forget(spans, [state for state in states if state in ENDED], before)
+        for id in ids:
+            self.jobs.pop(id, None)
+        self.job_counts = self.store.job_counts()
+        return len(ids), ranges_of(id for id in self.open if any(first <= id <= last for first, last in spans))
 
     # ------------------------------------------------------------------ which is next
     def choose(self) -> None:

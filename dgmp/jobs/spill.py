@@ -23,7 +23,7 @@ RECORD = struct.Struct("<IIQQQQ")  # whether it is there, the segment, the offse
 
 
 class DiskFull(Exception):
-    """There is no room for temporary files."""
+    """There is no room for output."""
 
 
 def folder() -> str:
@@ -73,7 +73,7 @@ def temporary_file(append: bool = True, for_end: bool = False) -> int:
             return _open(folder(), os.O_RDWR | os.O_CLOEXEC | (os.O_APPEND if append else 0))
         except OSError as e:
             if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull(full(folder())) from None
+                raise full(folder()) from None
             if e.errno != errno.EMFILE or not for_end or not reserve.give():
                 raise
 
@@ -99,8 +99,16 @@ def _unlinked(where: str, flags: int) -> int:
         return fd
 
 
-def full(where: str) -> str:
-    return f"the disk of {where} is full, output is incomplete: make room there, or name another folder in TMPDIR"
+def full(where: str) -> DiskFull:
+    """There is no room in this folder."""
+    here = os.path.realpath(where) == os.path.realpath(folder())
+    return DiskFull(f"the disk of {folder() if here else where} is full, output is incomplete: make room there"
+                    + (", or name another folder in TMPDIR" if here else ""))
+
+
+def full_of(fd: int) -> DiskFull:
+    """There is no room where this file is."""
+    return full(os.path.dirname(os.readlink(f"/proc/self/fd/{fd}")))
 
 
 def blocks(fd: int, offset: int, length: int) -> Iterator[bytes]:
@@ -115,7 +123,7 @@ def blocks(fd: int, offset: int, length: int) -> Iterator[bytes]:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """To a temporary file.
+    """To a temporary file, or one that is kept.
 
     Raises:
         DiskFull: there is no room.
@@ -125,13 +133,13 @@ def write_all(fd: int, data: bytes) -> None:
         left = left[full_when(os.write, fd, left):]
 
 
-def full_when(write: Callable[..., int], *args: Any) -> int:
-    """write(*args), with DiskFull for its error."""
+def full_when(write: Callable[..., int], fd: int, *args: Any) -> int:
+    """write(fd, *args), with DiskFull for its error."""
     try:
-        return write(*args)
+        return write(fd, *args)
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(full(folder())) from None
+            raise full_of(fd) from None
         raise
 
 

@@ -3,6 +3,9 @@
 A job is one row, however many tasks it has: those that never started are ranges in it.  A task has a row once it was given
 to a keeper.  The daemon changes its jobs in memory, puts what changed here, and commits once a turn, with all that it puts
 together or nothing; only then does it say anything of it to anybody.  Environments are kept once each.
+
+Of a job that is forgotten the row goes at once, and its id is noted with the same commit; what else there is of it goes a
+piece at a time (sweeping.py), whatever daemons are killed on the way.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
 from ..errors import DgmpError
-from .protocol import ABORTED, CANCELLED, ENDED, STATES, WAITING, JobSpec
+from .protocol import ABORTED, CANCELLED, ENDED, MAX_TASKS, STATES, WAITING, JobSpec, bad
 from .ranges import Ranges, packed
 from .wire import pack, unpack
 
+LONGEST_WAL = 16 << 20
+INCREMENTAL = 2  # of SQLite's kinds of auto_vacuum
 MOST_TERMS = 400  # of an expression of SQLite's, which has at most 1,000
 FREE, CLAIMED, CANCELLING = 0, 1, 2  # what a task that has not ended is to the keeper
 
@@ -39,6 +44,12 @@ MIGRATIONS = ["""
     CREATE INDEX task_open ON task (job, task) WHERE state IN ('waiting', 'running');
     CREATE INDEX task_bad ON task (job, task) WHERE state = 'failed';
     CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
+""", """
+    CREATE TABLE forgotten (job INTEGER PRIMARY KEY);
+""", """
+    CREATE TABLE entries (id INTEGER PRIMARY KEY AUTOINCREMENT, total INTEGER NOT NULL, job INTEGER);
+    CREATE INDEX entries_job ON entries (job);
+    CREATE TABLE block (entries INTEGER NOT NULL, first INTEGER NOT NULL, lines BLOB NOT NULL, PRIMARY KEY (entries, first));
 """]
 TASK_COLUMNS = ("job", "task", "state", "claimed", "attempt", "tries", "lost", "started", "ended", "exit", "reason", "text",
                 "pid", "born", "cpu", "maxrss", "stdout", "stderr")
@@ -166,7 +177,9 @@ class Store:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its mode is that of -wal and -shm too
         try:
             self.db = sqlite3.connect(path, isolation_level=None, timeout=10)
+            self.db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table
             self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute(f"PRAGMA journal_size_limit = {LONGEST_WAL}")
             self.db.execute("PRAGMA synchronous = FULL")
             self.migrate()
         except sqlite3.Error as e:
@@ -178,6 +191,8 @@ class Store:
             raise StoreError(f"the store {self.path} is of a newer dgmp (version {version}; this one knows {len(MIGRATIONS)})")
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+        if self.db.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):  # it was made without
+            self.db.execute("VACUUM")
 
     def close(self) -> None:
         self.db.close()
@@ -229,6 +244,88 @@ class Store:
         self.begin()
         self.db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(k, pack(v)) for k, v in values.items()])
 
+    # ------------------------------------------------------------------ entries (entries.py)
+    def add_entries(self, entries: int | None, blocks: list[tuple[bytes, int]]) -> tuple[int, int]:
+        """Blocks, and how many lines each has, for a job to come; the set's id, a new one for None, and its lines' number."""
+        self.begin()
+        if entries is None:
+            entries = self.db.execute("INSERT INTO entries (total) VALUES (0)").lastrowid or 0
+        total = self.waiting_entries(entries)
+        if total + sum(lines for _, lines in blocks) > MAX_TASKS:
+            raise bad(f"a job has at most {MAX_TASKS} tasks")
+        for block, lines in blocks:
+            self.db.execute("INSERT INTO block VALUES (?, ?, ?)", (entries, total + 1, block))
+            total += lines
+        self.db.execute("UPDATE entries SET total = ? WHERE id = ?", (total, entries))
+        return entries, total
+
+    def waiting_entries(self, entries: int) -> int:
+        """How many lines there are in a set that is no job's yet; ProtocolError."""
+        row = self.db.execute("SELECT total FROM entries WHERE id = ? AND job IS NULL", (entries,)).fetchone()
+        if row is None:
+            raise bad(f"there are no entries {entries} that wait for a job")
+        total: int = row[0]
+        return total
+
+    def give_entries(self, entries: int, job: int) -> None:
+        self.begin()
+        self.db.execute("UPDATE entries SET job = ? WHERE id = ?", (job, entries))
+
+    def drop_entries(self, job: int | None) -> None:
+        """Those of that job, or those that were sent for jobs that never came."""
+        sets = self.db.execute("SELECT id FROM entries WHERE job IS ?", (job,)).fetchall()
+        if sets:
+            self.begin()
+            self.db.executemany("DELETE FROM block WHERE entries = ?", sets)
+            self.db.executemany("DELETE FROM entries WHERE id = ?", sets)
+
+    def block(self, entries: int, task: int) -> tuple[int, bytes]:
+        """The block that has the task's line, and the first task of it."""
+        found: tuple[int, bytes] = self.db.execute(
+            "SELECT first, lines FROM block WHERE entries = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+            (entries, task)).fetchone()
+        return found
+
+    # ------------------------------------------------------------------ forgetting
+    def forget(self, ranges: list[tuple[int, int]], states: list[str], before: float) -> list[int]:
+        """Deletes jobs in these states that ended before that; their ids.  The rest of them is to be swept."""
+        self.begin()
+        where, values = within(ranges)
+        ids = [id for id, in self.db.execute(
+            f"DELETE FROM job WHERE state IN ({marks(states)}) AND ended < ? AND {where} RETURNING id",
+            (*states, before, *values))]
+        self.db.executemany("INSERT INTO forgotten VALUES (?)", [(id,) for id in ids])
+        return ids
+
+    def forgotten(self) -> list[int]:
+        """Jobs that are to be swept."""
+        return [job for job, in self.db.execute("SELECT job FROM forgotten")]
+
+    def drop_rows(self, job: int, most: int) -> int:
+        """Deletes so many rows of a forgotten job; how many there were."""
+        self.begin()
+        return self.db.execute("DELETE FROM task WHERE job = ?1 AND task IN (SELECT task FROM task WHERE job = ?1 LIMIT ?2)",
+                               (job, most)).rowcount
+
+    def swept(self, jobs: Iterable[int]) -> None:
+        """Nothing is left of them, nor of environments that were theirs alone."""
+        self.begin()
+        self.db.executemany("DELETE FROM forgotten WHERE job = ?", [(job,) for job in jobs])
+        self.db.execute("DELETE FROM env WHERE digest NOT IN (SELECT env FROM job)")
+
+    def give_back(self, pages: int) -> bool:
+        """So many free pages to the file system; False if there are none."""
+        self.begin()
+        for _ in range(pages):  # of more, Python's module would let it do one
+            self.db.execute("PRAGMA incremental_vacuum(1)")
+        free: int = self.db.execute("PRAGMA freelist_count").fetchone()[0]
+        return free > 0
+
+    def checkpoint(self) -> None:
+        """Has the store's file shrink now, and not with some later commit; nothing is lost if that cannot be."""
+        if not self.db.in_transaction:
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
     # ------------------------------------------------------------------ reading
     def meta(self) -> dict[str, Any]:
         return {key: unpack(value) for key, value in self.db.execute("SELECT key, value FROM meta")}
@@ -255,6 +352,12 @@ class Store:
         rows = self.db.execute(f"SELECT id FROM job WHERE id BETWEEN ? AND ? AND {where} ORDER BY id", (first, last))
         return [id for id, in rows]
 
+    def between(self, first: int, last: int, states: list[str]) -> Iterator[Job]:
+        """Those with such ids, in these states."""
+        if set(states) == set(STATES):
+            return self.select("id BETWEEN ? AND ?", (first, last), "id")
+        return self.select(f"state IN ({marks(states)}) AND id BETWEEN ? AND ?", (*states, first, last), "id")
+
     def job(self, id: int) -> Job | None:
         return next(self.select("id = ?", (id,), "id"), None)
 
@@ -268,23 +371,21 @@ class Store:
     def page(self, ranges: list[tuple[int, int]] | None, states: list[str], name: str | None, before: int | None,
              limit: int) -> tuple[list[Job], bool]:
         """The newest jobs before that id, and whether there are more."""
-        where, values = ["1"], []
+        where: list[str] = ["1"]
+        values: list[Any] = []
         if set(states) != set(STATES):  # else it would go by that index, and sort
-            where, values = [f"state IN ({', '.join('?' * len(states))})"], [*states]
-        more: list[Any] = []
-        if ranges is not None and len(ranges) <= MOST_TERMS:
-            where.append("(" + (" OR ".join(["id BETWEEN ? AND ?"] * len(ranges)) or "0") + ")")
-            more += [n for r in ranges for n in r]
-        elif ranges is not None:
-            where.append("EXISTS (SELECT 1 FROM json_each(?) WHERE job.id BETWEEN value->>0 AND value->>1)")
-            more.append(json.dumps(ranges))
+            where, values = [f"state IN ({marks(states)})"], [*states]
+        if ranges is not None:
+            condition, more = within(ranges)
+            where.append(condition)
+            values += more
         if before is not None:
             where.append("id < ?")
-            more.append(before)
+            values.append(before)
         if name is not None:
             self.db.create_function("named", 1, lambda found: fnmatch.fnmatchcase(found, text(name)), deterministic=True)
             where.append("named(name)")
-        jobs = list(self.select(" AND ".join(where), [*values, *more], "id DESC", limit + 1))
+        jobs = list(self.select(" AND ".join(where), values, "id DESC", limit + 1))
         return jobs[:limit], len(jobs) > limit
 
     def tasks(self, job: int, tasks: Ranges | None, states: Iterable[str], after: int, limit: int) -> list[Task]:
@@ -296,13 +397,25 @@ class Store:
         found: list[Task] = []
         for first, last in wanted:
             for row in self.db.execute(
-                    f"SELECT * FROM task WHERE job = ? AND task BETWEEN ? AND ? AND state IN ({', '.join('?' * len(states))}) "
+                    f"SELECT * FROM task WHERE job = ? AND task BETWEEN ? AND ? AND state IN ({marks(states)}) "
                     "ORDER BY task", (job, first, last, *states)):
                 if tasks is None or row[1] in tasks:
                     found.append(task_of(row))
                     if len(found) == limit:
                         return found
         return found
+
+
+def marks(values: Sized) -> str:
+    """For as many values in a list of SQL's."""
+    return ", ".join("?" * len(values))
+
+
+def within(ranges: list[tuple[int, int]]) -> tuple[str, list[Any]]:
+    """The condition that a job's id is in one of them, and its values."""
+    if len(ranges) > MOST_TERMS:
+        return "EXISTS (SELECT 1 FROM json_each(?) WHERE job.id BETWEEN value->>0 AND value->>1)", [json.dumps(ranges)]
+    return "(" + (" OR ".join(["id BETWEEN ? AND ?"] * len(ranges)) or "0") + ")", [n for r in ranges for n in r]
 
 
 def job_of(row: tuple[Any, ...]) -> Job:

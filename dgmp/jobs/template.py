@@ -57,8 +57,32 @@ def basename_without_extension(value: str) -> str:
     return without_extension(basename(value))
 
 
-PARTS: dict[str, Callable[[str], str]] = {  # the longest first
-    "/.": basename_without_extension, "//": dirname, "/": basename, ".": without_extension, "": whole}
+def without(extensions: int) -> Callable[[str], str]:
+    """Takes so many off, if there are so many."""
+    def part(value: str) -> str:
+        name, *found = basename(value).rsplit(".", extensions)
+        return value if len(found) < extensions else value[:len(value) - len(basename(value))] + name
+    return part
+
+
+def last(extensions: int) -> Callable[[str], str]:
+    """So many, or nothing."""
+    def part(value: str) -> str:
+        _, *found = basename(value).rsplit(".", extensions)
+        return "" if len(found) < extensions else ".".join(found)
+    return part
+
+
+def folder(value: str) -> str:
+    return value[:max(0, value.rfind("/"))]
+
+
+PLUS: dict[str, Callable[[str], str]] = {
+    "+/": folder, "+.": last(1), "+..": last(2), "+...": last(3), "..": without(2), "...": without(3),
+    "/..": lambda value: without(2)(basename(value)), "/...": lambda value: without(3)(basename(value))}
+PLUS_STRINGS = {f"{{{part}}}": part for part in PLUS}
+PARTS: dict[str, Callable[[str], str]] = {
+    "/.": basename_without_extension, "//": dirname, "/": basename, ".": without_extension, "": whole, **PLUS}
 
 
 class Field:
@@ -105,9 +129,10 @@ class Template:
         self.text = " ".join(map(quote, text)) if isinstance(text, list) else text
         self.repeat, self.literal = repeat, literal
         columns = {name: i for i, name in reversed([*enumerate(names, 1)])}
+        parts = sorted((part for part in {*STRINGS.values(), *strings.values()} if part in PARTS), key=len, reverse=True)
 
         def pieces(text: str, scanner: Scanner | None) -> list[Piece]:
-            return split(text, strings, columns, scanner)
+            return split(text, strings, columns, parts, scanner)
 
         scanner = None if literal else Scanner()
         if isinstance(text, list):
@@ -203,13 +228,14 @@ class Template:
         return total
 
 
-def split(text: str, strings: Mapping[str, str], columns: Mapping[str, int], scanner: Scanner | None) -> list[Piece]:
+def split(text: str, strings: Mapping[str, str], columns: Mapping[str, int], parts: Sequence[str],
+          scanner: Scanner | None) -> list[Piece]:
     """The replacement strings of a line, and what is between them."""
     pieces: list[Piece] = []
     begun = at = 0
     first = {string[0] for string in strings} | {"{"}
     while at < len(text):
-        found = found_at(text, at, strings, columns) if text[at] in first else None
+        found = found_at(text, at, strings, columns, parts) if text[at] in first else None
         if found is None:
             at += 1
             continue
@@ -227,8 +253,13 @@ def split(text: str, strings: Mapping[str, str], columns: Mapping[str, int], sca
     return pieces
 
 
-def found_at(text: str, at: int, strings: Mapping[str, str], columns: Mapping[str, int]) -> tuple[int, str, int | None] | None:
-    """The replacement string that begins there: its length, of what it is, and of which column."""
+def found_at(text: str, at: int, strings: Mapping[str, str], columns: Mapping[str, int],
+             parts: Sequence[str]) -> tuple[int, str, int | None] | None:
+    """The replacement string that begins there: its length, of what it is, and of which column.
+
+    Args:
+        parts: what may follow a column, the longest first.
+    """
     longest = max((string for string in strings if text.startswith(string, at)), key=len, default="")
     if longest:
         return len(longest), strings[longest], None
@@ -236,7 +267,7 @@ def found_at(text: str, at: int, strings: Mapping[str, str], columns: Mapping[st
     if text[at] != "{" or end < 0:
         return None
     inner = text[at + 1:end]
-    for part in PARTS:
+    for part in parts:
         name = inner.removesuffix(part)
         if part and name == inner:
             continue

@@ -11,6 +11,7 @@ import os
 import sys
 
 from .._core import KIND_CLIENT, View, create
+from . import numbers
 
 NSLOTS = 1 << 20  # Gs at once; 272 bytes of sparse memory each
 HEAP = 32 << 30  # sparse; falls back under RLIMIT_AS and RLIMIT_FSIZE
@@ -33,18 +34,11 @@ def schedtrace_ms() -> int:
     text = debug("schedtrace")
     if text is None:
         return 0
-    ms = whole_number(text)
+    ms = numbers.in_text(text)
     if ms is None or not 1 <= ms <= MAX_SCHEDTRACE_MS:
         raise ValueError(f"schedtrace must be a whole number of milliseconds between 1 and {MAX_SCHEDTRACE_MS}, "
                          f"not {text[:40]!r}")
     return ms
-
-
-def whole_number(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
 
 
 def trace(text: str) -> None:
@@ -101,7 +95,7 @@ def osinit() -> int:
 def default_procs(ncpu: int) -> int:
     """DGMP_PROCS, else as many as there are cores."""
     text = os.environ.get("DGMP_PROCS", "")
-    procs = whole_number(text) if text else ncpu
+    procs = numbers.in_text(text) if text else ncpu
     if procs is None or not 1 <= procs <= MAX_PROCS:
         raise ValueError(f"DGMP_PROCS must be a whole number between 1 and {MAX_PROCS}, not {text[:40]!r}")
     return procs

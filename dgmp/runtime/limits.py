@@ -7,15 +7,16 @@ Called by api.runtime.  Each M counts its own Gs (runtime.proc); the coordinator
 from __future__ import annotations
 
 import math
-import operator
 import os
 import re
 from typing import Any
 
-from .boot import read, whole_number
+from . import numbers
+from .boot import read
 
 # What an M may take for a while before it is killed, in terms of what it may take between two Gs.
 HARD = 1.5
+MOST_TASKS = 1 << 62
 LEAST = 32 << 20  # a process has 10 MB or so before it runs anything
 UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40}
 AMOUNT = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([KMGT]?I?)B?\s*", re.IGNORECASE)
@@ -25,19 +26,13 @@ def max_tasks(value: Any) -> int:
     """How many Gs an M runs; 0: no limit.  None: DGMP_MAX_TASKS_PER_CHILD, if that is set."""
     if value is None:
         text = os.environ.get("DGMP_MAX_TASKS_PER_CHILD", "")
-        n = whole_number(text) if text else 0
+        n = numbers.in_text(text) if text else 0
         if n is None or (text and n < 1):
             raise ValueError(f"DGMP_MAX_TASKS_PER_CHILD must be a whole number of at least 1, not {text[:40]!r}")
         return n
     if isinstance(value, bool):
         raise TypeError(f"max_tasks_per_child must be a whole number or None, not {value!r}")
-    try:
-        n = operator.index(value)
-    except TypeError:
-        raise TypeError(f"max_tasks_per_child must be a whole number or None, not {value!r}") from None
-    if not 1 <= n < 1 << 62:
-        raise ValueError(f"max_tasks_per_child must be at least 1, not {n}")
-    return n
+    return min(numbers.at_least("max_tasks_per_child", value, 1), MOST_TASKS)
 
 
 def memory(value: Any) -> tuple[int, int] | None:

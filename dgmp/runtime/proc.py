@@ -111,6 +111,15 @@ def steal_order(n: int) -> list[int]:
     return [i for i in range(1, n + 1) if gcd(i, n) == 1]
 
 
+def clear_frames(error: MemoryError) -> None:
+    """What the frames hold that it went through may be what there is too much of, and telling of it needs some."""
+    tb = error.__traceback__
+    while tb is not None:
+        with contextlib.suppress(RuntimeError):  # one of ours, which still runs
+            tb.tb_frame.clear()
+        tb = tb.tb_next
+
+
 class M:
     """One M: an operating-system process that runs Gs while it holds a P."""
 
@@ -667,6 +676,10 @@ class M:
         """What gp ends with, whose call has raised that: kind and bytes for View.complete; or when it is to be run again."""
         if os.getpid() != self.pid:
             self.end_child(error)
+        if isinstance(error, MemoryError):
+            clear_frames(error)
+            if gp in self.changers:
+                self.undo(gp)  # a limit of its own, perhaps
         from ..ship import failure  # with what it needs, 3 ms
 
         asked = self.view.asked(gp.word)

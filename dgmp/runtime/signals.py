@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 # A frame of these means that the scheduler was interrupted, or user code that it must not be thrown out of.
 POLICY = {"dgmp.runtime.proc", "dgmp.runtime.timers", "dgmp.runtime.netpoll", "dgmp.runtime.park", "dgmp.runtime.aio",
           "dgmp.runtime.selector", "dgmp.runtime.output", "dgmp.runtime.logs", "dgmp.runtime.clients", "dgmp.api.node",
-          "dgmp.api.chan", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic", "dgmp.ship.death"}
+          "dgmp.api.member", "dgmp.api.chan", "dgmp.api.sema", "dgmp.api.sync", "dgmp.ship.closure", "dgmp.ship.dynamic",
+          "dgmp.ship.death"}
 
 
 def call(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

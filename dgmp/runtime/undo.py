@@ -47,7 +47,6 @@ FOR_EVER = ["chroot", "setuid", "seteuid", "setreuid", "setresuid", "setgid", "s
             "initgroups", "setsid", "setpgid", "setpgrp", "unshare", "setns", "sched_setscheduler", "sched_setparam"]
 # In this order, and before all others: the rest needs a stack, and an alarm must not find its handler gone.
 FIRST = [("setrecursionlimit",), *(("setitimer", timer) for timer in (0, 1, 2)), ("dump_traceback_later",)]
-RECURSION = FIRST[0]
 
 
 class Setting:
@@ -172,7 +171,7 @@ class Changes:
 
 
 changes: Changes | None = None  # of this process, if it is an M
-raw_close, raw_closerange, raw_dup2 = os.close, os.closerange, os.dup2
+raw_close, raw_dup2 = os.close, os.dup2
 raw_putenv, raw_unsetenv = os.putenv, os.unsetenv
 
 

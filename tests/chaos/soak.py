@@ -211,7 +211,7 @@ def main() -> int:
     complaints = Path(folder, "complaints.txt")
     if complaints.exists():
         soak.wrong.append(f"complaints: {complaints.read_text():.2000}")
-    if not eventually(lambda: not descendants(os.getpid()), 5):
+    if not eventually(lambda: not descendants(os.getpid())):
         soak.wrong.append("processes are left")
     print(f"{soak.rounds} rounds, {soak.kills} kills\n{text}")
     for wrong in soak.wrong + grown:

@@ -438,6 +438,20 @@ def limit_memory():
     return bytearray(1 << 30)
 
 
+def fill_memory():
+    size = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    held = []
+    for piece in (1 << 24, 1 << 16, 1 << 10):
+        try:
+            while True:
+                held.append(bytearray(piece))
+        except MemoryError:
+            pass
+    while True:
+        held.append(bytearray(1 << 9))
+
+
 def limit_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     return open(os.devnull)
@@ -445,6 +459,7 @@ def limit_files():
 
 def test_limits_that_a_g_has_set_strike_it_alone(rt):
     assert type(rt.go(limit_memory).exception(20)) is MemoryError
+    assert type(rt.go(fill_memory).exception(20)) is MemoryError
     assert rt.go(lambda: len(bytearray(1 << 28))).result(20) == 1 << 28
     assert rt.go(limit_files).exception(20).errno == errno.EMFILE
     assert helpers.still_fine(rt)

@@ -30,7 +30,7 @@ def coordinator_of(pid):
 
 
 def gone(pids):
-    return eventually(lambda: not any(alive(p) for p in pids), 2)
+    return eventually(lambda: not any(alive(p) for p in pids))
 
 
 @pytest.mark.parametrize("args,code", [(["return"], 3), (["raise"], 1)])

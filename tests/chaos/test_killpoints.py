@@ -60,7 +60,7 @@ class Ended:
         self.lines = run.stdout.split("\n")
         self.right, self.lost = map(int, self.lines[:2]) if self.code == 0 and len(self.lines) > 2 else (0, 0)
         self.killed = log.read_text().split("\n")[:-1]
-        self.nothing_left = eventually(lambda: not marked(str(log)), 5)
+        self.nothing_left = eventually(lambda: not marked(str(log)))
 
 
 def test_nobody_dies_without_being_told_to(tmp_path):

@@ -287,7 +287,7 @@ def test_processes_that_gs_start_end_with_the_runtime():
             rt.go(helpers.kill_self).result(20)
         assert alive(sleeper) and alive(orphan)
         zombie = rt.go(leave_a_zombie).result(20)
-        assert eventually(lambda: not (Path("/proc") / str(zombie)).exists(), 5)
+        assert eventually(lambda: not (Path("/proc") / str(zombie)).exists())
     assert gone([sleeper, orphan])
 
 

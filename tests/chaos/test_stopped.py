@@ -86,7 +86,7 @@ def test_close_ends_a_stopped_coordinator():
     family = descendants(os.getpid())
     os.kill(rt._pid, signal.SIGSTOP)
     rt.close(cancel=True)
-    assert eventually(lambda: not any(alive(p) for p in family), 5)
+    assert eventually(lambda: not any(alive(p) for p in family))
     with pytest.raises(dgmp.RuntimeClosed):
         pending.result()
 

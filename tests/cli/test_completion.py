@@ -60,7 +60,7 @@ COMPLETED = [
 ]
 
 
-NOT_IN_FISH = ("submit --af", "show 18,17", "cancel 3,al")
+NOT_IN_FISH = ("show 18,17", "cancel 3,al")
 
 
 @pytest.mark.parametrize("typed,completed", COMPLETED)

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import resource
 import shutil
 import subprocess
 import sys
@@ -168,7 +169,8 @@ def test_help_says_it_all():
     (["-kZ", "true"], "no option -Z"),
     (["--re", "3", "true"], "--recend or"),
     (["-j", "x", "true", ":::", "1"], "'x' is no number"),
-    (["-n", "0", "true", ":::", "1"], "at least 1"),
+    (["-n", "-1", "true", ":::", "1"], "at least 0"),
+    (["--cpus", "0", "true", ":::", "1"], "at least 1"),
     (["-n", "many", "true", ":::", "1"], "--max-args 'many'"),
     (["--colsep", "(", "true", ":::", "1"], "no regular expression"),
     (["--trim", "x", "true", ":::", "1"], "--trim"),
@@ -176,8 +178,8 @@ def test_help_says_it_all():
     (["--pipe"], "needs a command"),
     (["--pipe", "true", ":::", "1"], "with --pipe"),
     (["--pipe-part", "true"], "-a FILE"),
-    (["-S", "host", "true", ":::", "1"], "remote machines"),
-    (["--shuf", "true", ":::", "1"], "GNU parallel's alone"),
+    (["-S", "host", "true", ":::", "1"], "by ssh"),
+    (["--cat", "--pipe", "cat"], "/dev/stdin"),
     (["echo {= $_++ =}", ":::", "1"], "perl"),
     (["true", "::::", "/no/such/file"], "/no/such/file"),
     (["true", "::::", "/"], "Is a directory"),
@@ -260,3 +262,53 @@ def test_results_stay_in_their_folder(tmp_path):
     assert done.returncode == 0
     assert [*tmp_path.iterdir(), *(tmp_path / "below").iterdir()] == [tree.parent, tree]
     assert len(list(tree.rglob("stdout"))) == 3
+
+
+def test_results_of_long_inputs_have_names_of_their_own(tmp_path):
+    long = ["x" * 300 + end for end in "ab"]
+    done = each("--results", str(tmp_path), "echo", ":::", *long)
+    assert (done.returncode, done.stderr) == (0, "")
+    kept = sorted(path.read_text() for path in tmp_path.glob("1/xxx*/stdout"))
+    assert kept == [f"{value}\n" for value in long]
+
+
+@pytest.mark.parametrize("more", [(), ("--line-buffer",)], ids=["grouped", "line-buffer"])
+def test_a_job_whose_results_can_have_no_file_fails_alone(more, tmp_path):
+    log = tmp_path / "log"
+    done = each(*more, "--retries", "2", "--joblog", str(log), "--results", f"{tmp_path}/{{}}/", "echo", ":::", "a",
+                "x" * 300, "b")
+    assert done.returncode == 1
+    assert done.stderr.count("File name too long") == 2
+    assert ((tmp_path / "a/stdout").read_text(), (tmp_path / "b/stdout").read_text()) == ("a\n", "b\n")
+    assert sorted(line.split("\t")[6] for line in log.read_text().splitlines()[1:]) == ["0", "0", "126"]
+
+
+@pytest.mark.parametrize("files", [8, 16, 24])
+def test_too_few_open_files_to_start_anything(files):
+    def few():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+
+    done = each("echo", ":::", "1", preexec_fn=few)
+    assert done.returncode == 255
+    assert "ulimit -n" in done.stderr
+
+
+def test_an_input_with_a_nul_hints_at_null():
+    done = each("echo", stdin="a\0b\nc\n")
+    assert (done.returncode, done.stdout) == (1, "c\n")
+    assert "NUL" in done.stderr and "--null" in done.stderr
+
+
+def test_inputs_in_random_order():
+    numbers = [str(n) for n in range(100)]
+    said = prints("--shuf", "echo", ":::", *numbers).split()
+    assert said != numbers
+    assert sorted(said, key=int) == numbers
+
+
+def test_the_folder_we_are_in_has_been_removed(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f'rmdir {gone}; exec {sys.executable} -P -m dgmp each --joblog {tmp_path}/log -k echo ::: a b'
+    done = subprocess.run(["/bin/sh", "-c", script], cwd=gone, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "a\nb\n", "")

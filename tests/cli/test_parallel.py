@@ -55,6 +55,13 @@ P -N2 --colsep ' ' echo {1} {2} {3} {4} ::: 'a b' 'c d'
 P --max-args=2 echo ::: a b c
 P --max-replace-args 2 echo {2}{1} ::: a b c
 P -N0 echo hi ::: a b
+P -n0 echo hi ::: a b
+P -d : echo [{}] ::: a:b:c d: :e ::: 1:2
+P --plus echo {+/} {+.} {+..} {+...} {..} {...} {/..} {/...} ::: a/b.c.d.e.f b.c /b .x .x.y a/ '' .. 'a b.c d.e'
+P --plus echo {1..} {2+/} {1/...} {..} ::: a/b.c.d ::: e/f
+P --plus -I @ echo @ {..} {+/} ::: a/b.c.d
+P --plus --tagstring {+.} echo ::: a.b
+P --tag echo ::: a 'b c'
 P -j2 -X echo x{}y/{.} ::: a.b b.c c.d d e
 P -j1 -X echo x{}y/{.} ::: a.b b.c c.d d e
 P -j1 -m echo x{}y/{.} ::: a.b b.c c.d d e
@@ -195,6 +202,7 @@ P --pipe --block 100k wc -c < <(seq 100000)
 P --pipe -N7 wc -l < <(seq 100)
 P --pipe cat < numbers
 P --results R echo ::: a/b 'c d'; find R | sort; cat R/1/a*/stdout R/1/c*/seq
+P -u --results R echo ::: a; find R | sort; cat R/1/a/stdout
 P --results 'R/{}/' echo ::: a b; find R | sort; cat R/a/stdout R/b/seq
 P --results 'R/{}.txt' echo ::: a b; find R | sort; cat R/a.txt R/b.txt.seq
 P --header : --results R echo ::: h a b ::: g c; find R | sort

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 import dgmp as package
+from dgmp.cli import main
 from dgmp.cli.parsers import verbs
 from dgmp.cli.reference import page
 from dgmp.cli.talk import pinned
+from dgmp.jobs.client import Client
 from dgmp.jobs.protocol import Select
 from dgmp.jobs.ranges import Ranges
 from tests.helpers import eventually
@@ -208,6 +210,58 @@ def test_a_million_tasks(node):
 
 
 # ---------------------------------------------------------------- jobs, show
+def test_a_task_for_each_line(node):
+    (node.work / "names").write_bytes(b"a  b\n\n$HOME;'\"*\n\xff\xe9")
+    job = ran(node, "--each-line", "names", "--", sys.executable, "-c",
+              "import os, sys; print(os.fsencode(sys.argv[1]), os.environ['DGMP_ENTRY'] == sys.argv[2])", "<{}>", "{}")
+    assert out(node, job) == "b'<a  b>' True\nb'<>' True\nb'<$HOME;\\'\"*>' True\nb'<\\xff\\xe9>' True\n"
+    assert shown(node, job)["array"] == [[1, 4, 1]]
+
+
+def test_lines_of_standard_input_in_a_line_of_shell(node):
+    done = dgmp(node, "submit", "--json", "--wait", "--each-line", "-", 'echo "<$DGMP_ENTRY>"; exit $((DGMP_TASK_ID == 2))',
+                stdin="x\ny $z\n")
+    submitted, jobs = (json.loads(line) for line in done.stdout.splitlines())
+    job = str(submitted["job"])
+    assert submitted["tasks"] == 2 and done.returncode == 1 and out(node, job) == "<x>\n<y $z>\n"
+    assert shown(node, job)["failures"][0]["entry"] == "y $z" and "entry y $z" in dgmp(node, "show", job).stdout
+
+
+def test_some_of_the_lines(node):
+    (node.work / "digits").write_text("one\ntwo\nthree\nfour\n")
+    assert out(node, ran(node, "--each-line", "digits", "--array", "2-3", "--", "echo", "{}")) == "two\nthree\n"
+
+
+@pytest.mark.parametrize("words, stdin, said", [
+    (["--", "echo", "{}"], "", "there are no lines in standard input"),
+    (["--", "echo", "{}"], "a\nb\0c\n", "line 2 of standard input has a NUL"),
+    (["--", "echo", "{}"], "a\n" + "x" * (1 << 17) + "\n", "line 2 of standard input is longer"),
+    (["--array", "2-5", "--", "echo"], "a\nb\n", "from 1 to 2"),
+    (["echo '{}'"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "sh", "-c", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
+])
+def test_lines_that_cannot_be_entries(node, words, stdin, said):
+    done = dgmp(node, "submit", "--each-line", "-", *words, stdin=stdin)
+    assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
+def test_a_file_of_lines_that_is_not_there(node):
+    done = dgmp(node, "submit", "--each-line", "none", "true")
+    assert (done.returncode, done.stderr) == (2, "dgmp: cannot read none: No such file or directory\n")
+
+
+def test_a_million_lines(node):
+    gate = submitted(node, "sleep", "1000")
+    lines = "".join(f"data/sample-{n:07d}.fastq.gz\n" for n in range(1_000_000))
+    before = sum(path.stat().st_size for path in node.state.glob("jobs.sqlite*"))
+    done = dgmp(node, "submit", "--json", "--after", gate, "--each-line", "-", "--", "true", "{}", stdin=lines)
+    assert json.loads(done.stdout)["tasks"] == 1_000_000
+    assert sum(path.stat().st_size for path in node.state.glob("jobs.sqlite*")) - before < len(lines) / 2
+    job = str(json.loads(done.stdout)["job"])
+    dgmp(node, "cancel", f"{gate},{job}")
+    dgmp(node, "wait", "-q", f"{gate},{job}")
+
+
 def test_jobs_are_filtered(node):
     one, two = ran(node, "--name", "filter-a", "true"), ran(node, "--name", "filter-b", "false")
     assert ids(node, "--name", "filter-*") == [two, one]
@@ -250,6 +304,17 @@ def test_logs_keep_outputs_apart(node):
     assert (out(node, job, "--stderr"), dgmp(node, "logs", "--stdout", job).stderr) == ("err 1\nerr 2\n", "")
     assert out(node, f"{job}.2") == "out 2\nend"
     assert out(node, job, "--tag") == f"{job}.1\tout 1\n{job}.1\tend\n{job}.2\tout 2\n{job}.2\tend\n"
+
+
+def test_the_logs_of_many_tasks_take_few_questions(node, monkeypatch, capfdbinary):
+    job = ran(node, "--array", "1-60", "echo $DGMP_TASK_ID; echo e >&2")
+    asked = []
+    send = Client.send
+    monkeypatch.setattr(Client, "send", lambda *words: asked.append(words[1]) or send(*words))
+    assert main(["logs", job]) == 0
+    out, err = capfdbinary.readouterr()
+    assert out.split() == [b"%d" % n for n in range(1, 61)] and err == b"e\n" * 60
+    assert asked == ["show", "tasks"]
 
 
 def test_much_output(node):
@@ -341,6 +406,21 @@ def test_a_name_that_is_no_utf_8(node):
     assert json.loads(dgmp(node, "jobs", "--json", job).stdout)["jobs"][0]["name"] == "odd\udcff\t"
 
 
+# ---------------------------------------------------------------- forget
+def test_forget(node):
+    good, bad = ran(node, "--name", "old", "true"), ran(node, "--name", "old", "false")
+    runs = submitted(node, "sleep", "1000")
+    assert dgmp(node, "forget", "--older", "1h", f"{good}-{bad}").stdout == "nothing to forget: no such job has ended\n"
+    assert dgmp(node, "forget", "--finished", "--json", f"{good}-{runs}").stdout == \
+        f'{{"schema": "dgmp.forget/1", "forgotten": 1, "open": [[{runs}, {runs}, 1]]}}\n'
+    assert dgmp(node, "forget", f"{bad}-{runs}").stdout == f"forgot 1 job\nkept what has not ended: {runs}\n"
+    assert json.loads(dgmp(node, "jobs", "--json", "--name", "old").stdout)["jobs"] == []
+    assert dgmp(node, "forget", bad).returncode == 4
+    refused = dgmp(node, "forget", runs)
+    assert (refused.returncode, refused.stdout) == (5, "") and f"job {runs} (sleep) is " in refused.stderr
+    dgmp(node, "cancel", runs)
+
+
 # ---------------------------------------------------------------- what is not there
 @pytest.mark.parametrize("words,code,said", [
     (["show", "99999"], 4, "99999"), (["logs", "99999"], 4, "99999"), (["wait", "99999"], 4, "99999"),
@@ -351,6 +431,7 @@ def test_a_name_that_is_no_utf_8(node):
     (["attach", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
+    (["forget", "99999"], 4, "99999"), (["forget", "1.2-3"], 2, "name no tasks"), (["forget"], 2, "JOBS"),
 ])
 def test_what_is_not_there_is_said(node, words, code, said):
     done = dgmp(node, *words)
@@ -359,6 +440,7 @@ def test_what_is_not_there_is_said(node, words, code, said):
 
 @pytest.mark.parametrize("words", [
     ["submit", "true"], ["jobs"], ["show", "1"], ["logs", "1"], ["wait", "all"], ["cancel", "1"], ["retry", "1"], ["attach"],
+    ["forget", "all"],
     ["down"], ["status"], ["jobs", "--json"],
 ])
 def test_no_daemon(nobody, words):
@@ -573,7 +655,7 @@ def test_json_is_as_documented(node):
     assert {frozenset(task) for task in tasks} == {frozenset(documented("task"))}
     submit = json.loads(dgmp(node, "submit", "--json", "true").stdout)
     assert set(submit) == documented(submit["schema"])
-    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"]):
+    for words in (["cancel", job], ["retry", "--cancelled", job], ["status"], ["forget", "--aborted", job]):
         document, known = printed(*words)
         assert set(document) == known
 

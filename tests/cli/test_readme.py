@@ -1,4 +1,4 @@
-"""The examples of README.md's section on the job launcher do what it says."""
+"""The examples of README.md do what it says."""
 
 import os
 import re
@@ -10,12 +10,19 @@ import pytest
 
 from tests.jobs.harness import Node
 
-README = Path(__file__).parents[2] / "README.md"
-BLOCKS = re.findall(r"```sh\n(.*?)```", README.read_text().partition("## The job launcher")[2].partition("\n## ")[0], re.DOTALL)
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_readme(block):
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python(block, tmp_path):
+    (tmp_path / "block.py").write_text(block)
+    done = subprocess.run([sys.executable, "block.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    check(done.stdout, re.findall(r"^print\(.*\) +# (.*)", block, re.MULTILINE))
+
+
+@pytest.mark.parametrize("block", re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
+def test_shell(block):
     with Node() as node:
         (node.root / "bin").mkdir()
         (node.root / "bin" / "dgmp").write_text(f"#!/bin/sh\nexec {sys.executable} -m dgmp \"$@\"\n")
@@ -26,6 +33,9 @@ def test_readme(block):
         done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", block], cwd=node.work, env=env, capture_output=True,
                               text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
-        expected = re.findall("# → (.*)", block)
-        lines = done.stdout.splitlines()
-        assert expected and [line for line in lines if line in expected] == expected, done.stdout
+        check(done.stdout, re.findall("# → (.*)", block))
+
+
+def check(printed, expected):
+    """Whether these lines are printed, in this order, perhaps among others."""
+    assert expected and [line for line in printed.splitlines() if line in expected] == expected, printed

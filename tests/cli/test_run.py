@@ -284,7 +284,7 @@ def test_ctrl_c(tmp_path):
     _, err = program.communicate(timeout=10)
     assert program.returncode == 130
     assert err.count("Traceback") == 1 and err.endswith("KeyboardInterrupt\n") and "proc.py" not in err
-    assert eventually(lambda: not family & descendants(1), 2)
+    assert eventually(lambda: not family & descendants(1))
 
 
 @pytest.mark.parametrize("verb", ["version", "--version"])

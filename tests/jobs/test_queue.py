@@ -11,9 +11,9 @@ from dgmp.jobs.store import Store
 class Fake:
     """A queue whose keeper is the test."""
 
-    def __init__(self, **totals):
+    def __init__(self, store=None, **totals):
         self.now = 1000.0
-        self.store = Store(":memory:")
+        self.store = store or Store(":memory:")
         self.totals = {"cpus": 2, "mem": 100, **totals}
         self.queue = Queue(self.store, self.totals, lambda: self.now)
 

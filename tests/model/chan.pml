@@ -1,5 +1,5 @@
 /* chan.pml: channels and select: no message is lost or doubled, nobody waits beside one who could serve him
- * (dgmp/_core/chan.c, sudog.c; api/chan.py: wait_for, api/node.py: park).
+ * (dgmp/_core/chan.c, sudog.c; api/chan.py: wait_for, api/member.py: park).
  *
  * Three Gs do two operations each, on two channels.  A wait has a sudog for each case, and the G has the same sudogs for its
  * next wait.  What is under a channel's lock is one step, up to the words that others reach without it: `fired`, `done`, the

@@ -119,9 +119,9 @@ def test_one_that_needs_more_is_told_of_the_deadlock():
 
 
 def test_one_whose_gs_wait_for_something_else_is_told_why_it_stands(small, monkeypatch):
-    from dgmp.api import node
+    from dgmp.api import client
 
-    monkeypatch.setattr(node, "STUCK_NS", 300_000_000)
+    monkeypatch.setattr(client, "STUCK_NS", 300_000_000)
     c = small.chan()
     timer = threading.Timer(1.5, c.close)  # another thread: it is no deadlock
     timer.start()

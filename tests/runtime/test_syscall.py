@@ -1,7 +1,7 @@
 """User code is a syscall: Gs that block keep nobody waiting, and Ms that come back get no core of their own."""
 
+import asyncio
 import collections
-import mmap
 import os
 import signal
 import struct
@@ -12,6 +12,18 @@ import time
 import pytest
 
 import dgmp
+from tests.blocking import (
+    block,
+    give_way,
+    in_a_blocking_block,
+    killed_while_blocked,
+    read,
+    read_blocking,
+    read_then_burn,
+    spawn_after,
+    write,
+    write_all,
+)
 from tests.helpers import eventually
 
 
@@ -21,26 +33,6 @@ def fifos(tmp_path):
     for path in paths:
         os.mkfifo(path)
     return paths
-
-
-def read(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def write(path):
-    with open(path, "wb") as file:
-        file.write(b"x")
-    return os.getpid()
-
-
-def read_blocking(path):
-    before = dgmp.current()["p"]
-    with dgmp.blocking():
-        with dgmp.blocking():
-            during = dgmp.current()["p"]
-            data = read(path)
-    return before, during, dgmp.current()["p"], data
 
 
 def test_gs_that_block_keep_nobody_waiting(fifos):
@@ -79,28 +71,10 @@ def test_an_error_in_a_blocking_block_passes():
         rt.go(raise_in_block).result(20)
 
 
-def give_way(n):
-    for _ in range(n):
-        dgmp.gosched()
-    return n
-
-
-def block(n):
-    for _ in range(n):
-        with dgmp.blocking():
-            pass
-    return n
-
-
 def test_gs_that_gave_way_get_a_p_when_theirs_goes_to_another_m():
     with dgmp.Runtime(procs=1) as rt:
         futures = [rt.go(fn, 200) for fn in (give_way, block) * 3]
         assert [f.result(15) for f in futures] == [200] * 6
-
-
-def spawn_after(path):
-    data = read(path)
-    return data, dgmp.gather(*[dgmp.go(abs, -i) for i in range(300)])
 
 
 def test_spawning_and_parking_without_a_p(fifos):
@@ -111,28 +85,12 @@ def test_spawning_and_parking_without_a_p(fifos):
         assert [f.result(20) for f in blocked] == [(b"x", list(range(300)))] * 6
 
 
-def in_a_blocking_block(path):
-    with dgmp.blocking():
-        child = dgmp.go(read, path)
-        return child.result()
-
-
 def test_parking_in_a_blocking_block(fifos):
     with dgmp.Runtime(procs=1) as rt:
         blocked = [rt.go(in_a_blocking_block, path) for path in fifos]
         for path in fifos:
             rt.go(write, path).result(20)
         assert [f.result(20) for f in blocked] == [b"x"] * 6
-
-
-def read_then_burn(path, counts, i):
-    """Notes in which twentieths of a second it has run."""
-    read(path)
-    with open(counts, "r+b") as file, mmap.mmap(file.fileno(), 0) as shared:
-        begun = time.thread_time()
-        while time.thread_time() - begun < 0.3:
-            at = 8 * (i * 1000 + int(time.monotonic() * 20) % 1000)
-            shared[at:at + 8] = struct.pack("q", struct.unpack("q", shared[at:at + 8])[0] + 1)
 
 
 def test_ms_that_come_back_get_no_core_of_their_own(fifos, tmp_path):
@@ -149,11 +107,6 @@ def test_ms_that_come_back_get_no_core_of_their_own(fifos, tmp_path):
         ran = [struct.unpack("1000q", file.read(8000)) for _ in range(4)]
     at_once = collections.Counter(sum(1 for g in ran if g[t] > 100) for t in range(1000))
     assert at_once[1] > at_once[2] + at_once[3] + at_once[4]
-
-
-def write_all(paths):
-    for path in paths:
-        write(path)
 
 
 def test_a_lone_sleeper_keeps_its_p():
@@ -179,18 +132,12 @@ def test_all_ms_may_block(fifos):
         assert rt.stats()["rescues"] == 0
 
 
-def killed_while_blocked(path, pids):
-    with open(pids, "w") as file:
-        file.write(str(os.getpid()))
-    os.rename(pids, pids + ".done")
-    return read(path)
-
-
 def test_an_m_without_a_p_is_killed(fifos, tmp_path):
     with dgmp.Runtime(procs=1) as rt:
         pids = str(tmp_path / "pid")
         blocked = rt.go(killed_while_blocked, fifos[0], pids)
         assert rt.go(abs, -1).result(20) == 1  # its P has been retaken
+        assert eventually(lambda: os.path.exists(pids + ".done"))
         with open(pids + ".done") as file:
             os.kill(int(file.read()), signal.SIGKILL)
         with pytest.raises(dgmp.WorkerDied):
@@ -242,9 +189,97 @@ def test_a_warning_says_what_blocks_all_ms(fifos, capfd):
         blocked = [rt.go(read, path) for path in fifos[:2]]
         other = rt.go(abs, -1)
         told = []
-        assert eventually(lambda: told.append(capfd.readouterr().err) or "test_syscall.read (2: G " in "".join(told))
+        assert eventually(lambda: told.append(capfd.readouterr().err) or "blocking.read (2: G " in "".join(told))
         for path in fifos[:2]:
             write(path)
         assert [f.result(20) for f in blocked] == [b"x"] * 2 and other.result(20) == 1
         assert rt.stats()["rescues"] == 0
     assert "".join(told).count("warning") == 1
+
+
+def wait_a_moment_for_one_that_sleeps():
+    sleeper = dgmp.go(time.sleep, 3600)
+    try:
+        sleeper.result(timeout=0.05)
+    except TimeoutError:
+        sleeper.cancel()
+    return type(sleeper.exception(timeout=20))
+
+
+def fail_beside_one_that_sleeps():
+    with dgmp.Group() as group:
+        group.go(dgmp.after(0.05).recv)
+        group.go(int, "x")
+        group.go(time.sleep, 3600)
+
+
+async def at_once():
+    return "at once"
+
+
+async def for_ever():
+    await asyncio.sleep(3600)
+
+
+def receive():
+    dgmp.Chan().recv()
+
+
+def test_who_sleeps_keeps_no_started_g_of_its_m_waiting():
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        assert rt.go(wait_a_moment_for_one_that_sleeps).result(20) is dgmp.Cancelled
+        with pytest.raises(ExceptionGroup):
+            rt.go(fail_beside_one_that_sleeps).result(20)
+        fs = [rt.go(for_ever), rt.go(time.sleep, 3600)]
+        assert rt.go(at_once).result(20) == "at once"
+        for f in fs:
+            f.cancel()
+        assert [type(f.exception(20)) for f in fs] == [dgmp.Cancelled] * 2
+
+
+def sleep_on(begun):
+    begun.send(None)
+    while True:
+        try:
+            time.sleep(3600)
+        except BaseException:
+            pass
+
+
+def test_who_sleeps_though_it_was_cancelled_is_killed():
+    with dgmp.Runtime(procs=1, max_ms=1, grace=0.1) as rt:
+        begun = rt.chan()
+        parked, f = rt.go(receive), rt.go(sleep_on, begun)
+        begun.recv(timeout=20)
+        f.cancel()
+        assert "was killed by SIGKILL" in str(f.exception(20))
+        assert type(parked.exception(20)) is dgmp.WorkerDied
+
+
+def sleep_for(seconds):
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began
+
+
+def sleep_in_a_child():
+    child = os.fork()
+    if child == 0:
+        time.sleep(0.001)
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+@pytest.mark.parametrize(("seconds", "error"), [(-1, ValueError), (float("nan"), ValueError), ("1", TypeError),
+                                                (1e300, OverflowError), (0, None), (0.02, None)])
+def test_sleeping_beside_others_is_as_it_always_is(seconds, error):
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        parked = rt.go(receive)
+        f = rt.go(sleep_for, seconds)
+        if error is not None:
+            assert type(f.exception(20)) is error
+        else:
+            assert f.result(20) >= seconds
+        assert rt.go(lambda: time.sleep).result(20) is time.sleep
+        assert rt.go(sleep_in_a_child).result(20) == 0
+        parked.cancel()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import time
 from types import SimpleNamespace
 
@@ -242,6 +243,17 @@ def test_sysmon_sleeps_when_all_is_idle(node):
     assert c.handle(("tick", 2 + TRIM_NS)) == [] and c.next_tick(2) is None  # there is nothing to give back
 
 
+def test_sysmon_looks_after_a_death(node):
+    """The dead one may have taken a P, and not yet set the alarm; nobody else sets it until all has been idle again."""
+    fd, client, c = node
+    c.handle(("wake",))
+    start(fd, c, 0, 100)
+    assert c.next_tick(2) is None
+    c.handle(("m_died", 0, 100, "was killed by SIGKILL"))
+    c.handle(("wake",))
+    assert c.next_tick(2) is not None
+
+
 def test_warm_memory_goes_back_once_all_is_idle(node):
     fd, client, c = node
     c.handle(("wake",))
@@ -299,6 +311,16 @@ def test_a_spinner_that_was_stopped_keeps_nobody_from_being_woken(node):
     assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
 
 
+def test_an_m_that_takes_long_to_be_made_is_no_lost_wakeup(node):
+    """It finds the work itself, once it is there; but nobody waits for it for ever."""
+    fd, client, c = node
+    assert c.handle(("wake",)) == [("newm", 0)]
+    client.spawn(Spawned(), 0, b"x", NOWAKE, None)
+    assert [c.handle((event, 0)) for event in ("alarm", "tick", "tick")] == [[("bind",)]] * 3
+    assert any(a[0] == "newm" for n in range(10) for a in c.handle(("tick", n)))
+    assert c.view.stats()["rescues"] == 0
+
+
 def test_an_m_that_comes_after_its_slot_was_given_up_is_turned_away(node):
     fd, client, c = node
     (newm,) = c.handle(("wake",))
@@ -330,6 +352,27 @@ def test_the_zygote_is_the_last_to_be_ended(monkeypatch):
                            view=SimpleNamespace(closing=int, pids=lambda: [(0, 9)]))
     server.Server.end(node)
     assert done == [9, 7, 8]
+
+
+def test_what_died_behind_the_zygote_is_reaped_with_it(monkeypatch):
+    """An M that it has just forked has its socket too: so we hear of children that have ended before we hear of the zygote."""
+    ended = [8, 9]  # the zygote, and the process between it and the M
+    monkeypatch.setattr(os, "waitid", lambda *args: SimpleNamespace(si_pid=ended[0]) if ended else None)
+    monkeypatch.setattr(os, "waitpid", lambda pid, options: (ended.remove(pid), 0))
+    monkeypatch.setattr(os, "kill", lambda pid, number: None)
+    node = object.__new__(server.Server)
+    node.zygote, of_the_m = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    signalled, signals = os.pipe()
+    node.zygote_pid, node.done, node.unwatched, node.unwatch = 8, False, {}, lambda fd: None
+    node.state = SimpleNamespace(ms={}, handle=lambda event: [])
+    with of_the_m:
+        os.write(signals, b"x")
+        node.on_child(signalled)
+        assert ended == [8, 9] and node.zygote is not None
+    node.on_zygote()
+    assert ended == []
+    os.close(signalled)
+    os.close(signals)
 
 
 def test_the_gs_of_a_client_that_leaves_end():

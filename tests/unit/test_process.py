@@ -81,7 +81,7 @@ def test_its_end_is_told_once_and_is_not_there_before():
     ([""], 127, ": command not found"),
     ([], 127, "an empty command: nothing to run"),
     (["true", "x" * 5_000_000], 126, "true: Argument list too long"),
-    (["true", "a\0b"], 126, "true: embedded null byte"),
+    (["true", "a\0b"], 126, "true: a NUL is in its arguments or variables, which no command can be given"),
 ])
 def test_what_cannot_be_run_ends_as_a_shell_would_end_it(argv, exitval, says):
     with pytest.raises(CannotRun) as caught:
