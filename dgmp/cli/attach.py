@@ -45,6 +45,8 @@ def add_parser(verbs: Any) -> None:
 def act(client: Client, options: Any) -> int:
     chosen = [talk.pinned(client, select) for select in options.selector]
     progress = Progress(client.subscribe(chosen))
+    if not progress.jobs and any(not isinstance(select.jobs, str) for select in chosen):
+        return talk.complain("there are no such jobs", talk.NOT_FOUND)
     try:
         with contextlib.ExitStack() as successors:
             while not progress.over():

@@ -35,6 +35,9 @@ def act(client: Client, options: Any) -> int:
     running = client.status()["tasks"][RUNNING]
     if running and not options.now:
         print(f"dgmp: waiting for {talk.plural(running, 'running task')} (`dgmp down --now` ends them)", file=sys.stderr)
-    client.shutdown(options.now, options.timeout)
+    try:
+        client.shutdown(options.now, options.timeout)
+    except TimeoutError:
+        raise TimeoutError("tasks run still; the daemon goes down once they have ended (`dgmp down --now` ends them)") from None
     print("the dgmp daemon is down")
     return talk.OK

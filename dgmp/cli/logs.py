@@ -6,12 +6,13 @@ times a second while tasks run, and the daemon's events say which do.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ..jobs.protocol import RUNNING, WAITING, Select
+from ..jobs.protocol import RUNNING, WAITING, NoDaemon, Select
 from ..jobs.ranges import Ranges, ranges_of
 from ..jobs.selectors import one_job
 from . import talk
@@ -23,7 +24,8 @@ CHUNK = 1 << 20
 LOOK_SECONDS = 0.1
 DESCRIPTION = """
 Prints the output of a job's tasks, one after the other: what they wrote to stdout on stdout, what they wrote to stderr on
-stderr.  Of a task that was run again it is the last attempt's."""
+stderr.  Of a task that was run again it is the last attempt's.  With -f, if the daemon ends meanwhile and another one is up
+within five seconds, it goes on with that."""
 EXAMPLES = """
 dgmp logs last                      # what it has printed
 dgmp logs -f 5                      # and what it prints until it ends
@@ -49,11 +51,16 @@ def add_parser(verbs: Any) -> None:
 def act(client: Client, options: Any) -> int:
     job = client.show([Select(options.selector.jobs)])[0]
     printer = Printer(client, job, options.selector.tasks, options.only, options.tag)
-    if options.follow:
-        printer.follow()
-    else:
+    if not options.follow:
         printer.print_all()
-    return talk.OK
+        return talk.OK
+    with contextlib.ExitStack() as successors:
+        while True:
+            try:
+                printer.follow()
+                return talk.OK
+            except NoDaemon as e:
+                printer.client = successors.enter_context(talk.successor(e))
 
 
 class Printer:
@@ -76,7 +83,7 @@ class Printer:
             output.finish()
 
     def follow(self) -> None:
-        """What there is, and what comes until all have ended."""
+        """What there is, and what comes until all have ended; NoDaemon: go on with the client of the next one."""
         self.following = True
         events = self.client.subscribe([Select((self.job, self.job), self.chosen)], tasks=True)
         self.catch_up()

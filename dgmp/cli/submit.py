@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration, size
-from ..jobs.protocol import bad
+from ..jobs.protocol import Select, bad
 from ..jobs.ranges import Ranges
 from ..jobs.selectors import selection, task_ids
 from . import talk
@@ -47,6 +47,14 @@ def whole(text: str) -> int:
     return value
 
 
+def whole_jobs(text: str) -> list[Select]:
+    """What --after says."""
+    chosen = selection(text)
+    if any(select.tasks is not None for select in chosen):
+        raise ValueError(f"{text!r} names tasks: a job comes after whole jobs")
+    return chosen
+
+
 def add_parser(verbs: Any) -> None:
     """The options, for the help, docs/cli.md and completion; main() reads the command line."""
     parser = talk.verb_parser(verbs, "submit", DESCRIPTION, EXAMPLES)
@@ -57,9 +65,9 @@ def add_parser(verbs: Any) -> None:
         help="a task for each of these numbers: 1-1000, 0-100:5, 1,3,7")
     add("--each-line", metavar="FILE",
         help="a task for each line of this file (- is standard input), which has it in DGMP_ENTRY and for {} in the command")
-    add("--after", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
+    add("--after", metavar="JOBS", type=talk.argument(whole_jobs), action="append", default=[],
         help="start once these jobs have ended, however; ids, or last")
-    add("--after-ok", metavar="JOBS", type=talk.argument(selection), action="append", default=[],
+    add("--after-ok", metavar="JOBS", type=talk.argument(whole_jobs), action="append", default=[],
         help="start once these jobs have finished; if one does not, this one is aborted")
     add("--retries", metavar="N", type=talk.argument(whole), help="run a task that failed again, up to N times")
     add("--timeout", metavar="TIME", type=talk.argument(duration),

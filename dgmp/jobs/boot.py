@@ -15,6 +15,8 @@ from ..errors import DgmpError
 from . import folders
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .resources import Resources
 
 OK = b"ok"
@@ -58,6 +60,11 @@ def words(options: argparse.Namespace) -> list[str]:
     return given + [f"--resource-total={total}" for total in options.resource_total]
 
 
+def environment(state: Path) -> dict[str, str]:
+    """Of the daemon, whose folder is another one: its folders are those that are meant here."""
+    return {**os.environ, "DGMP_RUNTIME_DIR": str(folders.runtime_folder()), "DGMP_STATE_DIR": str(state)}
+
+
 def bring_up(arguments: list[str]) -> int:
     """Starts this user's daemon in a session of its own; returns its pid when it answers.
 
@@ -70,8 +77,8 @@ def bring_up(arguments: list[str]) -> int:
         try:
             log = os.open(state / folders.LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             daemon = subprocess.Popen(
-                [sys.executable, "-m", "dgmp.jobs.daemon", f"--ready={theirs}", *arguments], cwd="/", stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, pass_fds=(theirs,))
+                [sys.executable, "-m", "dgmp.jobs.daemon", f"--ready={theirs}", *arguments], cwd="/", env=environment(state),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, pass_fds=(theirs,))
             os.close(log)
         finally:
             os.close(theirs)

@@ -197,18 +197,19 @@ class Daemon:
             if self.store.db.in_transaction:
                 self.keeping.put(self.store)
             self.store.commit()
-        except (StoreError, sqlite3.Error) as e:
+        except (StoreError, sqlite3.Error, OSError) as e:  # OSError: no keeper can be started now
             self.undo(e)
             return
         self.settled()
 
     def undo(self, e: Exception) -> None:
         """The queue is again as it was last committed, and the keeper's journal is read again in a while."""
-        log(f"the store cannot be written, trying again: {e}")
+        why = said(e) if isinstance(e, OSError) else f"the store cannot be written: {e}"
+        log(f"trying again: {why}")
         self.store.rollback()
         for client, message in self.outbox:
             if "ok" in message:
-                self.send(client, error(client, STORE, f"the store cannot be written: {e}"))
+                self.send(client, error(client, STORE, why))
             else:
                 self.send(client, message)
         self.outbox.clear()
@@ -461,7 +462,7 @@ class Daemon:
 
     def waited(self, wait: Wait) -> dict[str, Any]:
         jobs: dict[int, Job] = {}
-        for span in wait.spans:
+        for span in dict.fromkeys(wait.spans):
             jobs.update((job.id, self.queue.get(job)) for job in self.store.between(*span, wait.states))
         return {"jobs": [job.message() for job in jobs.values()]}
 
@@ -602,7 +603,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         daemon = Daemon(folders.runtime_folder(), folders.state_folder(), *resources_of(options))
     except (DgmpError, ValueError, OSError, sqlite3.Error, zmq.ZMQError) as e:
-        tell(options.ready, str(e))
+        tell(options.ready, said(e))
         return 2
     log(f"up: pid {os.getpid()}, dgmp {__version__}, {daemon.totals['cpus']} cpus, sockets in {daemon.runtime}, "
         f"state in {daemon.state}")
@@ -610,6 +611,16 @@ def main(argv: list[str] | None = None) -> int:
     daemon.run()
     log("down")
     return 0
+
+
+def said(e: Exception) -> str:
+    """As people are told."""
+    if isinstance(e, OSError):
+        return f"{e.filename}: {e.strerror}" if e.filename else e.strerror or str(e)
+    if isinstance(e, sqlite3.Error):
+        return (f"the store {folders.state_folder() / folders.STORE} cannot be read: {e}; move it away to "
+                "begin with none, or put a copy of it in its place")
+    return str(e)
 
 
 def tell(fd: int, text: str) -> None:

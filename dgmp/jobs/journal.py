@@ -10,7 +10,8 @@ A record is its length and checksum (4 bytes each), then a msgpack list:
 
 The journal of a keeper is the files KEEPER.1, KEEPER.2, …; the keeper holds a lock (flock) on the first one as long as it
 lives.  They are not synced: no task outlives a power failure, and what a daemon acknowledges it has in its store.  A record
-that a kill cut short is at the end, and the daemon does not read it.
+that a kill cut short is at the end, and the daemon does not read it.  A keeper that lives and whose journal is damaged
+(by a disk, or by hand) cannot tell any more: the daemon replaces it.
 """
 
 from __future__ import annotations
@@ -92,10 +93,14 @@ class Reader:
         folder: the folder of journals.
         keeper: whose.
         segment, offset: where to go on.
+
+    Attributes:
+        damaged: what comes next is no record and will be none: nothing behind it can be read.
     """
 
     def __init__(self, folder: Path, keeper: str, segment: int = 1, offset: int = 0) -> None:
         self.folder, self.keeper, self.segment, self.offset = folder, keeper, segment, offset
+        self.damaged = False
 
     def path(self, segment: int) -> Path:
         return self.folder / f"{self.keeper}.{segment}"
@@ -106,6 +111,7 @@ class Reader:
         while True:
             try:
                 with open(self.path(self.segment), "rb") as file:
+                    self.damaged = file.seek(0, os.SEEK_END) < self.offset
                     file.seek(self.offset)
                     data = file.read()
             except FileNotFoundError:
@@ -113,6 +119,7 @@ class Reader:
             found, used = unframe(data)
             self.offset += used
             if not found or found[-1] != ["next"]:
+                self.damaged = self.damaged or is_noise(data[used:])
                 return records + found
             records += found[:-1]
             self.segment, self.offset = self.segment + 1, 0
@@ -149,6 +156,14 @@ class Reader:
 def frame(record: list[Any]) -> bytes:
     body = pack(record)
     return HEAD.pack(len(body), zlib.crc32(body)) + body
+
+
+def is_noise(data: bytes) -> bool:
+    """No record begins here, and none that is still being written."""
+    if len(data) < HEAD.size:
+        return False
+    length, _ = HEAD.unpack_from(data)
+    return not 0 < length <= LONGEST or len(data) >= HEAD.size + length
 
 
 def unframe(data: bytes) -> tuple[list[list[Any]], int]:

@@ -7,7 +7,8 @@ no daemon, it ends.  It dies of nothing but a kill; then its tasks run on, and t
 
 On the socket go msgpack lists.  From the daemon:
 
-    ["hello", cpus, mem, named…]              first; it takes the place of the daemon before, and these are to be shared out
+    ["hello", cpus, mem, named…]              it takes the place of the daemon before, and these are to be shared out; before it
+                                              comes nothing but what is to be adopted
     ["job", id, order, spec, env]             before the first claim of a job
     ["claim", id, [[task, attempt]…], [entry…]]   to be run; entries only if the job has any
     ["adopt", id, task, attempt, pid, born, stdout, stderr]   of a keeper that is dead: to be awaited

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from .entries import Entries
 from .files import Logs, Spool
 from .journal import Reader
 from .keeper import VERSION, birth
+from .log import say
 from .protocol import RUNNING
 from .queue import Queue
 from .store import CANCELLING, Job, Store, Task
@@ -78,6 +80,7 @@ class Keeping:
             self.pidfd, self.pid = os.pidfd_open(pid), pid
         with contextlib.suppress(OSError):
             self.connect()
+            self.send(["hello", *self.arguments])
 
     def connect(self) -> None:
         connection = socket.socket(socket.AF_UNIX)
@@ -89,7 +92,6 @@ class Keeping:
         connection.setblocking(False)
         self.socket, self.output, self.sent = connection, b"", set()
         self.unpacker = stream()
-        self.send(["hello", *self.arguments])
 
     def replace(self, queue: Queue, store: Store) -> None:
         """It is dead: what it had is settled, and there is a new one."""
@@ -112,6 +114,7 @@ class Keeping:
             self.send(["adopt", job.id, task.task, task.attempt, task.pid, task.born, task.stdout, task.stderr])
             if task.claimed == CANCELLING:
                 self.send(["cancel", job.id, [task.task]])
+        self.send(["hello", *self.arguments])  # last: what its answer does not name it does not have
 
     def clear_spool(self, orphans: list[tuple[Job, Task]]) -> None:
         """Nobody writes there any more but those."""
@@ -268,6 +271,10 @@ class Keeping:
                     queue.ended(*found, rest[3])
                 elif kind == "dropped":
                     queue.unclaim(*found)
+        if self.reader.damaged and self.pidfd >= 0:
+            say("daemon", f"the journal {self.reader.path(self.reader.segment)} is damaged: its keeper (pid {self.pid}) is "
+                          "ended, and replaced")
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def sweep(self) -> None:
         """Segments of the journal that the store is past."""

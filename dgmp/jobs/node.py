@@ -46,14 +46,21 @@ class NodeHost:
     def turn(self) -> None:
         """What was polled says something."""
         if self.process is None:
-            self.start()
+            try:
+                self.start()
+            except OSError:  # no process, or no descriptor, is to be had now
+                self.turn_away()
             return
         if self.process.poll() is None:
             return
         if time.monotonic() - self.started < SOON:
-            with contextlib.suppress(BlockingIOError):
-                self.listener.accept()[0].close()
+            self.turn_away()
         self.forget()
+
+    def turn_away(self) -> None:
+        """Who waits for a node."""
+        with contextlib.suppress(OSError):
+            self.listener.accept()[0].close()
 
     def start(self) -> None:
         self.started = time.monotonic()

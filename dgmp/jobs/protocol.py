@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ..errors import DgmpError
-from .ranges import Ranges
+from .ranges import MOST_WOVEN, Ranges
 
 VERSION = 1
 MAX_MESSAGE = 16 << 20
@@ -232,7 +232,10 @@ def task_ranges(value: Any) -> list[list[int]]:
         if (last - first) // step >= MAX_TASKS:
             raise bad(f"a job has at most {MAX_TASKS} tasks")
         ranges.append([first, last, step])
-    whole = Ranges(ranges)
+    try:
+        whole = Ranges(ranges, MOST_WOVEN)
+    except ValueError as e:
+        raise bad(str(e)) from None
     if len(whole) > MAX_TASKS:
         raise bad(f"a job has at most {MAX_TASKS} tasks")
     return whole.pack()

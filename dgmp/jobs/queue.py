@@ -209,24 +209,30 @@ class Queue:
 
     # ------------------------------------------------------------------ selections
     def chosen(self, selects: Iterable[Select], where: str) -> Iterator[tuple[Job, Ranges | None]]:
-        """The jobs, those in ranges and "all" as far as the condition holds; ProtocolError if a single one is not there."""
+        """The jobs, those in ranges and "all" as far as the condition holds; ProtocolError if a single one is not there.
+
+        A job is there once as a whole, however often it is named.
+        """
+        whole: set[int] = set()
         for select in selects:
-            if select.jobs == "all":
-                yield from ((self.get(job), select.tasks) for job in list(self.store.select(where, (), "id")))
-                continue
-            if select.jobs == "last":
-                first = last = self.last()
-            else:
-                assert not isinstance(select.jobs, str)
-                first, last = select.jobs
-            if first != last:
-                found = list(self.store.select(f"{where} AND id BETWEEN ? AND ?", (first, last), "id"))
-                yield from ((self.get(job), select.tasks) for job in found)
-                continue
-            one = self.job(first)
-            if select.tasks is not None and len(select.tasks) == 1:
-                self.check_task(one, next(iter(select.tasks)))
-            yield one, select.tasks
+            first, last = self.range(select)
+            for id in [first] if first == last else self.store.ids(first, last, where):
+                if id in whole and select.tasks is None:
+                    continue
+                job = self.job(id)
+                if select.tasks is None:
+                    whole.add(id)
+                elif first == last and len(select.tasks) == 1:
+                    self.check_task(job, next(iter(select.tasks)))
+                yield job, select.tasks
+
+    def range(self, select: Select) -> tuple[int, int]:
+        """The first and last id that may be meant."""
+        if not isinstance(select.jobs, str):
+            return select.jobs
+        if select.jobs == "all":
+            return 0, self.store.last() or -1
+        return (self.last(),) * 2
 
     def get(self, job: Job) -> Job:
         return self.open.get(job.id) or self.jobs.get(job.id) or job

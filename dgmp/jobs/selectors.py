@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .protocol import MAX_RANGES, Select
-from .ranges import Range, Ranges, numbers
+from .ranges import MOST_WOVEN, Range, Ranges, numbers
 
 NUMBERS = re.compile(r"([0-9][0-9_]*)(?:-([0-9][0-9_]*)(?::([0-9][0-9_]*))?)?", re.ASCII)
 LARGEST = 1 << 53
@@ -80,7 +80,7 @@ def task_ids(text: str) -> Ranges:
         ValueError: it is none.
     """
     try:
-        return Ranges(one_range(part.strip()) for part in text.split(","))
+        return Ranges((one_range(part.strip()) for part in text.split(",")), MOST_WOVEN)
     except ValueError as e:
         raise ValueError(f"{text!r} is no array ({e}): give the tasks' ids, such as 1-1000, 0-100:5 or 1,3,7") from None
 

@@ -131,7 +131,7 @@ class Job:
 
     def __init__(self, id: int, spec: JobSpec, env: bytes, submitted: float) -> None:
         self.id, self.spec, self.env, self.submitted = id, spec, env, submitted
-        self.name = text(spec.name or os.path.basename(spec.argv[0]))
+        self.name = named(spec)
         waiting = spec.tasks()
         self.total = len(waiting)
         self.never = {WAITING: waiting, CANCELLED: Ranges(), ABORTED: Ranges()}
@@ -152,6 +152,11 @@ class Job:
         return {"id": self.id, "name": self.name, "command": self.spec.command, "state": self.state, "total": self.total,
                 "counts": dict(self.counts), "submitted": self.submitted, "started": self.started, "ended": self.ended,
                 "priority": self.spec.priority, "held": sorted(self.held)}
+
+
+def named(spec: JobSpec) -> str:
+    """What a job is called: after its program, if nothing is said."""
+    return spec.name or os.path.basename(spec.argv[0])
 
 
 def text(said: str) -> str:
@@ -178,7 +183,7 @@ class Store:
             self.db.execute("PRAGMA synchronous = FULL")
             self.migrate()
         except sqlite3.Error as e:
-            raise StoreError(f"cannot open the store {path}: {e}") from None
+            raise StoreError(f"cannot open the store {path}: {e}") from e
 
     def migrate(self) -> None:
         version = self.db.execute("PRAGMA user_version").fetchone()[0]
@@ -220,7 +225,7 @@ class Store:
         job = Job(0, spec, digest, now)
         cursor = self.db.execute(
             "INSERT INTO job (name, state, spec, env, total, ranges, counts, submitted) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (job.name, job.state, pack(spec.message()), digest, job.total, b"", b"", now))
+            (text(job.name), job.state, pack(spec.message()), digest, job.total, b"", b"", now))
         job.id = cursor.lastrowid or 0
         return job
 
@@ -338,9 +343,14 @@ class Store:
 
     def select(self, where: str, values: Iterable[Any], order: str, limit: int = -1) -> Iterator[Job]:
         for row in self.db.execute(
-                "SELECT id, name, state, spec, env, total, ranges, counts, submitted, started, ended FROM job "
+                "SELECT id, state, spec, env, total, ranges, counts, submitted, started, ended FROM job "
                 f"WHERE {where} ORDER BY {order} LIMIT {limit}", tuple(values)):
             yield job_of(row)
+
+    def ids(self, first: int, last: int, where: str) -> list[int]:
+        """Of the jobs between these for which that holds."""
+        rows = self.db.execute(f"SELECT id FROM job WHERE id BETWEEN ? AND ? AND {where} ORDER BY id", (first, last))
+        return [id for id, in rows]
 
     def between(self, first: int, last: int, states: list[str]) -> Iterator[Job]:
         """Those with such ids, in these states."""
@@ -373,7 +383,7 @@ class Store:
             where.append("id < ?")
             values.append(before)
         if name is not None:
-            self.db.create_function("named", 1, lambda found: fnmatch.fnmatchcase(found, name), deterministic=True)
+            self.db.create_function("named", 1, lambda found: fnmatch.fnmatchcase(found, text(name)), deterministic=True)
             where.append("named(name)")
         jobs = list(self.select(" AND ".join(where), values, "id DESC", limit + 1))
         return jobs[:limit], len(jobs) > limit
@@ -409,9 +419,10 @@ def within(ranges: list[tuple[int, int]]) -> tuple[str, list[Any]]:
 
 
 def job_of(row: tuple[Any, ...]) -> Job:
-    id, name, state, spec, env, total, ranges, counts, submitted, started, ended = row
+    id, state, spec, env, total, ranges, counts, submitted, started, ended = row
     job = Job.__new__(Job)
-    job.id, job.name, job.state, job.spec, job.env, job.total = id, name, state, JobSpec(**unpack(spec)), env, total
+    job.id, job.state, job.spec, job.env, job.total = id, state, JobSpec(**unpack(spec)), env, total
+    job.name = named(job.spec)
     found = unpack(ranges)
     job.never = {s: packed(found.get(s, [])) for s in (WAITING, CANCELLED, ABORTED)}
     job.counts = unpack(counts)

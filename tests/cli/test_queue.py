@@ -175,8 +175,8 @@ def test_submit_and_wait(node):
     (["--nam", "x", "true"], "--nam"), (["--retries", "-1", "true"], "retries"), (["--on-lost", "cry", "true"], "cry"),
     (["--cpus", "1000", "true"], "cpus"), (["--resource", "moon=1", "true"], "moon"), (["--priority", "high", "true"], "high"),
     (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"),
-    (["--resource", "gpu=0", "true"], "gpu=0"),
-    (["--resource", "gpu=1G", "true"], "can never start"),
+    (["--resource", "gpu=0", "true"], "gpu=0"), (["--resource", "gpu=1G", "true"], "can never start"),
+    (["--after", "last.3", "true"], "whole jobs"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
@@ -399,6 +399,13 @@ def test_retry(node):
     assert unsaid.returncode == 2 and "dgmp retry --failed for all" in unsaid.stderr
 
 
+def test_a_name_that_is_no_utf_8(node):
+    job = ran(node, "--name", "odd\udcff\t", "true")
+    listed = dgmp(node, "jobs", "--name", "odd\udcff*").stdout.splitlines()
+    assert len(listed) == 2 and r"odd\xff\t" in listed[1]
+    assert json.loads(dgmp(node, "jobs", "--json", job).stdout)["jobs"][0]["name"] == "odd\udcff\t"
+
+
 # ---------------------------------------------------------------- forget
 def test_forget(node):
     good, bad = ran(node, "--name", "old", "true"), ran(node, "--name", "old", "false")
@@ -421,6 +428,7 @@ def test_forget(node):
     (["submit", "--after", "99999", "true"], 4, "99999"), (["logs", "1.77"], 4, "77"), (["logs", "1,2"], 2, "several jobs"),
     (["show", "1.77"], 4, "job 1 has no task 77"), (["jobs", "1", "2"], 2, "unrecognized arguments: 2"),
     (["logs", "all"], 2, "several jobs"), (["wait", "99998-99999"], 4, "no such jobs"),
+    (["attach", "99998-99999"], 4, "no such jobs"),
     (["show", "one"], 2, "names no jobs"), (["jobs", "--state", "dead"], 2, "'dead' is no state"),
     (["jobs", "-n", "0"], 2, "no number"), (["wait"], 2, "JOBS"),
     (["forget", "99999"], 4, "99999"), (["forget", "1.2-3"], 2, "name no tasks"), (["forget"], 2, "JOBS"),
@@ -439,6 +447,14 @@ def test_no_daemon(nobody, words):
     done = dgmp(nobody, *words)
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == "dgmp: no dgmp daemon for this user: start it with `dgmp up`\n"
+
+
+def test_a_relative_folder_is_that_of_this_shell(nobody):
+    for words in (["up"], ["status"], ["submit", "--wait", "true"], ["down"]):
+        done = subprocess.run([*DGMP, *words], cwd=nobody.root, env={**os.environ, **nobody.env, "DGMP_RUNTIME_DIR": "run"},
+                              capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert (nobody.runtime / "daemon.lock").exists()
 
 
 def test_a_folder_that_is_open_to_others(nobody):
@@ -490,6 +506,18 @@ def test_waiting_goes_on_with_the_next_daemon(nobody):
         assert dgmp(nobody, "up").returncode == 0
         (nobody.work / "go").touch()
         assert waiter.communicate(timeout=30)[1].startswith(f"dgmp: job {job} (while) has failed") and waiter.returncode == 1
+
+
+def test_following_goes_on_with_the_next_daemon(nobody):
+    pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
+    job = submitted(nobody, "echo begun; while [ ! -e go ]; do sleep 0.01; done; echo done; echo err >&2")
+    with subprocess.Popen([*DGMP, "logs", "-f", job], env={**os.environ, **nobody.env}, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as follower:
+        assert follower.stdout.readline() == "begun\n"
+        os.kill(pid, signal.SIGKILL)
+        (nobody.work / "go").touch()
+        assert dgmp(nobody, "up").returncode == 0
+        assert follower.communicate(timeout=30) == ("done\n", "err\n") and follower.returncode == 0
 
 
 @pytest.mark.parametrize("said,meant", [("last", (7, 7)), ("all", (1, 7)), ((3, 4), (3, 4))])

@@ -471,6 +471,7 @@ def test_another_version_is_told_which_both_speak(raw):
     ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"),
+    ("submit", {"argv": ["x"], "array": [[0, 99_999_999, 2], [1, 99_999_999, 3]]}, "bad_spec"),
     ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
     ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"),
     ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),
@@ -496,6 +497,18 @@ def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
     for number in (3, 0, -1):
         answer = raw.ask(encode({"v": VERSION, "id": number, "verb": verb, "body": body}))
         assert (answer["id"], answer["error"]["code"]) == (number, code), answer
+
+
+def test_a_job_that_is_named_ten_thousand_times_is_looked_at_once(here, raw, client):
+    sleeper = here.submit(client, "sleep 1000")
+    job = here.submit(client, "true", array=[[n, n + 1] for n in range(0, 20_000, 4)], after=[sleeper])  # slow to read
+    client.cancel([select("all")])
+    client.wait([select("all")], 30)
+    for verb in ("show", "wait", "retry", "cancel", "subscribe"):
+        for named in ("all", [1, 1 << 53]):
+            answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": {"select": [[named, None]] * 10_000}}))
+            assert "ok" in answer, (verb, str(answer)[:300])
+            assert {found["id"] for found in answer["ok"].get("jobs", [])} in ({sleeper, job}, set()), verb
 
 
 def test_garbage_is_dropped_and_harms_nobody(here, raw, client):
@@ -650,6 +663,47 @@ def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
     assert client.status()["keeper"] not in (0, keeper)
 
 
+def test_a_task_that_runs_on_is_not_lost_with_its_keeper(here, client):
+    job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; while [ ! -e go ]; do sleep 0.01; done")
+    assert eventually(lambda: here.lines("ran") == ["1"] and row(client, job)["pid"])
+    keeper = client.status()["keeper"]
+    kill(keeper)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"  # the next one is there
+    assert client.status()["keeper"] != keeper
+    assert (row(client, job)["state"], row(client, job)["attempt"], here.lines("ran")) == ("running", 1, ["1"])
+    (here.work / "go").touch()
+    assert waited(client, job)["state"] == "finished" and here.lines("ran") == ["1", "2"]  # nobody saw how it ended
+
+
+def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
+    job = here.submit(client, "true")
+    waited(client, job)
+    keeper = here.runtime / folders.KEEPER_SOCKET
+    keeper.unlink()
+    keeper.mkdir()
+    kill(client.status()["keeper"])
+    job = here.submit(client, "true")
+    assert eventually(lambda: f"{keeper}: Is a directory" in (here.state / folders.LOG).read_text(), 20)
+    assert client.status()["pid"] == here.daemon
+    keeper.rmdir()
+    assert waited(client, job)["state"] == "finished"
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
+def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
+    running = here.submit(client, "echo begun >> ran; while [ ! -e go ]; do sleep 0.01; done", on_lost="fail")
+    assert eventually(lambda: here.lines("ran") == ["begun"] and row(client, running)["pid"])
+    keeper = client.status()["keeper"]
+    [journal] = (here.state / "journal").iterdir()
+    with open(journal, "ab") as file:
+        damage(file)
+    assert waited(client, here.submit(client, "echo next >> ran"))["state"] == "finished"  # which may have run twice
+    assert client.status()["keeper"] != keeper and "is damaged" in (here.state / folders.LOG).read_text()
+    assert row(client, running)["state"] == "running"  # it is found again
+    (here.work / "go").touch()
+    assert waited(client, running)["state"] == "failed" and row(client, running)["reason"] == "lost"
+
+
 def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
     job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
     strict = here.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
@@ -765,19 +819,28 @@ def test_a_function_is_called_with_its_arguments(here, client):
     for call, said in calls.items():
         if said is None:
             assert client.show([select(jobs[call])])[0]["state"] == "failed"
-            assert "unexpected keyword argument 'x'" in output(client, jobs[call], stream="stderr")
+            assert "takes (s): missing a required argument: 's'" in output(client, jobs[call], stream="stderr")
         else:
             assert (output(client, jobs[call]), output(client, jobs[call], stream="stderr")) == (said, ""), call
 
 
 @pytest.mark.parametrize("target, exit, words", [
-    ("mine:bad", 1, "KeyError: 'x'"), ("mine:none", 2, "mine has no 'none'"), ("mine", 2, "is no module:function"),
-    ("nowhere:f", 2, "No module named 'nowhere'"), ("mine:N", 2, "cannot be called: it is int")])
+    ("mine:none", 2, "dgmp: mine has no 'none'\n"), ("mine", 2, "dgmp: 'mine' is no module:function\n"),
+    (".:f", 2, "dgmp: '.:f' is no module:function\n"), ("mine:N", 2, "dgmp: mine:N cannot be called: it is int\n"),
+    ("mine:two", 2, "dgmp: mine:two takes (x, y): missing a required argument: 'y'\n"),
+    ("nowhere:f", 2, "dgmp: there is no module 'nowhere': No module named 'nowhere'\n"),
+    ("mine.more:f", 2, "dgmp: there is no module 'mine.more': No module named 'mine.more'; 'mine' is not a package\n"),
+    ("mine:bad", 1, 'Traceback (most recent call last):\n  File "{work}/mine.py", line 3, in bad\n    raise KeyError(x)\n'
+     "KeyError: 'x'\n"),
+    ("wrong:f", 2, 'Traceback (most recent call last):\n  File "{work}/wrong.py", line 1, in <module>\n    import nowhere\n'
+     "ModuleNotFoundError: No module named 'nowhere'\ndgmp: cannot import what 'wrong:f' names: No module named 'nowhere'\n")])
 def test_a_function_that_cannot_be_called_or_raises(here, client, target, exit, words):
-    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\n")
+    (here.work / "mine.py").write_text("N = 1\ndef bad(x):\n    raise KeyError(x)\ndef two(x, y):\n    pass\n")
+    (here.work / "wrong.py").write_text("import nowhere\n")
     job = client.submit_function(target, ["x"], cwd=str(here.work), env=here.env)
     assert waited(client, job)["state"] == "failed"
-    assert row(client, job)["exit"] == exit and words in output(client, job, stream="stderr")
+    assert row(client, job)["exit"] == exit
+    assert output(client, job, stream="stderr") == words.replace("{work}", str(here.work))
 
 
 # ---------------------------------------------------------------------- what was acknowledged

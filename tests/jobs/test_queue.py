@@ -191,6 +191,6 @@ def test_selections(fake):
         fake.submit()
     fake.commit()
     ids = [job.id for job, _ in fake.queue.chosen([Select((2, 2)), Select("last"), Select((1, 9)), Select("all")], "1")]
-    assert ids == [2, 3, 1, 2, 3, 1, 2, 3]
+    assert ids == [2, 3, 1]
     with pytest.raises(ProtocolError, match="no job 9"):
         list(fake.queue.chosen([Select((9, 9))], "1"))

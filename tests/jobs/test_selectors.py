@@ -46,7 +46,20 @@ def test_arrays(text, ids):
     assert list(task_ids(text)) == list(ids)
 
 
-@pytest.mark.parametrize("text", ["", "1-", "a", "5-1", "1-10:0", "0-31:4%8", "1..5"])
+def test_large_arrays_that_overlap():
+    assert task_ids("0-99999998:2,1-99999999:2").pack() == [[0, 99_999_999, 1]]
+    assert task_ids("1-90000000,5-80000000:3").pack() == [[1, 90_000_000, 1]]
+
+
+def test_every_other_one_of_a_large_array_is_taken_out_of_it_at_once():
+    ids = task_ids("1-100000000")
+    assert ids.remove(task_ids("2-90000000:2")).pack() == [[2, 90_000_000, 2]]
+    assert ids.pack() == [[1, 1, 1], [3, 89_999_999, 2], [90_000_001, 100_000_000, 1]] and len(ids) == 55_000_000
+    ids.add(task_ids("2-90000000:2"))
+    assert len(ids) == 100_000_000 and len(ids.ranges) < 5
+
+
+@pytest.mark.parametrize("text", ["", "1-", "a", "5-1", "1-10:0", "0-31:4%8", "1..5", "0-99999999:2,1-99999999:3"])
 def test_what_is_no_array_is_said(text):
     with pytest.raises(ValueError, match="is no array.*such as 1-1000"):
         task_ids(text)
