@@ -92,17 +92,19 @@ class Limits:
             self.pace = AGAIN_NS
 
     def press(self, word: int, now: int) -> list[Action]:
-        """A G that is to end: it is told, or its M killed."""
+        """A G that is to end: it is told, or its M killed.  One that waits raises there.  If it catches that, and waits on, it
+        has its grace twice, and as long as its M has other Gs that are started."""
         seen, ending = self.view.started(word), self.ending[word]
         if seen is None or seen[4] != ending.attempt:
             del self.ending[word]
             self.deaths.killed.pop(word, None)
             return []
         m, pid, runs, flags, _, _ = seen
-        if not runs:  # it waits, and has raised there, or will
+        unheard = bool(flags & ASKED_TO_RAISE or (ending.late and not flags & LATE))
+        if not runs and (unheard or now < ending.until + ending.grace or len(self.view.victims(m)) > 1):
             return []
         if now >= ending.until:
             self.deaths.killed[word] = ending.late, f"did not end within {ending.grace / 1e9:g} s"
             self.ending[word] = ending._replace(until=now + RARELY_NS)  # if it cannot be killed now
             return [("end", m, pid, word, ending.attempt)]
-        return [("preempt", pid)] if flags & ASKED_TO_RAISE or (ending.late and not flags & LATE) else []
+        return [("preempt", pid)] if unheard else []

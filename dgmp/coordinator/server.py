@@ -299,8 +299,11 @@ class Server:
             os.kill(pid, signal.SIGKILL if self.runs(m, word, attempt) else signal.SIGCONT)
 
     def runs(self, m: int, word: int, attempt: int) -> bool:
-        seen = self.view.started(word)
-        return self.view.running_word(m) == word and (seen is None or seen[4] == attempt)
+        """Whether M m runs that G, for that time, or has no other that is started."""
+        seen, runs = self.view.started(word), self.view.running_word(m)
+        if seen is not None and seen[4] != attempt:
+            return False
+        return runs == word or (not runs and [victim[0] for victim in self.view.victims(m)] == [word])
 
     def ask(self, pid: int, words: list[int]) -> None:
         """Gs of an M that are to end learn it, stopped: it cannot end them meanwhile, and their slots not become others'."""

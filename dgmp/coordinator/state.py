@@ -20,7 +20,7 @@ Events (tuples):            Actions (tuples):
   ("asked", words)
   ("alarm", ns)               ("bind",)               look which Ms to bind to their cores
   ("tick", ns)                ("preempt", pid)        SIGURG: this M has something to learn (runtime.preempt)
-  ("looked", blocked, loose)  ("end", m, pid, word, attempt)  kill this M if it still runs that G, and for that time
+  ("looked", blocked, loose)  ("end", m, pid, word, attempt)  kill this M if that G is still on it, and for that time
 """
 
 from __future__ import annotations

@@ -318,6 +318,42 @@ def test_whose_time_is_up_as_it_waits_has_its_grace_too(path):
             rt.spawn(goes_on, timeout=SHORT, grace=SHORT).result(30)
 
 
+def waits_on_and_on(path=None):
+    if path:
+        Path(path).write_text("begun")
+    while True:
+        try:
+            dgmp.sleep(3600)
+        except dgmp.Cancelled:
+            pass
+
+
+def test_one_that_catches_it_and_waits_on_is_killed(path):
+    with dgmp.Runtime(procs=1, grace=SHORT) as rt:
+        f = rt.go(waits_on_and_on, path)
+        assert begun(path) and f.cancel()
+        with pytest.raises(dgmp.Cancelled, match="did not end within 0.3 s"):
+            f.result(30)
+        with pytest.raises(TimeoutError, match="did not end within 0.3 s"):
+            rt.spawn(waits_on_and_on, timeout=SHORT).result(30)
+        assert rt.go(abs, -1).result(30) == 1
+
+
+def test_but_not_beside_others_that_are_parked(path):
+    with dgmp.Runtime(procs=1, max_ms=1, grace=SHORT) as rt:
+        there, back = rt.chan(), rt.chan()
+        other = rt.go(lambda: there.send("here") or back.recv())
+        there.recv()
+        f = rt.go(waits_on_and_on, path)
+        assert begun(path) and f.cancel()
+        with pytest.raises(TimeoutError):
+            f.result(10 * SHORT)
+        back.send("now")
+        assert other.result(30) == "now"
+        with pytest.raises(dgmp.Cancelled, match="did not end within 0.3 s"):
+            f.result(30)
+
+
 def test_an_import_is_not_torn(tmp_path, monkeypatch):
     """It ends before its G does."""
     (tmp_path / "slow_to_import.py").write_text("import time\nbegun = time.monotonic()\n"

@@ -183,7 +183,7 @@ def test_its_own_grace_counts(node):
 
 
 def test_who_waits_in_its_cleanup_is_looked_at_rarely(node):
-    n = node(grace=2 * S)
+    n = node(grace=NO_GRACE)
     f = n.spawn()
     assert n.run() and n.client.ask(f.word) and n.m.told(f.word)
     n.m.gpark(f.word, 1)
@@ -193,6 +193,27 @@ def test_who_waits_in_its_cleanup_is_looked_at_rarely(node):
         assert n.limits.look(now) == []
         now += n.limits.next_look(now)
     assert n.limits.next_look(now) == RARELY_NS
+
+
+def test_who_waits_has_its_grace_twice(node):
+    n = node(grace=2 * S)
+    f = n.spawn()
+    assert n.run() and n.client.ask(f.word)
+    n.m.gpark(f.word, 1)
+    n.limits.told(0)
+    assert n.limits.look(10 * S) == []  # it has not been told yet
+    assert n.m.told(f.word) and n.limits.look(3 * S) == []
+    assert n.limits.look(4 * S) == [("end", 0, 100, f.word, 1)]
+
+
+def test_who_waits_beside_others_does_not_end_with_its_m(node):
+    n = node(grace=2 * S)
+    f, _ = n.spawn(), n.spawn()
+    assert n.run() and n.client.ask(f.word) and n.m.told(f.word)
+    n.m.gpark(f.word, 1)
+    assert n.run()
+    n.limits.told(0)
+    assert n.limits.look(10 * S) == []
 
 
 def test_whose_time_is_up(node):
