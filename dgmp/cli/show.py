@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HEADS = ("TASK", "STATE", "ATTEMPT", "EXIT", "STARTED", "TIME", "CPU", "MEMORY", "PID", "NOTE")
 NUMBERS = ("TASK", "ATTEMPT", "EXIT", "TIME", "CPU", "MEMORY", "PID")
 NOT_STARTED = ("waiting", "cancelled", "aborted")
+LONGEST_ENTRY = 100  # that people are shown
 DESCRIPTION = """
 Shows all that is known of jobs, or of tasks of them."""
 EXAMPLES = """
@@ -49,6 +50,8 @@ def act(client: Client, options: Any) -> int:
                 if select.tasks is not None and len(select.tasks) == 1 and not (wanted or job["tasks"] or job["not_started"]):
                     raise ProtocolError(NO_SUCH_TASK, f"job {job['id']} has no task {next(iter(select.tasks))}")
             shown.append(job)
+    if not shown and any(not isinstance(select.jobs, str) for select in options.selector):
+        return talk.complain("there are no such jobs", talk.NOT_FOUND)
     if options.json:
         talk.print_json("dgmp.show/1", jobs=shown)
         return talk.OK
@@ -119,6 +122,8 @@ def row(task: dict[str, Any]) -> tuple[Any, ...]:
 def note(task: dict[str, Any]) -> str:
     """Why a task has ended, if not by its exit code, and its line of --each-line."""
     entry = task.get("entry")
+    if entry is not None and len(entry) > LONGEST_ENTRY:
+        entry = entry[:LONGEST_ENTRY - 1] + "…"
     return "; ".join(part for part in (why(task), None if entry is None else f"entry {entry}") if part)
 
 

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from ..jobs.amounts import duration, size
-from ..jobs.protocol import Select, bad
+from ..jobs.protocol import ProtocolError, Select, bad
 from ..jobs.ranges import Ranges
 from ..jobs.selectors import selection, task_ids
 from . import talk
@@ -128,16 +128,25 @@ def act(client: Client, options: Any) -> int:
         check_places(command(options.command))
         fields["entries"], lines = entries(client, options.each_line)
         tasks = tasks if options.array else lines
-    if options.py:
-        target, *args = options.command
-        job = client.submit_function(target, args, **fields)
-    else:
-        job = client.submit(command(options.command), **fields)
+    try:
+        job = submit(client, options, fields)
+    except (ProtocolError, KeyboardInterrupt):
+        if "entries" in fields:
+            client.drop_entries(fields["entries"])
+        raise
     if options.json:
         talk.print_json("dgmp.submit/1", job=job, tasks=tasks)
     else:
         print(job, flush=True)
     return waited(client, job, options.json) if options.wait else talk.OK
+
+
+def submit(client: Client, options: Any, fields: dict[str, Any]) -> int:
+    """The job's id."""
+    if options.py:
+        target, *args = options.command
+        return client.submit_function(target, args, **fields)
+    return client.submit(command(options.command), **fields)
 
 
 def entries(client: Client, path: str) -> tuple[int, int]:

@@ -90,11 +90,20 @@ class Client:
         from .entries import messages, packed
 
         sent: dict[str, Any] = {}
-        for blocks in messages(packed(file, name)):
-            sent = self.call("entries", entries=sent.get("entries"), blocks=blocks)
+        try:
+            for blocks in messages(packed(file, name)):
+                sent = self.call("entries", entries=sent.get("entries"), blocks=blocks)
+        except (ProtocolError, OSError, KeyboardInterrupt):
+            if sent:
+                self.drop_entries(sent["entries"])
+            raise
         if not sent:
             raise bad(f"there are no lines in {name}")
         return sent["entries"], sent["lines"]
+
+    def drop_entries(self, entries: int) -> None:
+        """Has the daemon drop lines that wait for a job, as none comes; those of a job stay."""
+        self.send("drop_entries", {"entries": entries})
 
     def submit_function(self, target: str, args: Sequence[str] = (), **spec: Any) -> int:
         """Submits module:function with these arguments (dgmp.jobs.call) to this Python."""

@@ -374,6 +374,12 @@ class Daemon:
         entries, lines = self.store.add_entries(entries, [(block, len(unpacked(block))) for block in blocks])
         return {"entries": entries, "lines": lines}
 
+    def drop_entries(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
+        check_fields(body, "entries")
+        self.store.drop_waiting(number(body.get("entries"), "entries", 1, 1 << 53))
+        self.sweep()
+        return {}
+
     def page(self, client: Client, body: dict[str, Any]) -> dict[str, Any]:
         check_fields(body, "select", "states", "name", "limit", "before")
         wanted = None
@@ -569,7 +575,8 @@ class Daemon:
 
 
 VERBS: dict[str, Callable[[Daemon, Client, dict[str, Any]], dict[str, Any] | None]] = {
-    "hello": Daemon.hello, "entries": Daemon.add_entries, "submit": Daemon.submit, "list": Daemon.page, "show": Daemon.show,
+    "hello": Daemon.hello, "entries": Daemon.add_entries, "drop_entries": Daemon.drop_entries, "submit": Daemon.submit,
+    "list": Daemon.page, "show": Daemon.show,
     "tasks": Daemon.tasks, "logs": Daemon.logs, "wait": Daemon.wait, "forget": Daemon.forget, "cancel": Daemon.cancel,
     "retry": Daemon.retry, "forget_jobs": Daemon.forget_jobs, "subscribe": Daemon.subscribe, "status": Daemon.status,
     "shutdown": Daemon.shutdown,

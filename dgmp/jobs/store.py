@@ -273,7 +273,13 @@ class Store:
 
     def drop_entries(self, job: int | None) -> None:
         """Those of that job, or those that were sent for jobs that never came."""
-        sets = self.db.execute("SELECT id FROM entries WHERE job IS ?", (job,)).fetchall()
+        self.drop_sets(self.db.execute("SELECT id FROM entries WHERE job IS ?", (job,)).fetchall())
+
+    def drop_waiting(self, entries: int) -> None:
+        """A set, unless it is a job's."""
+        self.drop_sets(self.db.execute("SELECT id FROM entries WHERE id = ? AND job IS NULL", (entries,)).fetchall())
+
+    def drop_sets(self, sets: list[tuple[int]]) -> None:
         if sets:
             self.begin()
             self.db.executemany("DELETE FROM block WHERE entries = ?", sets)

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -250,6 +251,44 @@ def test_a_file_of_lines_that_is_not_there(node):
     assert (done.returncode, done.stderr) == (2, "dgmp: cannot read none: No such file or directory\n")
 
 
+@pytest.mark.parametrize("words, end", [([], b"\0\n"), (["--resource", "gpu=3"], b""), (["--array", "1-100000"], b"")])
+def test_lines_go_with_the_job_that_is_refused(node, words, end):
+    lines = b"".join(os.urandom(1000).hex().encode() + b"\n" for _ in range(2000))  # some messages
+    (node.work / "refused").write_bytes(lines + end)
+    assert dgmp(node, "submit", "--each-line", "refused", *words, "--", "true").returncode == 2
+    assert eventually(lambda: sets_without_a_job(node) == 0)
+
+
+def test_lines_go_with_the_command_that_is_interrupted(node):
+    lines = b"".join(os.urandom(1000).hex().encode() + b"\n" for _ in range(2000))
+    with subprocess.Popen([*DGMP, "submit", "--each-line", "-", "--", "true"], env={**os.environ, **node.env},
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as command:
+        command.stdin.write(lines)
+        command.stdin.flush()
+        assert eventually(lambda: sets_without_a_job(node) == 1)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(30) == -signal.SIGINT and command.stdout.read() == b""
+    assert eventually(lambda: sets_without_a_job(node) == 0)
+
+
+def sets_without_a_job(node):
+    db = sqlite3.connect(node.state / "jobs.sqlite")
+    try:
+        return db.execute("SELECT count(*) FROM entries WHERE job IS NULL").fetchone()[0]
+    finally:
+        db.close()
+
+
+def test_a_long_line_is_cut_for_people_and_whole_in_json(node):
+    line = "x" * 1000
+    (node.work / "long").write_text(line)
+    job = ran(node, "--each-line", "long", "--", "true")
+    done = dgmp(node, "show", "--tasks", job)
+    assert "entry xxx" in done.stdout and "…" in done.stdout and max(map(len, done.stdout.splitlines())) < 250
+    assert json.loads(dgmp(node, "show", "--tasks", "--json", job).stdout)["jobs"][0]["tasks"][0]["entry"] == line
+
+
 def test_a_million_lines(node):
     gate = submitted(node, "sleep", "1000")
     lines = "".join(f"data/sample-{n:07d}.fastq.gz\n" for n in range(1_000_000))
@@ -284,6 +323,12 @@ def test_names_cannot_break_the_table(node):
     job = ran(node, "--name", "a\nb\x1b[2J", "true")
     lines = dgmp(node, "jobs", job).stdout.splitlines()
     assert len(lines) == 2 and "a\\nb\\x1b[2J" in lines[1]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",), ("--tasks",)])
+def test_show_of_no_job(node, words):
+    done = dgmp(node, "show", *words, "500000-600000")
+    assert (done.returncode, done.stdout, done.stderr) == (4, "", "dgmp: there are no such jobs\n")
 
 
 def test_show_tasks(node):
