@@ -10,6 +10,7 @@ piece at a time (sweeping.py), whatever daemons are killed on the way.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -192,7 +193,8 @@ class Store:
         for number, script in enumerate(MIGRATIONS[version:], version + 1):
             self.db.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
         if self.db.execute("PRAGMA auto_vacuum").fetchone() != (INCREMENTAL,):  # it was made without
-            self.db.execute("VACUUM")
+            with contextlib.suppress(sqlite3.OperationalError):  # no room for a copy of it: next time
+                self.db.execute("VACUUM")
 
     def close(self) -> None:
         self.db.close()
@@ -320,12 +322,16 @@ class Store:
         self.db.execute("DELETE FROM env WHERE digest NOT IN (SELECT env FROM job)")
 
     def give_back(self, pages: int) -> bool:
-        """So many free pages to the file system; False if there are none."""
+        """So many free pages to the file system; False if no more go."""
         self.begin()
+        before = self.free_pages()
         for _ in range(pages):  # of more, Python's module would let it do one
             self.db.execute("PRAGMA incremental_vacuum(1)")
+        return 0 < self.free_pages() < before
+
+    def free_pages(self) -> int:
         free: int = self.db.execute("PRAGMA freelist_count").fetchone()[0]
-        return free > 0
+        return free
 
     def checkpoint(self) -> None:
         """Has the store's file shrink now, and not with some later commit; nothing is lost if that cannot be."""

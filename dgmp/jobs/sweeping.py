@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from .log import say
 from .store import Store
 
 ROWS, FILES, PAGES = 5000, 500, 500  # a step
@@ -26,7 +27,11 @@ def sweeping(store: Store, logs: Path) -> Iterator[None]:
                 yield
             store.drop_entries(job)
             yield
-        yield from remove_output(logs, set(jobs))
+        try:
+            yield from remove_output(logs, set(jobs))
+        except OSError as e:  # next time
+            say("daemon", f"the output of forgotten jobs is not cleared away: {e.filename}: {e.strerror}")
+            break
         store.swept(jobs)
         yield
     while store.give_back(PAGES):

@@ -4,6 +4,8 @@ import io
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 import zlib
 
@@ -192,6 +194,49 @@ def test_a_store_of_before_is_made_to_shrink(tmp_path):
     assert store.db.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
     assert store.db.execute("SELECT * FROM meta").fetchall() == [("a", "b")] and store.forgotten() == []
     store.close()
+
+
+FULL = """
+import resource, signal, sys
+from dgmp.jobs.store import Store
+from dgmp.jobs.sweeping import sweeping
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, ((folder / "store").stat().st_size // 4,) * 2)
+store = Store(folder / "store")
+print(store.meta(), store.forgotten(), store.db.execute("PRAGMA freelist_count").fetchone()[0] > 0)
+print(sum(1 for _ in sweeping(store, folder)) < 10)
+"""
+
+
+def test_a_store_of_before_opens_though_the_disk_has_no_room_for_a_copy_of_it(tmp_path):
+    db = sqlite3.connect(tmp_path / "store")
+    db.executescript(f"{MIGRATIONS[0]}; PRAGMA user_version = 1")
+    db.executemany("INSERT INTO env VALUES (?, ?)", [(str(n), os.urandom(10_000)) for n in range(200)])
+    db.execute("DELETE FROM env WHERE digest LIKE '1%'")
+    db.commit()
+    db.close()
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=50)
+    assert (done.stdout, done.stderr) == ("{} [] True\nTrue\n", "")
+    store = Store(tmp_path / "store")  # when there is room
+    assert store.db.execute("PRAGMA auto_vacuum").fetchone() == (INCREMENTAL,)
+    store.close()
+
+
+def test_what_cannot_be_cleared_away_does_not_keep_the_daemon_from_its_work(here, client):
+    gone = ran(here, client)
+    os.rename(here.state / "logs", here.state / "elsewhere")
+    (here.state / "logs").touch()  # no folder can be made in its place
+    assert client.forget_jobs([select(gone)])["forgotten"] == 1
+    assert eventually(lambda: "not cleared away" in (here.state / folders.LOG).read_text(), 20)
+    assert client.jobs()["jobs"] == []
+    ran(here, client, "true")
+    assert "trying again" not in (here.state / folders.LOG).read_text()
+    os.unlink(here.state / "logs")
+    os.rename(here.state / "elsewhere", here.state / "logs")
+    client.forget_jobs([Select("all")])
+    assert eventually(lambda: nothing_left(here) and logs(here) == [], 20)
 
 
 def test_aborted_jobs_can_be_retried_once_what_they_waited_for_is_forgotten():
