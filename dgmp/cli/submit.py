@@ -152,6 +152,8 @@ def submit(client: Client, options: Any, fields: dict[str, Any]) -> int:
 def entries(client: Client, path: str) -> tuple[int, int]:
     """The lines of a file, as the daemon has them now: their id, and how many they are."""
     if path == "-":
+        if sys.stdin is None:
+            raise bad("cannot read standard input: it is closed")
         return client.entries(sys.stdin.buffer, "standard input")
     try:
         with open(path, "rb") as file:

@@ -246,6 +246,11 @@ def test_lines_that_cannot_be_entries(node, words, stdin, said):
     assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
 
 
+def test_lines_of_a_standard_input_that_is_closed(node):
+    done = shell(node, "dgmp submit --each-line - -- true <&-")
+    assert (done.returncode, done.stderr) == (2, "dgmp: cannot read standard input: it is closed\n")
+
+
 def test_a_file_of_lines_that_is_not_there(node):
     done = dgmp(node, "submit", "--each-line", "none", "true")
     assert (done.returncode, done.stderr) == (2, "dgmp: cannot read none: No such file or directory\n")
