@@ -93,7 +93,8 @@ def test_jumps_of_the_wall_clock_do_not_matter(tmp_path):
 
 WALL = re.compile(r"CLOCK_REALTIME|gettimeofday|\btime\.time(?:_ns)?\(|pthread_(?:mutex|cond)_timed|sem_timedwait|\btime\(NULL")
 
-JOBS = {f"dgmp/{name}.py" for name in ("cli/tables", "jobs/daemon", "jobs/keeper", "jobs/launcher", "jobs/process")}
+JOBS = {f"dgmp/{name}.py" for name in ("cli/forget", "cli/tables", "jobs/daemon", "jobs/keeper", "jobs/launcher",
+                                       "jobs/process")}
 
 
 def test_the_wall_clock_is_read_for_people_and_files_only():

@@ -231,8 +231,9 @@ def test_ctrl_c_at_random_moments():
 
 def test_ctrl_z_and_fg(tmp_path):
     """Stopped for longer than any patience, then continued: the answer is the same."""
-    text = ("import dgmp\nfrom tests.helpers import fib\nprint('ready', flush=True)\n"
-            "print(sum(dgmp.gather(*[dgmp.go(fib, 12) for _ in range(20)])))\n")
+    text = ("import dgmp, os\nfrom tests.helpers import fib\nprint('ready', flush=True)\ntold = False\n"
+            f"while not told:\n    told = os.path.exists({str(tmp_path / 'told')!r})\n"
+            "    answer = sum(dgmp.gather(*[dgmp.go(fib, 12) for _ in range(20)]))\nprint(answer)\n")
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     program, family = run(tmp_path, text, start_new_session=True, env=env)
     for _ in range(3):
@@ -240,6 +241,7 @@ def test_ctrl_z_and_fg(tmp_path):
         assert eventually(lambda: state(program.pid) == "T")
         time.sleep(0.3)  # the coordinator, in a group of its own, runs on and must not take m0 for dead
         os.killpg(program.pid, signal.SIGCONT)
+    (tmp_path / "told").touch()
     said, err = program.communicate(timeout=60)
     assert (program.returncode, said, err) == (0, "2880\n", "")
     assert gone(family)

@@ -304,6 +304,7 @@ def test_a_descriptor_that_the_program_has_closed(folder, name, rt):
 def test_many_files(folder, name, monkeypatch):
     """With stamps alone it would cost too much to look."""
     monkeypatch.setattr(edits, "YOUNG_NS", -1 << 60)
+    monkeypatch.setattr(edits, "MANY_FILES", edits.MOST_FILES)
     with dgmp.Runtime(procs=1) as rt:
         assert rt._teller.edits.fd < 0
     monkeypatch.setattr(edits, "MANY_FILES", 1)
