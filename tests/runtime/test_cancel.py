@@ -207,9 +207,10 @@ def takes_what_has_come(path):
     child = dgmp.go(helpers.identity, 3)
     while not child.done():
         pass
-    until_cancelled(path)
-    got = child.result()  # need not wait
     with pytest.raises(dgmp.Cancelled):
+        with dgmp.nopreempt():
+            until_cancelled(path)
+            got = child.result()  # need not wait
         wait_for_ever()
     return got
 
