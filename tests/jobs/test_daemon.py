@@ -21,19 +21,7 @@ from dgmp.jobs.ranges import Ranges
 from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
-from tests.jobs.harness import Node, kill
-
-
-@pytest.fixture
-def here():
-    with Node() as node:
-        yield node
-
-
-@pytest.fixture
-def client(here):
-    here.daemon = here.up()
-    return here.client()
+from tests.jobs.harness import kill
 
 
 def waited(client, job, timeout=30):

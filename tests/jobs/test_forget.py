@@ -16,22 +16,10 @@ from dgmp.jobs.client import select
 from dgmp.jobs.protocol import JobSpec, ProtocolError, Select
 from dgmp.jobs.store import INCREMENTAL, MIGRATIONS, Store
 from tests.helpers import eventually
-from tests.jobs.harness import Node, kill
+from tests.jobs.harness import kill
 from tests.jobs.test_queue import Fake
 
 PRINTS = "echo small; [ $DGMP_TASK_ID != 2 ] || head -c 100000 /dev/zero"  # the latter has a file of its own
-
-
-@pytest.fixture
-def here():
-    with Node() as node:
-        yield node
-
-
-@pytest.fixture
-def client(here):
-    here.daemon = here.up()
-    return here.client()
 
 
 def ran(here, client, script=PRINTS, **spec):

@@ -8,13 +8,7 @@ import textwrap
 import pytest
 
 from tests.helpers import eventually
-from tests.jobs.harness import Node, kill
-
-
-@pytest.fixture
-def here():
-    with Node() as node:
-        yield node
+from tests.jobs.harness import kill
 
 
 def program(code):
