@@ -171,6 +171,9 @@ PyObject *reap(PyObject *mod, PyObject *pidfd);
 PyObject *signal_fd(PyObject *mod, PyObject *args);
 PyObject *read_signal(PyObject *mod, PyObject *fd);
 
+/* bind_spawners.c */
+extern PyType_Spec spawners_spec;
+
 /* bind_sema.c */
 extern PyMethodDef sema_methods[];
 

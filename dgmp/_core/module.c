@@ -365,6 +365,7 @@ PyMODINIT_FUNC PyInit_native(void) {
     if (!type || !Block_type || !Handle_type || !Wait_type || PyModule_AddObject(mod, "View", type) || add_lock_types(mod) ||
         PyModule_AddObject(mod, "Handle", Py_NewRef(Handle_type)) ||
         PyModule_AddObject(mod, "Wait", Py_NewRef(Wait_type)) ||
+        PyModule_AddObject(mod, "Spawners", PyType_FromSpec(&spawners_spec)) ||
         PyModule_AddObject(mod, "KILLPOINTS", killpoints()) ||
         PyModule_AddIntConstant(mod, "OBJECTS_MAGIC", (long)OBJECTS_MAGIC) ||
         PyModule_AddObject(mod, "Block", Py_NewRef(Block_type)) ||

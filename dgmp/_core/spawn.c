@@ -30,8 +30,6 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
-enum { STACK = 1 << 16 };
-
 struct child {
     struct spawn *s;
     const sigset_t *none;
@@ -52,12 +50,22 @@ static void set_signal(int number, void (*handler)(int)) {
     syscall(SYS_rt_sigaction, number, &a, NULL, sizeof a.mask);
 }
 
-static void default_signals(int ignore_terminal) {
-    for (int number = 1; number < NSIG; number++) {
-        struct kernel_sigaction now;
-        if (syscall(SYS_rt_sigaction, number, NULL, &now, sizeof now.mask) || now.handler == SIG_DFL) continue;
-        if (now.handler != SIG_IGN || number == SIGPIPE || number == SIGXFSZ) set_signal(number, SIG_DFL);
-    }
+/* What this process does at a signal is not what a program is to begin with. */
+static int is_ours(int number) {
+    struct kernel_sigaction now;
+    if (syscall(SYS_rt_sigaction, number, NULL, &now, sizeof now.mask) || now.handler == SIG_DFL) return 0;
+    return now.handler != SIG_IGN || number == SIGPIPE || number == SIGXFSZ;
+}
+
+void spawn_look(sigset_t *ours) {
+    sigemptyset(ours);
+    for (int number = 1; number < NSIG; number++)
+        if (is_ours(number)) sigaddset(ours, number);
+}
+
+static void default_signals(const sigset_t *ours, int ignore_terminal) {
+    for (int number = 1; number < NSIG; number++)
+        if (ours ? sigismember(ours, number) == 1 : is_ours(number)) set_signal(number, SIG_DFL);
     if (ignore_terminal) {
         set_signal(SIGTTIN, SIG_IGN);
         set_signal(SIGTTOU, SIG_IGN);
@@ -97,7 +105,7 @@ static int setup(const struct spawn *s, pid_t parent) {
 static int become_program(void *arg) {
     struct child *c = arg;
     struct spawn *s = c->s;
-    default_signals(s->ignore_terminal);
+    default_signals(s->ours, s->ignore_terminal);
     s->failed = SPAWN_SETUP;
     if (setup(s, c->parent) == 0) {
         s->failed = SPAWN_CHDIR;
@@ -111,39 +119,42 @@ static int become_program(void *arg) {
     return 127;                       /* clone() exits with it */
 }
 
-static pid_t vfork_on(char *stack, struct child *c, int *pidfd) {
-    return clone(become_program, stack + STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, c, pidfd);
+char *spawn_stack(void) {
+    char *made = mmap(NULL, SPAWN_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+    return made == MAP_FAILED ? NULL : made;
 }
 
-int spawn(struct spawn *s) {
-    static char *stack;               /* one is enough: we stand still while it is in use */
-    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
-    sigset_t all, before, none;
-    sigfillset(&all);
+int spawn_on(char *stack, struct spawn *s) {
+    sigset_t none;
     sigemptyset(&none);
     struct child c = {s, &none, getpid(), 0};
     s->failed = SPAWN_CLONE, s->pidfd = -1;
-    pthread_mutex_lock(&one);
-    if (!stack) {
-        char *made = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-        if (made == MAP_FAILED) {
-            int e = errno;
-            pthread_mutex_unlock(&one);
-            return e;
-        }
-        stack = made;
-    }
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    s->pid = vfork_on(stack, &c, &s->pidfd);
+    s->pid = clone(become_program, stack + SPAWN_STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &c, &s->pidfd);
     int e = s->pid < 0 ? errno : c.error;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_mutex_unlock(&one);
     if (e && s->pid > 0) {
         while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR) continue;
         close(s->pidfd);
         s->pidfd = -1;
     }
     if (!e) s->failed = 0;
+    return e;
+}
+
+int spawn(struct spawn *s) {
+    static char *stack;               /* one is enough: we stand still while it is in use */
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    sigset_t all, before;
+    int e = ENOMEM;
+    sigfillset(&all);
+    pthread_mutex_lock(&one);
+    if (!stack) stack = spawn_stack();
+    s->failed = SPAWN_CLONE;
+    if (stack) {
+        pthread_sigmask(SIG_BLOCK, &all, &before);
+        e = spawn_on(stack, s);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_mutex_unlock(&one);
     return e;
 }
 

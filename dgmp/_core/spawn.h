@@ -6,11 +6,13 @@
 #define _GNU_SOURCE
 #endif
 #include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
 #include <sys/types.h>
 
+enum { SPAWN_STACK = 1 << 16 };
 enum { SPAWN_CLONE = 1, SPAWN_SETUP, SPAWN_CHDIR, SPAWN_EXEC };
 
 struct spawn {
@@ -23,6 +25,7 @@ struct spawn {
     int nice;                         /* is added to ours */
     int death_signal;                 /* the program gets it when the thread that spawns ends; 0: none */
     int ignore_terminal;              /* reading it from a background group fails, where it would stop the program */
+    const sigset_t *ours;             /* what spawn_look() has found; NULL: the child looks, which takes as long as 64 system calls */
     rlim_t nofile;                    /* the soft limit of descriptors; 0: as ours */
     pid_t pid;                        /* out */
     int pidfd;                        /* out; close-on-exec */
@@ -36,5 +39,8 @@ struct ended {                        /* what wait4 says of a process */
 };
 
 int spawn(struct spawn *s);           /* 0, or an errno: then nothing runs */
+char *spawn_stack(void);              /* of SPAWN_STACK bytes, for mmap's inverse; NULL: there is no memory */
+int spawn_on(char *stack, struct spawn *s);   /* the same, on a stack that nobody else uses now, all signals being blocked */
+void spawn_look(sigset_t *ours);      /* the signals that a program must find by default, and that are not so here */
 int spawn_reap(int pidfd, struct ended *e);   /* 1: it has ended, and is no zombie any more; 0: it runs; -1: errno */
 #endif

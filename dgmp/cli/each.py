@@ -132,7 +132,7 @@ def launcher_of(options: Options, source: Source, slots: int, policy: Policy) ->
     pid = os.getpid()
     return Launcher(
         source, slots or most_slots(), output_of(options, source), policy, environment=Environment(variables),
-        own_environment=lambda command, slot, attempt: environment.of_job(command.seq, slot, attempt, pid),
+        own_environment=lambda command, attempt: environment.of_job(command.seq, attempt, pid), of_slot=environment.OF_SLOT,
         folder=folder_of(options, source), term_sequence=term_sequence(options.text("termseq") or TERM_SEQUENCE),
         parks=source.parks)
 
@@ -191,6 +191,8 @@ def announcing(made: type[Output], first: bool) -> type[Output]:
     from ..jobs.spill import write_all
 
     class Announcing(made):  # type: ignore[misc, valid-type]
+        early = False
+
         def open(self, process: Process) -> tuple[int, int]:
             out, err = super().open(process)
             text = os.fsencode(process.command.text) + b"\n"

@@ -57,6 +57,11 @@ class Draft:
             digest.update(self.stdin)
         return digest.hexdigest()
 
+    @property
+    def early(self) -> bool:
+        """Whether it can be made ready before it has a slot."""
+        return self.stdin is None and not self.job.template.slotted
+
     def command(self, slot: int) -> Command:
         """What runs in this slot."""
         return Command(self, slot, self.job.template.argv(self, slot))

@@ -70,6 +70,10 @@ class Control(Policy):
             self.progress = Progress(progress, self.tally, 2, time.monotonic() if now is None else now)
         self.broken = False
 
+    @property
+    def blind(self) -> bool:
+        return super().blind and not self.gates and self.retries is None and self.need is None
+
     def skip(self, draft: Draft) -> bool:
         try:
             if self.done is None or not self.done.has(draft):

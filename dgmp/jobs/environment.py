@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 OURS = ("PARALLEL_SEQ", "PARALLEL_JOBSLOT", "PARALLEL_PID", "DGMP_JOB_SEQ", "DGMP_SLOT", "DGMP_ATTEMPT")
-NOTHING: Mapping[str, str] = {}
+OF_SLOT = (b"PARALLEL_JOBSLOT=", b"DGMP_SLOT=")  # what a job's slot is told by
 
 
 def common(environ: Mapping[str, str], assignments: Iterable[str] = (), told: Iterable[str] = ()) -> dict[str, str]:
@@ -43,15 +43,13 @@ def common(environ: Mapping[str, str], assignments: Iterable[str] = (), told: It
     return variables
 
 
-def of_job(seq: int, slot: int, attempt: int, launcher: int, told: Mapping[str, str] = NOTHING) -> list[bytes]:
-    """The part that is a job's own, as execve wants it.
+def of_job(seq: int, attempt: int, launcher: int) -> list[bytes]:
+    """The part that is a job's own, as execve wants it; with OF_SLOT.
 
     Args:
         launcher: its pid.
     """
-    own = [b"PARALLEL_SEQ=%d" % seq, b"DGMP_JOB_SEQ=%d" % seq, b"PARALLEL_JOBSLOT=%d" % slot, b"DGMP_SLOT=%d" % slot,
-           b"PARALLEL_PID=%d" % launcher, b"DGMP_ATTEMPT=%d" % attempt]
-    return own + [os.fsencode(f"{name}={value}") for name, value in told.items()] if told else own
+    return [b"PARALLEL_SEQ=%d" % seq, b"DGMP_JOB_SEQ=%d" % seq, b"PARALLEL_PID=%d" % launcher, b"DGMP_ATTEMPT=%d" % attempt]
 
 
 def folder(path: str, seq: int) -> str:

@@ -33,6 +33,7 @@ from .output import Output
 from .policy import Policy
 from .process import TERM_SEQUENCE, CannotRun, Environment, Process, term_sequence
 from .sink import CannotWrite, Closed
+from .spawners import Ahead
 from .spill import DiskFull, folder, reserve, temporary_file, write_all
 
 TYPE_CHECKING = False  # typing takes longer to import than all of this
@@ -51,6 +52,7 @@ WARN_SECONDS = 10.0
 BUSY_SECONDS = 0.1  # less between two jobs' ends is much
 OTHERS = 64  # ends of jobs, between two looks at what else has ended
 SLICE = 256  # drafts, between two looks at what else has come
+OWN = 0x20000000  # __WNOTHREAD: those of the thread that waits, to which what jobs leave behind comes, too
 MOST_AHEAD = 100_000  # drafts that are read only to know how many there are
 
 
@@ -71,7 +73,8 @@ class Launcher:
         output: where what they print goes.
         policy: what the options decide.
         environment: of all commands.
-        own_environment: (command, slot, attempt) -> more variables of this one, b"NAME=value".
+        own_environment: (command, attempt) -> more variables of this one, b"NAME=value".
+        of_slot: of more of its variables, b"NAME=", whose value is its slot.
         folder: command -> the folder in which it runs; None: ours.
         stdin: of the first command; the others have /dev/null.
         term_sequence: how commands are ended.
@@ -80,19 +83,19 @@ class Launcher:
 
     def __init__(self, drafts: Source, slots: int, output: Output, policy: Policy, *,
                  environment: Environment | None = None,
-                 own_environment: Callable[[Command, int, int], Sequence[bytes]] | None = None,
+                 own_environment: Callable[[Command, int], Sequence[bytes]] | None = None, of_slot: Sequence[bytes] = (),
                  folder: Callable[[Command], str | None] | None = None, stdin: int = -1,
                  term_sequence: Sequence[tuple[int, float]] = term_sequence(TERM_SEQUENCE), parks: bool = True) -> None:
         self.netpoll = Netpoll()
         self.drafts = Inputs(drafts, self.netpoll, parks)
         self.output, self.policy = output, policy
         self.environment = environment or Environment()
-        self.own_environment, self.folder = own_environment, folder
+        self.own_environment, self.of_slot, self.folder = own_environment, of_slot, folder
         self.term_sequence = term_sequence
         self.stdin = stdin
         self.idle = list(range(slots, 0, -1))  # the lowest last: it is the next
         self.slots = slots
-        self.running: dict[int, Process] = {}  # by slot
+        self.running: dict[int, Process] = {}  # by pid
         self.wanted: Draft | None = None  # is not to be skipped
         self.more_ahead = False  # drafts that can be counted now
         self.rerun: deque[tuple[Draft, int]] = deque()  # and which attempt it will be
@@ -110,6 +113,7 @@ class Launcher:
         self.terminal = has_terminal()
         self.nofile = raise_nofile()
         self.heeded = {*heeded(), signal.SIGCHLD, PARENT_DIED}
+        self.ahead = Ahead(self)
 
     # ------------------------------------------------------------------------------------------------ the loop
     def run(self) -> int:
@@ -128,6 +132,7 @@ class Launcher:
                 sink.interrupt, sink.act = signals, lambda: self.signalled_while_writing(signals)
             status = self._run()
         finally:
+            self.ahead.close()
             os.close(signals)
             self.netpoll.close()
             self.policy.close()
@@ -160,18 +165,22 @@ class Launcher:
 
     def schedule(self) -> bool:
         """Starts what can be started now; whether there is more to come."""
+        self.finish()
         policy = self.policy
         if policy.total is None and not self.stopping:
             self.count()
             if policy.needs_total and policy.total is None:
                 return True
         while self.idle and not self.stopping:
+            if self.ahead.start():
+                continue
             found = self.findrunnable()
             if found is None:
                 break
             if not self.execute(*found):
                 self.rerun.appendleft(found)
                 break
+        self.ahead.prepare()
         return bool(self.running) or not self.stopping and bool(self.rerun or self.drafts.ahead or not self.drafts.over)
 
     def count(self) -> None:
@@ -211,7 +220,7 @@ class Launcher:
                 return draft
             if not self.policy.skip(draft):
                 if self.policy.halting is not None:  # what has been done cannot be known
-                    self.stopping = True
+                    self.start_no_more()
                     return None
                 self.wanted = draft
                 return draft
@@ -236,14 +245,23 @@ class Launcher:
             else:
                 self.cannot_start(e)
             return False
-        self.idle.pop()
         if process.pidfd < 0:  # it could not be run: that is its end
             self.policy.started(process)
             self.goexit(process)
             return True
-        self.running[slot] = process
-        self.policy.started(process)
+        self.idle.pop()
+        self.runs(process)
         return True
+
+    def runs(self, process: Process) -> None:
+        self.running[process.pid] = process
+        self.policy.started(process)
+
+    def leave(self, process: Process) -> None:
+        """It has ended: its slot is idle."""
+        del self.running[process.pid]
+        self.ahead.elsewhere -= process.elsewhere
+        self.idle.append(process.slot)
 
     def start(self, process: Process) -> None:
         """OSError: not just now."""
@@ -258,7 +276,7 @@ class Launcher:
             return
         stdin = -1
         try:
-            variables = list(self.own_environment(command, process.slot, process.attempt)) if self.own_environment else []
+            variables = [*self.variables(process), *(name + b"%d" % process.slot for name in self.of_slot)]
             variables += [os.fsencode(f"{k}={v}") for k, v in setting.variables.items()]
             stdin = self.stdin_of(process)
             process.started, process.begun = time.time(), time.monotonic()
@@ -283,6 +301,10 @@ class Launcher:
                 os.close(stdin)
         if stdin == self.stdin:
             self.stdin = self.null
+
+    def variables(self, process: Process) -> Sequence[bytes]:
+        """Its own, but for what depends on its slot."""
+        return self.own_environment(process.command, process.attempt) if self.own_environment else ()
 
     def stdin_of(self, process: Process) -> int:
         """A descriptor; that of a command with data of its own is to be closed."""
@@ -319,19 +341,23 @@ class Launcher:
         """Its pidfd says so."""
         self.netpoll.remove(process.pidfd)
         if process.reap(time.monotonic()):
-            del self.running[process.slot]
+            self.leave(process)
             self.goexit(process)
         else:
             self.netpoll.add(process.pidfd, self.exited, process)
 
+    def finish(self) -> None:
+        """What has ended while others were started for us."""
+        while self.ahead.ended:
+            self.goexit(self.ahead.ended.popleft())
+
     def goexit(self, process: Process) -> None:
-        """It has ended: what it was, and its slot."""
+        """It has ended: how, and what is to be done about it."""
         self.later = 0.0
         self.ends += 1
         if self.ends % OTHERS == 0:
             self.children.reap(self.running)
         self.ending.pop(process, None)
-        self.idle.append(process.slot)
         if self.dropping:
             self.output.again(process)
             return
@@ -348,7 +374,7 @@ class Launcher:
 
     def halt(self, process: Process) -> None:
         """Enough have ended, by --halt; or the policy cannot go on."""
-        self.stopping = True
+        self.start_no_more()
         at_once = self.policy.halting == "now"
         if self.policy.halted_by:
             left = f", {'ending' if at_once else 'waiting for'} {jobs(len(self.running))}" if self.running else ""
@@ -410,14 +436,17 @@ class Launcher:
         self.stop()
         try:
             self.end_all(self.term_sequence)
+            self.finish()
             while self.running:
                 self.wait()
                 self.step()
+                self.finish()
         except Ended:
             self.kill_all()
 
     def kill_all(self) -> None:
         """And waits until they are dead."""
+        self.ahead.take_back()
         for process in self.running.values():
             process.send(signal.SIGKILL)
         for process in self.running.values():
@@ -459,9 +488,13 @@ class Launcher:
             raise Ending
 
     def stop(self) -> None:
-        """Nothing more starts."""
-        self.stopping = True
+        """Nothing more is to start, nor to be run again."""
+        self.start_no_more()
         self.policy.stop()
+
+    def start_no_more(self) -> None:
+        self.stopping = True
+        self.ahead.take_back()
 
     def interrupted(self) -> None:
         self.interrupts += 1
@@ -492,12 +525,14 @@ class Launcher:
         say(text)
 
     def list_running(self) -> None:
+        self.ahead.note()
         now = time.monotonic()
         for process in sorted(self.running.values(), key=lambda process: process.begun):
             self.say(f"{process.pid} {now - process.begun:.1f}s {process.command.text}")
 
     def suspend(self) -> None:
         """Ctrl-Z."""
+        self.ahead.take_back()
         for process in self.running.values():
             process.send(signal.SIGTSTP)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -517,7 +552,7 @@ class Launcher:
             os.killpg(process.pid, 0)
             return False
         except ProcessLookupError:
-            return self.children.count() <= len(self.running)
+            return self.children.count() <= len(self.running) - self.ahead.elsewhere
         except PermissionError:
             return False
 
@@ -532,7 +567,7 @@ class Children:
             self.fd = -1
 
     def count(self) -> int:
-        """How many there are; too many where that cannot be known."""
+        """How many this thread has; too many where that cannot be known."""
         if self.fd < 0:
             return 1 << 30
         count = offset = 0
@@ -545,10 +580,10 @@ class Children:
         """Those of others' that have ended."""
         while True:
             try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | OWN)
             except ChildProcessError:
                 return
-            if found is None or any(process.pid == found.si_pid for process in running.values()):
+            if found is None or found.si_pid in running:
                 return
             os.waitpid(found.si_pid, 0)
 

@@ -50,6 +50,7 @@ class Output:
     """
 
     grouped = False
+    early = False  # a job may be given its files long before it starts, and without a slot
 
     def __init__(self, tag: bool = False, keep_order: bool = False,
                  results: Callable[[Any], tuple[str, str, str]] | None = None) -> None:
@@ -176,6 +177,10 @@ class Grouped(Output):
     """Each job's whole output at its end."""
 
     grouped = True
+
+    @property
+    def early(self) -> bool:  # type: ignore[override]
+        return self.results is None
 
     def attach(self, netpoll: Netpoll, alone: Callable[[Process], bool], policy: Policy) -> None:
         super().attach(netpoll, alone, policy)

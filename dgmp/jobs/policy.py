@@ -5,6 +5,7 @@ time.monotonic(), in seconds, and passed in.  In the order in which the launcher
 
     total            set once it is known how many jobs there are; where needs_total, before the first one starts; where
                      wants_total, inputs are read ahead for it
+    blind            whether the next jobs may be started without asking (spawners.py); fixed
     skip(draft)      as it comes from the inputs: it is not to be run (--resume); halting says if that cannot be known
     may_start(now)   a slot is free and a job is there; then
     starting(slot)   what the new process gets, and started(process) as it runs
@@ -68,6 +69,11 @@ class Policy:
         self.stopping = False
 
     wants_total = False  # shows how far it has come
+
+    @property
+    def blind(self) -> bool:
+        """Whether may_start() is always true, starting() always the same, nothing is run again, and no end stops others."""
+        return self.tally.halt is None
 
     @property
     def needs_total(self) -> bool:

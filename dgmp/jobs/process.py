@@ -84,6 +84,7 @@ class Process:
         command: what it was made of, whatever that is to the caller.
         slot: in which it runs.
         attempt: 1 is the first.
+        elsewhere: 1 if another thread of ours has started it (spawners.py); else 0.
         pid, pidfd: 0 and -1 where it could not be run; the pid is also that of its group.
         begun, started: when, by time.monotonic() and by time.time().
         seconds: how long it took.
@@ -94,14 +95,15 @@ class Process:
     """
 
     __slots__ = ("command", "draft", "slot", "attempt", "pid", "pidfd", "begun", "started", "seconds", "exitval", "signal",
-                 "user_seconds", "system_seconds", "max_rss", "sent", "received", "ending", "out", "err")
+                 "user_seconds", "system_seconds", "max_rss", "sent", "received", "ending", "out", "err",
+                 "elsewhere")
 
     def __init__(self, command: Any, slot: int, attempt: int = 1) -> None:
         self.command, self.slot, self.attempt = command, slot, attempt
         self.draft: Any = None
         self.pid, self.pidfd = 0, -1
         self.begun = self.started = self.seconds = self.user_seconds = self.system_seconds = 0.0
-        self.exitval = self.signal = self.max_rss = self.sent = self.received = 0
+        self.exitval = self.signal = self.max_rss = self.sent = self.received = self.elsewhere = 0
         self.ending: Ending | None = None
         self.out: Any = None
         self.err: Any = None

@@ -150,6 +150,7 @@ class Template:
             self.gaps.append("")
         self.numbered = "PARALLEL_SEQ" in self.text or "DGMP_JOB_SEQ" in self.text or any(
             isinstance(piece, Field) and piece.of == "#" for token in self.tokens for piece in token)
+        self.slotted = any(isinstance(piece, Field) and piece.of == "%" for token in self.tokens for piece in token)
         self.quoted = quoted
         self.plain = quoted or (all(is_plain(piece) for token in self.tokens for piece in token if isinstance(piece, str))
                                 and not any("\n" in gap for gap in self.gaps))
