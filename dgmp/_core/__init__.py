@@ -60,8 +60,9 @@ from .native import (
 __all__ = [
     "Block", "Handle", "KILLPOINTS", "KIND_CLIENT", "KIND_M", "Lock", "OBJECTS_MAGIC", "POLL_GONE", "POLL_READY",
     "POLL_WAITING", "RESULT_CANCELLED", "RESULT_ERROR", "RESULT_NONE", "RESULT_NO_MEMORY", "RESULT_VALUE",
-    "RESULT_WORKER_DIED", "RLock", "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE", "Spawners", "View", "WHY_CHAN_RECV", "WHY_CHAN_SEND",
-    "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK", "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED", "WHY_SELECT", "WHY_SEMA",
-    "WHY_SLEEP", "Wait", "alarm", "allocate_lock", "become_subreaper", "create", "execute", "inotify", "inotify_watch",
-    "lock_owner", "read_signal", "reap", "receive", "send_self", "signal_fd", "stack_address", "when_parent_dies",
+    "RESULT_WORKER_DIED", "RLock", "SEMA_BLOCKS", "SEMA_DIED", "SEMA_DONE", "Spawners", "View", "WHY_CHAN_RECV",
+    "WHY_CHAN_SEND", "WHY_FUTURE", "WHY_GOSCHED", "WHY_IO", "WHY_LOCK", "WHY_NONE", "WHY_OTHER", "WHY_PREEMPTED",
+    "WHY_SELECT", "WHY_SEMA", "WHY_SLEEP", "Wait", "alarm", "allocate_lock", "become_subreaper", "create", "execute",
+    "inotify", "inotify_watch", "lock_owner", "read_signal", "reap", "receive", "send_self", "signal_fd", "stack_address",
+    "when_parent_dies",
 ]

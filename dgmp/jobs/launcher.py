@@ -1,6 +1,7 @@
 """The launcher: a GMP scheduler of its own, in one light process.  A command is a G, a slot is a P.  Called by cli.each.
 
-schedule() takes the next command while a slot is idle and the policy lets it start; netpoll() waits for whatever comes: a
+schedule() takes the next command while a slot is idle and the policy lets it start (where it need not be asked, spawners start
+what is prepared, as another one ends: spawners.py); netpoll() waits for whatever comes: a
 process has ended (its pidfd), a signal (a signalfd), a line of output, an input, a time that somebody has asked for.  What a
 command is to be comes from drafts (command.py), what is done about its end from a policy (policy.py), where its output goes
 from an output (output.py).
@@ -181,7 +182,9 @@ class Launcher:
                 self.rerun.appendleft(found)
                 break
         self.ahead.prepare()
-        return bool(self.running) or not self.stopping and bool(self.rerun or self.drafts.ahead or not self.drafts.over)
+        if self.running or self.ahead.ended:
+            return True
+        return not self.stopping and bool(self.rerun or self.drafts.ahead or not self.drafts.over)
 
     def count(self) -> None:
         """How many there are in all, if they can be read before their turn, and all have come."""
@@ -397,7 +400,7 @@ class Launcher:
 
     def patience(self) -> float | None:
         """How long there is nothing to do, in seconds; None: until something comes."""
-        if self.more_ahead:
+        if self.more_ahead or self.ahead.ended:
             return 0.0
         now = time.monotonic()
         late, look_at = self.policy.look(now)

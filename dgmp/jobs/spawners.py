@@ -67,14 +67,13 @@ class Ahead:
         process = Process(draft.command(0), 0, attempt)
         process.draft = draft
         try:
-            if self.spawners is None:
-                self.open()
+            spawners = self.spawners = self.spawners or self.open()
             reserve.fill()
             out, err = launcher.output.open(process)
             try:
                 argv = process.command.argv
-                self.spawners.put(process, launcher.environment.program(argv[0]), argv, launcher.variables(process), None,
-                                  launcher.null, out, err)
+                spawners.put(process, launcher.environment.program(argv[0]), argv, launcher.variables(process), None,
+                             launcher.null, out, err)
             except BaseException:
                 launcher.output.again(process)
                 raise
@@ -83,11 +82,12 @@ class Ahead:
         self.prepared += 1
         return True
 
-    def open(self) -> None:
+    def open(self) -> Spawners:
         launcher = self.launcher
-        self.spawners = Spawners(self.threads, launcher.slots, tuple(launcher.environment.block), tuple(launcher.of_slot),
-                                 launcher.policy.starting(0).nice, signal.SIGKILL, launcher.terminal, launcher.nofile)
-        launcher.netpoll.add(self.spawners.fileno(), lambda _: self.note())
+        spawners = Spawners(self.threads, launcher.slots, tuple(launcher.environment.block), tuple(launcher.of_slot),
+                            launcher.policy.starting(0).nice, signal.SIGKILL, launcher.terminal, launcher.nofile)
+        launcher.netpoll.add(spawners.fileno(), lambda _: self.note())
+        return spawners
 
     def start(self) -> bool:
         """In an idle slot, here; False: none is prepared, or it has come back."""

@@ -378,9 +378,9 @@ def test_a_job_waits_for_what_it_needs():
 def test_the_environment_of_a_job():
     outer = {"A": "1", "DGMP_SLOT": "9", "PARALLEL_SEQ": "8", "CUDA_VISIBLE_DEVICES": "7"}
     assert environment.common(outer, ["B=x=y", "A", "C="], ["CUDA_VISIBLE_DEVICES"]) == {"A": "1", "B": "x=y", "C": ""}
-    assert dict(entry.split(b"=", 1) for entry in environment.of_job(5, 2, 3, 77, {"X": "\udcff"})) == {
-        b"PARALLEL_SEQ": b"5", b"DGMP_JOB_SEQ": b"5", b"PARALLEL_JOBSLOT": b"2", b"DGMP_SLOT": b"2", b"DGMP_ATTEMPT": b"3",
-        b"PARALLEL_PID": b"77", b"X": b"\xff"}
+    assert dict(entry.split(b"=", 1) for entry in environment.of_job(5, 3, 77)) == {
+        b"PARALLEL_SEQ": b"5", b"DGMP_JOB_SEQ": b"5", b"DGMP_ATTEMPT": b"3", b"PARALLEL_PID": b"77"}
+    assert environment.OF_SLOT == (b"PARALLEL_JOBSLOT=", b"DGMP_SLOT=")
     with pytest.raises(ValueError, match="--env"):
         environment.common({}, ["=x"])
 
