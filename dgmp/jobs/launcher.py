@@ -172,7 +172,7 @@ class Launcher:
             self.count()
             if policy.needs_total and policy.total is None:
                 return True
-        while self.idle and not self.stopping:
+        while self.idle and not self.stopping and not self.ahead.ended:
             if self.ahead.start():
                 continue
             found = self.findrunnable()
