@@ -4,10 +4,12 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 
 import dgmp
@@ -93,6 +95,23 @@ def test_a_zygote_that_cannot_start_is_said(tmp_path):
                              timeout=30, env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert program.returncode == 1 and "zygotes in a row died" in program.stderr
     assert "the zygote cannot start: ImportError: broken here" in program.stderr
+
+
+def test_every_thread_learns_the_last_words(rt, monkeypatch):
+    """Those of a coordinator that has left a message of ours unread, too."""
+    ended, channel = [], rt._socket
+    monkeypatch.setattr(rt.node, "end", ended.append)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        ours.send(b"unread")
+        theirs.send(msgpack.packb({"fatal": "no room"}))
+        theirs.close()
+        rt._socket = ours
+        try:
+            assert not rt._alive() and not rt._alive()
+        finally:
+            rt._socket, rt._last_words = channel, None
+    assert [str(e) for e in ended] == ["no room", "no room"]
 
 
 def test_num_g_is_exact_after_kills(rt):
