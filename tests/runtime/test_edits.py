@@ -17,10 +17,10 @@ from tests.helpers import PYTHON, eventually
 def folder(tmp_path, monkeypatch):
     """A folder of modules, which are forgotten afterwards."""
     monkeypatch.syspath_prepend(tmp_path)
-    before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name, module in list(sys.modules.items()):
+        if str(tmp_path) in str(getattr(module, "__spec__", None)):
+            del sys.modules[name]
 
 
 @pytest.fixture
