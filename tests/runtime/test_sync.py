@@ -213,8 +213,8 @@ def test_an_interrupted_wait_is_undone(rt):
     m = dgmp.Mutex(runtime=rt)
     m.lock()
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         m.lock()
     timer.join()
     m.unlock()
