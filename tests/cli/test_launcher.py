@@ -248,8 +248,8 @@ def test_more_slots_than_there_are_descriptors(tmp_path):
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 
-    running = start("-j100", "-k", f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", *map(str, range(100)),
-                    preexec_fn=few)
+    job = f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}"
+    running = start("-j100", "-k", job, ":::", *map(str, range(100)), preexec_fn=few)
     assert "cannot start a job now (Too many open files): trying again" in line(running.stderr)
     (tmp_path / "go").touch()
     out, _ = running.communicate(timeout=60)
