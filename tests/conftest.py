@@ -2,11 +2,14 @@
 
 import os
 
+import hypothesis
 import pytest
 
 import dgmp
 from tests.helpers import descendants, eventually
 
+hypothesis.settings.register_profile("dgmp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("dgmp")  # how fast this machine is proves nothing
 FAILED = pytest.StashKey[bool]()
 
 

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dgmp.jobs import shell
@@ -60,7 +60,6 @@ def expected(value, how):
 
 @pytest.mark.parametrize("path", SHELLS)
 def test_a_value_arrives_wherever_it_stands(path):
-    @settings(deadline=None)
     @given(values)
     @example("")
     @example("-n")
@@ -90,7 +89,6 @@ def test_what_comes_after_a_here_document(text):
     assert done.stdout.split("\n")[-1] == "$(a) 'b\0" and done.stderr == ""
 
 
-@settings(deadline=None)
 @given(values, values)
 def test_words_are_what_the_line_is_to_a_shell(one, other):
     """With and without a shell a program gets the same."""
