@@ -157,7 +157,6 @@ P -v echo ::: a
 P 'exit {}' ::: 0 1 2
 P false ::: a b c
 P false ::: $(seq 100)
-P false ::: $(seq 101)
 P false ::: $(seq 105)
 P 'kill -9 $$; echo {}' ::: a
 P nonexistent_command ::: a b

@@ -43,7 +43,7 @@ def test_the_node_is_booted_when_a_program_comes_and_several_share_it(here, prog
     for p in programs:
         assert p.communicate(timeout=60) == ("", "")
     here.client().shutdown()
-    assert not here.processes() and not [path for path in here.runtime.iterdir() if path.suffix == ".sock"]
+    assert eventually(lambda: not here.processes()) and not [path for path in here.runtime.iterdir() if path.suffix == ".sock"]
 
 
 @pytest.mark.parametrize("victim", ["daemon", "node"])
