@@ -193,14 +193,17 @@ class Daemon:
         """A turn and its commit; if that fails, nothing of it has happened."""
         try:
             turn()
-            self.queue.put()
-            if self.store.db.in_transaction:
-                self.keeping.put(self.store)
-            self.store.commit()
+            self.commit()
         except (StoreError, sqlite3.Error, OSError) as e:  # OSError: no keeper can be started now
             self.undo(e)
             return
         self.settled()
+
+    def commit(self) -> None:
+        self.queue.put()
+        if self.store.db.in_transaction:
+            self.keeping.put(self.store)
+        self.store.commit()
 
     def undo(self, e: Exception) -> None:
         """The queue is again as it was last committed, and the keeper's journal is read again in a while."""
@@ -484,6 +487,8 @@ class Daemon:
         before = body.get("before", FOR_EVER)
         if isinstance(before, bool) or not isinstance(before, (int, float)):
             raise bad(f"before must be a time, not {str(before)[:100]!r}")
+        self.commit()
+        self.settled()  # first of all, who waits for what has just ended
         forgotten, kept = self.queue.forget(selects(body.get("select")), states_of(body.get("states"), ENDED), float(before))
         if forgotten:
             self.sweep()
