@@ -48,7 +48,7 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
+        self.logs = Logs(folders.make(state / "logs"))  # of tasks whose keeper is dead
         self.entries = Entries()
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None

@@ -21,7 +21,7 @@ from dgmp.jobs.ranges import Ranges
 from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
-from tests.jobs.harness import kill
+from tests.jobs.harness import kill, reaped
 
 
 def waited(client, job, timeout=30):
@@ -675,6 +675,26 @@ def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     assert client.status()["pid"] == here.daemon
     keeper.rmdir()
     assert waited(client, job)["state"] == "finished"
+
+
+def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at_first(here, client):
+    job = here.submit(client, "echo begun | tee ran; sleep 300", on_lost="fail")
+    assert eventually(lambda: here.lines("ran") and row(client, job)["pid"] and output(client, job) == "begun\n")
+    path, task, keeper = here.runtime / folders.KEEPER_SOCKET, row(client, job)["pid"], client.status()["keeper"]
+
+    def tried():
+        return (here.state / folders.LOG).read_text().count(f"{path}: Is a directory")
+
+    path.unlink()
+    path.mkdir()
+    os.kill(keeper, signal.SIGSTOP)  # it does not see how the task ends
+    kill(task)
+    kill(keeper)
+    assert eventually(lambda: reaped(task), 20)
+    before = tried()
+    assert eventually(lambda: tried() > before + 2, 20)
+    path.rmdir()
+    assert waited(client, job)["state"] == "failed" and output(client, job) == "begun\n"
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
