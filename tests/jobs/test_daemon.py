@@ -404,6 +404,16 @@ def test_a_second_daemon_is_refused(here, client):
     assert client.hello()["pid"] == here.daemon
 
 
+def test_a_daemon_that_has_not_said_its_pid_yet_has_its_folder_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "LOCK_LOOKS", 2)
+    [held] = folders.lock(tmp_path)
+    os.ftruncate(held, 0)
+    with pytest.raises(folders.AlreadyUp, match="is up already"):
+        folders.lock(tmp_path)
+    os.close(held)
+    os.close(*folders.lock(tmp_path))
+
+
 def test_sockets_of_a_killed_daemon_are_replaced(here, client):
     kill(here.daemon)
     assert (here.runtime / folders.SOCKET).exists()
