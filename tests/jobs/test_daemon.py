@@ -807,6 +807,18 @@ def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
     assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
 
 
+def test_a_disk_that_stays_full_does_not_fill_the_journals_folder(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (4096, -1))
+    with pytest.raises(ProtocolError, match="cannot be written"):
+        here.submit(client, "true")
+    assert eventually(lambda: (here.state / folders.LOG).read_text().count("trying again") > 3, 20)
+    assert len(list((here.state / "journal").iterdir())) == 1
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    (here.state / "journal" / "never.1").touch()
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert len(list((here.state / "journal").iterdir())) == 1
+
+
 def test_an_idle_daemon_uses_no_cpu(here, client):
     waited(client, here.submit(client, "true"))
     pids = here.processes()
