@@ -207,7 +207,7 @@ class Daemon:
 
     def undo(self, e: Exception) -> None:
         """The queue is again as it was last committed, and the keeper's journal is read again in a while."""
-        why = said(e) if isinstance(e, OSError) else f"the store cannot be written: {e}"
+        why = f"the store cannot be written: {e}" if isinstance(e, sqlite3.Error) else said(e)
         log(f"trying again: {why}")
         self.store.rollback()
         for client, message in self.outbox:
@@ -341,7 +341,7 @@ class Daemon:
             self.outbox.append((client, ok(client, {})))  # undo() tells
             raise
         except Exception as e:
-            traceback.print_exc()
+            log(traceback.format_exc())
             self.outbox.append((client, error(client, INTERNAL, f"{type(e).__name__}: {e}")))
 
     def send(self, client: Client, message: dict[str, Any]) -> bool:

@@ -807,6 +807,36 @@ def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
     assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
 
 
+def test_the_daemon_does_without_its_log_where_there_is_no_room_for_it(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    for _ in range(3):
+        with pytest.raises(ProtocolError, match="cannot be written"):
+            here.submit(client, "true")
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished" and client.status()["pid"] == here.daemon
+
+
+def test_so_does_its_keeper(here, client):
+    waited(client, here.submit(client, "true"))
+    keeper = client.status()["keeper"]
+    [journal] = (here.state / "journal").iterdir()
+
+    def grows():
+        before = os.path.getsize(journal)
+        return eventually(lambda: os.path.getsize(journal) > before or client.status()["keeper"] != keeper, 20)
+
+    most = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (3, most[1]))
+    with open(here.state / folders.LOG, "ab") as log:
+        log.write(b"-" * 4000)
+    no_room = resource.prlimit(keeper, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    job = here.submit(client, "true")
+    assert grows() and grows()  # it tries, and tries again
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, most)
+    resource.prlimit(keeper, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, job)["state"] == "finished" and client.status()["keeper"] == keeper
+
+
 def test_a_disk_that_stays_full_does_not_fill_the_journals_folder(here, client):
     no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (4096, -1))
     with pytest.raises(ProtocolError, match="cannot be written"):
