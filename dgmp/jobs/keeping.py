@@ -48,7 +48,7 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
+        self.logs = Logs(folders.make(state / "logs"))  # of tasks whose keeper is dead
         self.entries = Entries()
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
@@ -99,16 +99,16 @@ class Keeping:
         if self.reader is not None:
             self.read(queue)
         orphans = list(self.settle(queue, same_boot))
+        queue.put()
+        self.put(store)
+        store.commit()  # as long as that cannot be, no keeper is made
         self.clear_spool(orphans)
-        before = self.reader
         name = secrets.token_hex(4)
         self.start(name)
-        queue.put()
         self.reader, self.swept = Reader(self.state / "journal", name), 1
         store.put_meta(keeper=name, keeper_pid=self.pid, segment=1, offset=0, boot=boot_id())
         store.commit()
-        if before is not None:
-            before.remove()
+        self.reader.remove_others()
         for job, task in orphans:
             self.introduce(job, store)
             self.send(["adopt", job.id, task.task, task.attempt, task.pid, task.born, task.stdout, task.stderr])

@@ -178,6 +178,7 @@ def test_submit_and_wait(node):
     (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"),
     (["--resource", "gpu=0", "true"], "gpu=0"), (["--resource", "gpu=1G", "true"], "can never start"),
     (["--after", "last.3", "true"], "whole jobs"),
+    (["--after", "1-9_000_000_000_000", "true"], "at most 10000 jobs"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
@@ -242,10 +243,19 @@ def test_some_of_the_lines(node):
     (["--array", "2-5", "--", "echo"], "a\nb\n", "from 1 to 2"),
     (["echo '{}'"], "a\n", '"$DGMP_ENTRY"'),
     (["--", "sh", "-c", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "bash", "-euo", "pipefail", "-lc", "echo {}", "name"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "env", "A=B", "/bin/sh", "-c", "-x", "--", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
 ])
 def test_lines_that_cannot_be_entries(node, words, stdin, said):
     done = dgmp(node, "submit", "--each-line", "-", *words, stdin=stdin)
     assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
+@pytest.mark.parametrize("words", [["sh", "-c", 'echo "$1"', "-c", "<{}>"], ["bash", "script", "-c", "<{}>"]])
+def test_an_entry_may_be_an_argument_of_a_line_or_file_of_shell(node, words):
+    (node.work / "script").write_text('echo "$2"\n')
+    (node.work / "odd").write_text("$(id); x\n")
+    assert out(node, ran(node, "--each-line", "odd", "--", *words)) == "<$(id); x>\n"
 
 
 def test_lines_of_a_standard_input_that_is_closed(node):

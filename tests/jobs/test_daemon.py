@@ -21,7 +21,7 @@ from dgmp.jobs.ranges import Ranges
 from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
-from tests.jobs.harness import kill
+from tests.jobs.harness import kill, reaped
 
 
 def waited(client, job):
@@ -404,6 +404,16 @@ def test_a_second_daemon_is_refused(here, client):
     assert client.hello()["pid"] == here.daemon
 
 
+def test_a_daemon_that_has_not_said_its_pid_yet_has_its_folder_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "LOCK_LOOKS", 2)
+    [held] = folders.lock(tmp_path)
+    os.ftruncate(held, 0)
+    with pytest.raises(folders.AlreadyUp, match="is up already"):
+        folders.lock(tmp_path)
+    os.close(held)
+    os.close(*folders.lock(tmp_path))
+
+
 def test_sockets_of_a_killed_daemon_are_replaced(here, client):
     kill(here.daemon)
     assert (here.runtime / folders.SOCKET).exists()
@@ -680,6 +690,26 @@ def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     assert waited(client, job)["state"] == "finished"
 
 
+def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at_first(here, client):
+    job = here.submit(client, "echo begun | tee ran; sleep 300", on_lost="fail")
+    assert eventually(lambda: here.lines("ran") and row(client, job)["pid"] and output(client, job) == "begun\n")
+    path, task, keeper = here.runtime / folders.KEEPER_SOCKET, row(client, job)["pid"], client.status()["keeper"]
+
+    def tried():
+        return (here.state / folders.LOG).read_text().count(f"{path}: Is a directory")
+
+    path.unlink()
+    path.mkdir()
+    os.kill(keeper, signal.SIGSTOP)  # it does not see how the task ends
+    kill(task)
+    kill(keeper)
+    assert eventually(lambda: reaped(task), 20)
+    before = tried()
+    assert eventually(lambda: tried() > before + 2, 20)
+    path.rmdir()
+    assert waited(client, job)["state"] == "failed" and output(client, job) == "begun\n"
+
+
 @pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
 def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
     running = here.submit(client, "echo begun >> ran; while [ ! -e go ]; do sleep 0.01; done", on_lost="fail")
@@ -778,6 +808,48 @@ def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
     assert after == kept + 1
     assert waited(client, after)["state"] == "finished"
     assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
+
+
+def test_the_daemon_does_without_its_log_where_there_is_no_room_for_it(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    for _ in range(3):
+        with pytest.raises(ProtocolError, match="cannot be written"):
+            here.submit(client, "true")
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished" and client.status()["pid"] == here.daemon
+
+
+def test_so_does_its_keeper(here, client):
+    waited(client, here.submit(client, "true"))
+    keeper = client.status()["keeper"]
+    [journal] = (here.state / "journal").iterdir()
+
+    def grows():
+        before = os.path.getsize(journal)
+        return eventually(lambda: os.path.getsize(journal) > before or client.status()["keeper"] != keeper, 20)
+
+    most = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (3, most[1]))
+    with open(here.state / folders.LOG, "ab") as log:
+        log.write(b"-" * 4000)
+    no_room = resource.prlimit(keeper, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    job = here.submit(client, "true")
+    assert grows() and grows()  # it tries, and tries again
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, most)
+    resource.prlimit(keeper, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, job)["state"] == "finished" and client.status()["keeper"] == keeper
+
+
+def test_a_disk_that_stays_full_does_not_fill_the_journals_folder(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (4096, -1))
+    with pytest.raises(ProtocolError, match="cannot be written"):
+        here.submit(client, "true")
+    assert eventually(lambda: (here.state / folders.LOG).read_text().count("trying again") > 3, 20)
+    assert len(list((here.state / "journal").iterdir())) == 1
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    (here.state / "journal" / "never.1").touch()
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert len(list((here.state / "journal").iterdir())) == 1
 
 
 def test_an_idle_daemon_uses_no_cpu(here, client):

@@ -107,6 +107,24 @@ def test_what_was_waited_for_may_be_forgotten_meanwhile(here, client):
     assert client.hello()["pid"] == here.daemon
 
 
+def test_who_waits_learns_of_an_end_though_it_is_forgotten_in_the_same_turn(here, client):
+    runs = here.submit(client, "sleep 300")
+    job = here.submit(client, "true", after=[runs])
+    watching = client.subscribe([select(job)])
+    number = client.send("wait", {"select": [select(job).message()]})
+    client.hello()  # the wait has been taken
+    other = here.client()
+    os.kill(here.daemon, signal.SIGSTOP)
+    for verb in ("cancel", "forget_jobs"):
+        other.send(verb, {"select": [select(job).message()]})
+    other.socket.linger = 20_000
+    other.close()  # both are there
+    os.kill(here.daemon, signal.SIGCONT)
+    assert [(found["id"], found["state"]) for found in client.reply(number, 20)["jobs"]] == [(job, "cancelled")]
+    assert [found["state"] for found in watching.next(20)[1]["jobs"]] == ["cancelled"]
+    assert eventually(lambda: not client.jobs([Select((job, job + 1))])["jobs"], 20)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_daemon_killed_meanwhile_leaves_it_to_the_next_one(here, client, number):
     jobs = [ran(here, client, array=[[1, 3]]) for _ in range(3)]
