@@ -321,12 +321,11 @@ def test_each_ends_once_whenever_it_is_cancelled(round_):
 
 def test_one_whose_m_was_killed_is_not_cancelled(rt):
     import os
-    import signal
 
     f = parked(rt, wait_for_ever)
     pid = rt.go(os.getpid).result(20)
     for p in {pid, *(p for _, p in rt.node.view.pids())} - {os.getpid(), rt._pid}:
-        os.kill(p, signal.SIGKILL)
+        helpers.kill(p)
     assert isinstance(f.exception(20), dgmp.WorkerDied) and not f.cancelled() and not f.cancel()
 
 
