@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -38,6 +39,12 @@ def fail(text):
 
 def kill_self(number=signal.SIGKILL):
     os.kill(os.getpid(), number)
+
+
+def kill(pid, number=signal.SIGKILL):
+    """That process, which may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def who():
@@ -97,6 +104,19 @@ def childless() -> bool:
         return False
     except ChildProcessError:
         return True
+
+
+def coordinator_of(pid: int) -> int:
+    """That of a program's runtime."""
+    return next(p for p, (parent, line) in processes().items() if parent == pid and "dgmp.coordinator" in line)
+
+
+def zygote_of(coordinator: int) -> int:
+    """Its first one: the oldest of its children, among which an M may be that has not said yet that it is one."""
+    def begun(pid: int) -> int:
+        return int((Path("/proc") / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19])
+
+    return min((p for p, (parent, _) in processes().items() if parent == coordinator), key=lambda p: (begun(p), p))
 
 
 def eventually(check: Callable[[], bool], seconds: float = PATIENCE) -> bool:

@@ -337,7 +337,7 @@ def test_nothing_is_mixed_up(tmp_path):
 
 def test_how_jobs_are_made_of_inputs_is_part_of_the_command_line():
     inputs = ["echo {}", ":::", "a", "b", "c"]
-    assert run("--joblog", "log", "-N2", *inputs).stdout.splitlines() == ["a b", "c"]
+    assert run("--joblog", "log", "-k", "-N2", *inputs).stdout.splitlines() == ["a b", "c"]
     done = run("--joblog", "log", "--resume", "-N1", *inputs)
     assert done.returncode == 255 and "max-replace-args=2 echo {}" in done.stderr
     assert run("--joblog", "log", "--resume", "-j1", "-k", "-N2", *inputs, "d").stdout == "c d\n"

@@ -33,6 +33,13 @@ def parked(rt, fn, *args):
     return f
 
 
+def computing(rt, path):
+    """A G that has begun, and keeps its M until there is such a file."""
+    f = rt.go(helpers.compute_until, path)
+    assert helpers.eventually(lambda: any(g.state == "running" and "compute" in g.name for g in rt.snapshot().gs))
+    return f
+
+
 def is_cancelled(f, timeout=20):
     with pytest.raises(dgmp.Cancelled):
         f.result(timeout)
@@ -41,7 +48,7 @@ def is_cancelled(f, timeout=20):
 
 def test_a_queued_g_ends_at_once(tmp_path):
     with dgmp.Runtime(procs=1) as rt:
-        busy = rt.go(helpers.compute_until, tmp_path / "gate")
+        busy = computing(rt, tmp_path / "gate")
         told = threading.Event()
         queued = rt.go(helpers.kill_self)
         queued.add_done_callback(lambda f: told.set())
@@ -56,7 +63,7 @@ def test_a_queued_g_ends_at_once(tmp_path):
 
 def test_dependents_of_a_cancelled_g_end_as_cancelled_too(tmp_path):
     with dgmp.Runtime(procs=1) as rt:
-        rt.go(helpers.compute_until, tmp_path / "gate")
+        computing(rt, tmp_path / "gate")
         a = rt.go(helpers.identity, 1)
         b = rt.go(helpers.add, a, 1)
         c = rt.go(helpers.add, b, a)
@@ -321,12 +328,11 @@ def test_each_ends_once_whenever_it_is_cancelled(round_):
 
 def test_one_whose_m_was_killed_is_not_cancelled(rt):
     import os
-    import signal
 
     f = parked(rt, wait_for_ever)
     pid = rt.go(os.getpid).result(20)
     for p in {pid, *(p for _, p in rt.node.view.pids())} - {os.getpid(), rt._pid}:
-        os.kill(p, signal.SIGKILL)
+        helpers.kill(p)
     assert isinstance(f.exception(20), dgmp.WorkerDied) and not f.cancelled() and not f.cancel()
 
 

@@ -1,7 +1,6 @@
 """max_tasks_per_child and memory_limit: Ms that end between two Gs, and those that are killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -141,7 +140,7 @@ def test_ms_that_are_to_end_are_killed():
         for _ in range(8):
             futures = [rt.go(helpers.fib, 4) for _ in range(4)] + [rt.go(share.pid_and, i) for i in range(6)]
             for _, pid in rt.node.view.pids():
-                os.kill(pid, signal.SIGKILL)
+                helpers.kill(pid)
             for f in futures:
                 ended[type(f.exception(60))] += 1
         assert sum(ended.values()) == 80 and set(ended) <= {type(None), dgmp.WorkerDied}

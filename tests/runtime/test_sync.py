@@ -21,7 +21,7 @@ def kill_ms(rt, but=()):
     """Every M that has a G, the others that there are, too."""
     for m, pid in rt.node.view.pids():
         if m < rt.node.view.max_ms and pid not in but:
-            os.kill(pid, signal.SIGKILL)
+            helpers.kill(pid)
 
 
 # ---------------------------------------------------------------------- Mutex
