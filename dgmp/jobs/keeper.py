@@ -29,6 +29,7 @@ import errno
 import heapq
 import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -75,7 +76,7 @@ class KeptJob:
 
 
 class Run:
-    """A task that runs.  One of a dead keeper's has no slot, and a pidfd that is no child's."""
+    """A task that runs.  One of a dead keeper's has a pidfd that is no child's, and perhaps no slot."""
 
     def __init__(self, job: KeptJob, task: int, attempt: int) -> None:
         self.job, self.task, self.attempt = job, task, attempt
@@ -87,6 +88,34 @@ class Run:
         self.started = 0.0
         self.reason: str | None = None  # why it was ended, if it was
         self.signals = iter(TERM_SEQUENCE)
+
+
+class Slots:
+    """The numbers of what runs, from 1."""
+
+    def __init__(self) -> None:
+        self.free: list[int] = []
+        self.most = 0
+
+    def take(self) -> int:
+        """The smallest that is free."""
+        if not self.free:
+            self.most += 1
+            return self.most
+        return heapq.heappop(self.free)
+
+    def take_again(self, said: str) -> int:
+        """This one, of a process that has it already; 0 if somebody else has, or it is none."""
+        slot = int(said) if re.fullmatch("[0-9]{1,5}", said) else 0
+        self.free += range(self.most + 1, slot + 1)
+        self.most = max(self.most, slot)
+        if slot not in self.free:
+            return 0
+        self.free = sorted(free for free in self.free if free != slot)
+        return slot
+
+    def give(self, slot: int) -> None:
+        heapq.heappush(self.free, slot)
 
 
 class Keeper:
@@ -108,8 +137,7 @@ class Keeper:
         self.ready: list[tuple[tuple[int, int], int]] = []  # the order of jobs with a queue
         self.runs: dict[tuple[int, int], Run] = {}
         self.by_fd: dict[int, Run] = {}
-        self.slots = itertools.count(1)
-        self.free_slots: list[int] = []
+        self.slots = Slots()
         self.records: list[list[Any]] = []  # for the journal
         self.timers: list[tuple[float, int, Any, Run | None]] = []
         self.timer_numbers = itertools.count()
@@ -253,7 +281,9 @@ class Keeper:
         run.child, run.pid = False, pid
         run.started = time.time()
         run.spool = Spool.found(self.spools, stdout, stderr)
-        run.held = self.resources.acquire(run.job.need) or Held()
+        told = told_to(pid)
+        run.held = self.resources.acquire_again(run.job.need, told)
+        run.slot = self.slots.take_again(told.get("DGMP_SLOT", ""))
         self.runs[id, task] = run
         try:
             run.pidfd = os.pidfd_open(pid)
@@ -328,7 +358,7 @@ class Keeper:
                     break
                 run = Run(job, *job.queue.popleft())
                 run.held = held
-                run.slot = heapq.heappop(self.free_slots) if self.free_slots else next(self.slots)
+                run.slot = self.slots.take()
                 runs.append(run)
             if not job.queue:
                 self.ready.remove(entry)
@@ -362,7 +392,7 @@ class Keeper:
         """Nothing of them has started: they are the first ones of their jobs again, in a while."""
         for run in reversed(runs):
             self.resources.release(run.held)
-            heapq.heappush(self.free_slots, run.slot)
+            self.slots.give(run.slot)
             if not run.job.queue:
                 bisect.insort(self.ready, (run.job.order, run.job.id))
             run.job.queue.appendleft((run.task, run.attempt))
@@ -440,7 +470,7 @@ class Keeper:
     def release(self, run: Run) -> None:
         self.resources.release(run.held)
         if run.slot:
-            heapq.heappush(self.free_slots, run.slot)
+            self.slots.give(run.slot)
         if run.job.over:
             self.forget(run.job)
 
@@ -486,6 +516,16 @@ def out_of(free: list[T], wanted: Iterable[T]) -> Iterator[T]:
         if item in free:
             free.remove(item)
             yield item
+
+
+def told_to(pid: int) -> dict[str, str]:
+    """The variables of ours that a process was started with; none if that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            items = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return {}
+    return dict(item.split("=", 1) for item in items if item.startswith("DGMP_") and "=" in item)
 
 
 def birth(pid: int) -> int:

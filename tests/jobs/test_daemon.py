@@ -622,6 +622,22 @@ def test_the_next_daemon_may_have_more_to_share_out(here):
     assert waited(client, seconds[1])["state"] == "finished"
 
 
+def test_what_a_task_holds_stays_its_own_when_its_keeper_is_killed(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]", "--resource-total=disk=5000")
+    client = here.client()
+    says = "echo $DGMP_SLOT $DGMP_CPUS $CUDA_VISIBLE_DEVICES > said.$DGMP_JOB_ID; exec sleep 300"
+    needs = {"cpus": 1, "resources": {"gpu": 1, "disk": 10}}
+    first, second = (here.submit(client, says, **needs) for _ in range(2))
+    assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"), 20)
+    client.cancel([select(first)])
+    waited(client, first)
+    kill(client.status()["keeper"])
+    third = here.submit(client, says, **needs)
+    assert eventually(lambda: here.lines(f"said.{third}"), 20)
+    assert row(client, second)["state"] == "running"
+    assert here.lines(f"said.{third}") == here.lines(f"said.{first}") != here.lines(f"said.{second}")
+
+
 def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):
     (here.root / "sitecustomize.py").write_text(  # for a dgmp whose daemon and keeper are of version 99
         "import sys, dgmp.jobs.keeper as keeper\nkeeper.VERSION = 99\n"
