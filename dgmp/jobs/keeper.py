@@ -58,6 +58,7 @@ RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, dis
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
 SHORT_OF = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
 MOST_STALE = 1000  # timers of what has ended
+ANOTHERS = (b"DGMP_ENTRY=", b"DGMP_MEM=", b"DGMP_RESOURCE_")  # what a task that submits a job was told itself
 
 
 class KeptJob:
@@ -67,12 +68,20 @@ class KeptJob:
         self.id, self.order = id, (order[0], order[1])
         self.spec = JobSpec(**spec)
         self.env = [os.fsencode(f"{k}={v}") for k, v in env.items()]
+        self.told: tuple[str, ...] = ()  # names of variables that its tasks have of us: in env they are another one's
         self.path = env.get("PATH", os.defpath)
         self.bound = self.spec.cpus is not None
         self.need = Need(1 if self.spec.cpus is None else self.spec.cpus, self.spec.mem, self.spec.resources)
         self.queue: deque[tuple[int, int]] = deque()  # (task, attempt)
         self.entries: dict[int, bytes] = {}  # of tasks that have not started
         self.over = False
+
+    def tell(self, names: tuple[str, ...]) -> None:
+        """Each of its tasks is told these, which are the same for all."""
+        if names != self.told:
+            others = tuple(os.fsencode(f"{name}=") for name in names) + ANOTHERS
+            self.env = [item for item in self.env if not item.startswith(others)]
+            self.told = names
 
 
 class Run:
@@ -413,6 +422,7 @@ class Keeper:
         if spec.entries is not None:
             told[VARIABLE] = os.fsdecode(job.entries[run.task])
             argv = filled(argv, job.entries[run.task])
+        job.tell(tuple(told))
         more = [os.fsencode(f"{k}={v}") for k, v in told.items()]
         os.umask(spec.umask)
         try:

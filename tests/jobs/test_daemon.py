@@ -48,6 +48,19 @@ def test_an_array_of_commands_with_their_environment_and_output(here, client):
         assert output(client, job, task, "stderr") == "no\n"
 
 
+def test_what_a_task_is_told_is_its_own_though_another_task_has_submitted_it(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]")
+    client = here.client()
+    names = ("CUDA_VISIBLE_DEVICES", "DGMP_ENTRY", "DGMP_JOB_ID", "DGMP_MEM", "DGMP_RESOURCE_GPU", "DGMP_RESOURCE_X",
+             "DGMP_SLOT", "DGMP_TASK_ID", "OMP_NUM_THREADS")
+    job = here.python(client, f"import os; print(*(f'{{n}}={{os.environ[n]}}' for n in {names} if n in os.environ))",
+                      env={**here.env, **dict.fromkeys(names, "outer")}, array=[[5, 6]], cpus=1, resources={"gpu": 1})
+    assert waited(client, job)["state"] == "finished"
+    assert output(client, job, 5).split() == [
+        "CUDA_VISIBLE_DEVICES=a", f"DGMP_JOB_ID={job}", "DGMP_RESOURCE_GPU=a", "DGMP_SLOT=1", "DGMP_TASK_ID=5",
+        "OMP_NUM_THREADS=1"]
+
+
 def test_ten_thousand_tasks_leave_no_ten_thousand_files(here, client):
     job = here.submit(client, "echo $DGMP_TASK_ID", array=[[1, 200]])
     assert waited(client, job)["state"] == "finished"
