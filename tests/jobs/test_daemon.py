@@ -1,5 +1,6 @@
 """The daemon, as its clients see it: real daemons, real commands."""
 
+import argparse
 import os
 import random
 import resource
@@ -250,6 +251,14 @@ def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
         here.submit(client, "true", resources={"gpu": 3})
     with pytest.raises(ProtocolError, match="tpu"):
         here.submit(client, "true", resources={"tpu": 1})
+
+
+def test_memory_is_what_the_cgroup_has(monkeypatch):
+    from dgmp.runtime import limits
+
+    monkeypatch.setattr(limits, "memory_size", lambda: 5 << 20)
+    shared, told = boot.resources_of(argparse.Namespace(cpus=1, mem=None, resource_total=[]))
+    assert shared.most_mem == 5 << 20 and told[1] == str(5 << 20)
 
 
 def test_cpus_are_held_and_bound(here):
