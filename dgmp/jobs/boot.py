@@ -29,7 +29,8 @@ class NotUp(DgmpError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to share out."""
     parser.add_argument("--cpus", type=int, metavar="N", help="run tasks on so many cores (default: all that this may use)")
-    parser.add_argument("--mem", metavar="SIZE", help="the memory that tasks share out by --mem (default: the machine's, or its cgroup's)")
+    parser.add_argument("--mem", metavar="SIZE",
+                        help="the memory that tasks share out by --mem (default: the machine's, or its cgroup's)")
     parser.add_argument("--resource-total", action="append", default=[], metavar="NAME=N",
                         help="how much there is of a named resource, for tasks that ask with --resource (repeatable)")
 
