@@ -29,6 +29,7 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .context import new_context
 from .entries import unpacked
 from .keeping import Keeping
 from .log import bound, say
@@ -140,7 +141,7 @@ class Daemon:
         self.closers: list[Client] = []
         self.done = False
         self.broken_until = 0.0  # the store could not be written: nothing new before
-        self.context = zmq.Context()
+        self.context = new_context()
         self.router = self.listen()
         self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 

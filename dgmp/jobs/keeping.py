@@ -21,7 +21,7 @@ from . import folders
 from .entries import Entries
 from .files import Logs, Spool
 from .journal import Reader
-from .keeper import VERSION, birth
+from .keeper import VERSION, birth, told_to
 from .log import say
 from .protocol import RUNNING
 from .queue import Queue
@@ -294,12 +294,10 @@ def by_environment(keeper: str) -> dict[tuple[int, int, int], tuple[int, int]]:
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
+        pid, told = int(name), told_to(int(name))
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                env = dict(item.split(b"=", 1) for item in file.read().split(b"\0") if item.startswith(b"DGMP_"))
-            if env[b"DGMP_KEEPER"] == keeper.encode() and os.getpgid(int(name)) == int(name):  # no child of a task
-                key = int(env[b"DGMP_JOB_ID"]), int(env[b"DGMP_TASK_ID"]), int(env[b"DGMP_ATTEMPT"])
-                found[key] = int(name), birth(int(name))
+            if told["DGMP_KEEPER"] == keeper and os.getpgid(pid) == pid:  # no child of a task
+                found[int(told["DGMP_JOB_ID"]), int(told["DGMP_TASK_ID"]), int(told["DGMP_ATTEMPT"])] = pid, birth(pid)
         except (OSError, ValueError, KeyError):  # it is not ours, or none of them
             continue
     return found

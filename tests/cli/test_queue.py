@@ -185,6 +185,12 @@ def test_what_cannot_be_submitted_is_said(node, words, said):
     assert (done.returncode, done.stdout) == (2, "") and said in done.stderr.splitlines()[-1]
 
 
+def test_no_room_for_threads_is_said(node, nobody):
+    limits = "ulimit -s 8000000 -v 4000000"  # a stack is larger than all memory
+    for done in (shell(node, f"{limits}; dgmp jobs"), shell(nobody, f"{limits}; dgmp up")):
+        assert (done.returncode, done.stdout) == (5, "") and "dgmp: no thread can be made" in done.stderr
+
+
 def test_a_folder_that_is_not_there(node):
     done = dgmp(node, "submit", "--cwd", "nowhere", "true")
     assert (done.returncode, done.stderr) == (2, f"dgmp: there is no folder {node.work}/nowhere\n")

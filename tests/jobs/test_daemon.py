@@ -1,5 +1,6 @@
 """The daemon, as its clients see it: real daemons, real commands."""
 
+import argparse
 import os
 import random
 import resource
@@ -46,6 +47,19 @@ def test_an_array_of_commands_with_their_environment_and_output(here, client):
     for task in (2, 6, 10):
         assert output(client, job, task) == f"{job}.{task} 1 y z\n{here.work}\n"
         assert output(client, job, task, "stderr") == "no\n"
+
+
+def test_what_a_task_is_told_is_its_own_though_another_task_has_submitted_it(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]")
+    client = here.client()
+    names = ("CUDA_VISIBLE_DEVICES", "DGMP_ENTRY", "DGMP_JOB_ID", "DGMP_MEM", "DGMP_RESOURCE_GPU", "DGMP_RESOURCE_X",
+             "DGMP_SLOT", "DGMP_TASK_ID", "OMP_NUM_THREADS")
+    job = here.python(client, f"import os; print(*(f'{{n}}={{os.environ[n]}}' for n in {names} if n in os.environ))",
+                      env={**here.env, **dict.fromkeys(names, "outer")}, array=[[5, 6]], cpus=1, resources={"gpu": 1})
+    assert waited(client, job)["state"] == "finished"
+    assert output(client, job, 5).split() == [
+        "CUDA_VISIBLE_DEVICES=a", f"DGMP_JOB_ID={job}", "DGMP_RESOURCE_GPU=a", "DGMP_SLOT=1", "DGMP_TASK_ID=5",
+        "OMP_NUM_THREADS=1"]
 
 
 def test_ten_thousand_tasks_leave_no_ten_thousand_files(here, client):
@@ -237,6 +251,14 @@ def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
         here.submit(client, "true", resources={"gpu": 3})
     with pytest.raises(ProtocolError, match="tpu"):
         here.submit(client, "true", resources={"tpu": 1})
+
+
+def test_memory_is_what_the_cgroup_has(monkeypatch):
+    from dgmp.runtime import limits
+
+    monkeypatch.setattr(limits, "memory_size", lambda: 5 << 20)
+    shared, told = boot.resources_of(argparse.Namespace(cpus=1, mem=None, resource_total=[]))
+    assert shared.most_mem == 5 << 20 and told[1] == str(5 << 20)
 
 
 def test_cpus_are_held_and_bound(here):
@@ -623,6 +645,22 @@ def test_the_next_daemon_may_have_more_to_share_out(here):
     assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n")
     client.cancel([select(first), select(seconds[0])])
     assert waited(client, seconds[1])["state"] == "finished"
+
+
+def test_what_a_task_holds_stays_its_own_when_its_keeper_is_killed(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]", "--resource-total=disk=5000")
+    client = here.client()
+    says = "echo $DGMP_SLOT $DGMP_CPUS $CUDA_VISIBLE_DEVICES > said.$DGMP_JOB_ID; exec sleep 300"
+    needs = {"cpus": 1, "resources": {"gpu": 1, "disk": 10}}
+    first, second = (here.submit(client, says, **needs) for _ in range(2))
+    assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"), 20)
+    client.cancel([select(first)])
+    waited(client, first)
+    kill(client.status()["keeper"])
+    third = here.submit(client, says, **needs)
+    assert eventually(lambda: here.lines(f"said.{third}"), 20)
+    assert row(client, second)["state"] == "running"
+    assert here.lines(f"said.{third}") == here.lines(f"said.{first}") != here.lines(f"said.{second}")
 
 
 def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):

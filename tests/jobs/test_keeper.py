@@ -9,7 +9,7 @@ import pytest
 from dgmp.jobs import folders
 from dgmp.jobs import keeper as keeping
 from dgmp.jobs.files import Logs, Spool
-from dgmp.jobs.keeper import Keeper, KeptJob, Run, birth, take
+from dgmp.jobs.keeper import Keeper, KeptJob, Run, Slots, birth, take
 from dgmp.jobs.protocol import JobSpec
 from dgmp.jobs.resources import Held, Need, Resources
 
@@ -50,6 +50,15 @@ def test_what_runs_keeps_what_it_has_when_there_is_more_or_less(keeper):
     assert (less.cores, less.mem) == ([1], -20)
     less.release(take(Resources([1], 10, {}), held))
     assert less.mem == 10
+
+
+def test_slots_of_processes_that_have_one_are_nobody_else_s():
+    slots = Slots()
+    assert [slots.take_again(n) for n in ("3", "1", "3", "0", "", "9" * 9)] == [3, 1, 0, 0, 0, 0]
+    assert [slots.take() for _ in range(3)] == [2, 4, 5]
+    slots.give(3)
+    slots.give(1)
+    assert [slots.take() for _ in range(3)] == [1, 3, 6]
 
 
 def test_births_tell_processes_apart():
