@@ -41,7 +41,7 @@ class Ahead:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
         self.threads = min(launcher.slots, len(os.sched_getaffinity(0)))
-        self.most = min(launcher.slots, 2 * self.threads)
+        self.most = 2 * self.threads
         self.spawners: Spawners | None = None
         self.ended: deque[Process] = deque()
         self.prepared = self.elsewhere = 0
