@@ -114,6 +114,7 @@ def test_who_waits_learns_of_an_end_though_it_is_forgotten_in_the_same_turn(here
     number = client.send("wait", {"select": [select(job).message()]})
     client.hello()  # the wait has been taken
     other = here.client()
+    other.hello()
     os.kill(here.daemon, signal.SIGSTOP)
     for verb in ("cancel", "forget_jobs"):
         other.send(verb, {"select": [select(job).message()]})
