@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -40,6 +41,12 @@ def kill_self(number=signal.SIGKILL):
     os.kill(os.getpid(), number)
 
 
+def kill(pid, number=signal.SIGKILL):
+    """That process, which may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
 def who():
     return dgmp.current()
 
@@ -51,6 +58,13 @@ def busy(seconds):
     return seconds
 
 
+def compute_until(path):
+    """Keeps its M's P, which nobody takes from one that computes, however long that is."""
+    while not os.path.exists(path):
+        pass
+    return path
+
+
 def still_fine(rt):
     """Whether that runtime works."""
     return dgmp.gather(*[rt.go(identity, i) for i in range(20)]) == list(range(20))
@@ -59,14 +73,14 @@ def still_fine(rt):
 def processes() -> dict[int, tuple[int, str]]:
     """pid -> (parent, command line) of everything that runs (zombies too)."""
     found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                stat = (folder / "stat").read_bytes()
-                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                with open(f"/proc/{name}/stat", "rb") as stat, open(f"/proc/{name}/cmdline", "rb") as words:
+                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+                    found[int(name)] = parent, words.read().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            found[int(folder.name)] = int(stat.rpartition(b")")[2].split()[1]), line
     return found
 
 
@@ -81,6 +95,28 @@ def descendants(root: int) -> set[int]:
             out.add(pid)
             todo.append(pid)
     return out
+
+
+def childless() -> bool:
+    """Whether this process has no child, not even a zombie: then it has no descendants."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return False
+    except ChildProcessError:
+        return True
+
+
+def coordinator_of(pid: int) -> int:
+    """That of a program's runtime."""
+    return next(p for p, (parent, line) in processes().items() if parent == pid and "dgmp.coordinator" in line)
+
+
+def zygote_of(coordinator: int) -> int:
+    """Its first one: the oldest of its children, among which an M may be that has not said yet that it is one."""
+    def begun(pid: int) -> int:
+        return int((Path("/proc") / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()[19])
+
+    return min((p for p, (parent, _) in processes().items() if parent == coordinator), key=lambda p: (begun(p), p))
 
 
 def eventually(check: Callable[[], bool], seconds: float = PATIENCE) -> bool:

@@ -100,6 +100,8 @@ class Runtime:
         self._closed = False
         self._closing = threading.RLock()
         self._stopping = threading.RLock()
+        self._hearing = threading.RLock()
+        self._last_words: bytes | None = None  # of the coordinator; b"": it had none
         self._owner = os.getpid()
         self._socket: socket.socket | None = None
         self._pid = 0
@@ -272,16 +274,15 @@ class Runtime:
         if channel is None:
             return False
         died = self.node.view.coordinator_died()  # first: if it has, its last words have been said
-        try:
-            data = channel.recv(1 << 16)
-        except BlockingIOError:
-            return not died
-        except OSError:
-            return False
-        if data:
+        with self._hearing:  # they come once, and whichever thread notices is to know them
+            heard = self._last_words if self._last_words is not None else hear(channel)
+            if heard is None:
+                return not died
+            self._last_words = heard
+        if heard:
             import msgpack
 
-            message = msgpack.unpackb(data)
+            message = msgpack.unpackb(heard)
             self.node.end(broken(message["broken"]) if "broken" in message else CoordinatorDied(message["fatal"]))
         return False
 
@@ -572,6 +573,19 @@ def node_in(runtime: Runtime | None) -> Node:
     if not isinstance(runtime, Runtime):
         raise TypeError(f"runtime must be a dgmp.Runtime, not {type(runtime).__name__}")
     return runtime.node
+
+
+def hear(channel: socket.socket) -> bytes | None:
+    """What has come; b"" is the end, None nothing yet."""
+    try:
+        try:
+            return channel.recv(1 << 16)
+        except ConnectionResetError:  # something of ours was not read: that is said first, once
+            return channel.recv(1 << 16)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
 
 
 def _boot_default() -> Runtime:

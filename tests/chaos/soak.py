@@ -20,7 +20,6 @@ import math
 import os
 import random
 import shutil
-import signal
 import statistics
 import sys
 import tempfile
@@ -31,7 +30,7 @@ from typing import NamedTuple
 
 import dgmp
 from dgmp._core import become_subreaper
-from tests.helpers import descendants, eventually
+from tests.helpers import descendants, eventually, kill
 
 from . import workloads
 from .history import leaks
@@ -164,7 +163,7 @@ class Soak:
         pids = [m.pid for m in self.runtime.snapshot().ms]
         if pids:
             self.kills += 1
-            os.kill(self.chance.choice(pids), signal.SIGKILL)
+            kill(self.chance.choice(pids))
 
 
 def table(samples: list[Sample]) -> tuple[str, list[str]]:

@@ -177,18 +177,17 @@ def test_no_more_processes():
 
 NO_ZYGOTE = """
 import os, resource, signal, time, dgmp
-from tests.helpers import alive, eventually, processes
+from tests.helpers import alive, descendants, eventually, kill, zygote_of
 with dgmp.Runtime(procs=2) as rt:
     assert dgmp.gather(*[rt.go(time.sleep, 0.1) for _ in range(4)]) == [None] * 4
-    ms = {pid for _, pid in rt.node.view.pids()}
-    zygote = next(p for p, (parent, _) in processes().items() if parent == rt._pid and p not in ms)
+    zygote = zygote_of(rt._pid)
     before = resource.getrlimit(resource.RLIMIT_NPROC)
     resource.prlimit(rt._pid, resource.RLIMIT_NPROC, (1, before[1]))
     os.kill(zygote, signal.SIGKILL)
     assert eventually(lambda: not alive(zygote))
     assert dgmp.gather(*[rt.go(abs, -1) for _ in range(100)]) == [1] * 100
-    for pid in ms:
-        os.kill(pid, signal.SIGKILL)
+    for pid in descendants(rt._pid):
+        kill(pid)
     wanted = rt.go(abs, -1)
     assert not eventually(wanted.done, 0.2)
     resource.prlimit(rt._pid, resource.RLIMIT_NPROC, before)

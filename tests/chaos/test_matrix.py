@@ -104,7 +104,7 @@ def test_a_death_ends_its_g_alone_and_says_which_and_how(rt, stage, act, submit)
 @by_name("act", DIES, **names)
 def test_a_parent_that_is_parked_on_the_dead_m_is_told_so(node, act):
     """With one P the child runs in its parent's process."""
-    with dgmp.Runtime(procs=1) as rt:
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
         f = rt.go(dying.try_on_this_m, "run", act)
         error = f.exception(20)
         how, code = DIES[act]

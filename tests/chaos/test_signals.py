@@ -15,7 +15,7 @@ import pytest
 import dgmp
 from tests import helpers
 from tests.chaos.test_kill import ROUNDS, gone, start
-from tests.helpers import PYTHON, alive, descendants, eventually
+from tests.helpers import PATIENCE, PYTHON, alive, descendants, eventually
 
 DGMP = [PYTHON, "-m", "dgmp", "run"]
 
@@ -77,7 +77,7 @@ def run(tmp_path, text, procs=2, **options):
 def test_ctrl_c_reaches_the_script(tmp_path, text, code, out, tracebacks):
     program, family = run(tmp_path, text)
     program.send_signal(signal.SIGINT)
-    said, err = program.communicate(timeout=15)
+    said, err = program.communicate(timeout=PATIENCE)
     assert (program.returncode, said, err.count("Traceback")) == (code, out, tracebacks), err
     assert "dgmp/" not in err.replace(str(tmp_path), "")
     assert gone(family)
@@ -106,7 +106,7 @@ def test_signals_reach_the_scripts_handlers(tmp_path, wait):
     for number in numbers:
         program.send_signal(number)
         assert program.stdout.readline() == f"handler {number}\n"
-    said, err = program.communicate(timeout=15)
+    said, err = program.communicate(timeout=PATIENCE)
     assert (program.returncode, said, err) == (7, "", "")
     assert gone(family)
 
@@ -127,7 +127,7 @@ def test_a_signal_readies_the_main_g(tmp_path):
     """m0 has nothing to do, the main G waits for what another M does."""
     program, family = run(tmp_path, PARKED)
     program.terminate()
-    assert (*program.communicate(timeout=15), program.returncode) == ("", "", 7)
+    assert (*program.communicate(timeout=PATIENCE), program.returncode) == ("", "", 7)
     assert gone(family)
 
 
@@ -135,7 +135,7 @@ def test_a_signal_readies_the_main_g(tmp_path):
 def test_a_script_without_handlers_dies_of_a_signal(tmp_path, number):
     program, family = run(tmp_path, "import time\nprint('ready', flush=True)\ntime.sleep(60)\n")
     program.send_signal(number)
-    said, err = program.communicate(timeout=15)
+    said, err = program.communicate(timeout=PATIENCE)
     assert (program.returncode, said) == (-number, "")
     assert err.startswith("SIGQUIT: quit\n\nG 1 [running]: main, m0 pid ") if number == signal.SIGQUIT else not err
     assert gone(family)
@@ -149,7 +149,7 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path):
     finally:
         signal.signal(signal.SIGHUP, before)
     program.send_signal(signal.SIGHUP)
-    assert program.communicate("still here\n", timeout=15) == ("still here\n", "")
+    assert program.communicate("still here\n", timeout=PATIENCE) == ("still here\n", "")
     assert program.returncode == 0
     assert gone(family)
 
@@ -162,7 +162,7 @@ def test_terminated_at_random_moments(tmp_path):
         time.sleep(rng.random() * 0.15)
         family = descendants(program.pid)
         program.terminate()
-        _, err = program.communicate(timeout=15)
+        _, err = program.communicate(timeout=PATIENCE)
         assert (program.returncode, err) == (-signal.SIGTERM, "")
         assert gone(family)
 
@@ -224,7 +224,7 @@ def test_ctrl_c_at_random_moments():
         program, family = start()
         time.sleep(rng.random() * 0.05)
         program.send_signal(signal.SIGINT)
-        out, _ = program.communicate(timeout=15)
+        out, _ = program.communicate(timeout=PATIENCE)
         assert program.returncode in (1, 130, -signal.SIGINT) and out.count("Traceback") <= 1, out
         assert gone(family)
 
@@ -313,7 +313,7 @@ seen = []
 def test_a_handler_may_use_the_runtime_wherever_it_strikes(tmp_path, start, procs):
     (tmp_path / "script.py").write_text(BARRAGE + start)
     done = subprocess.run([*DGMP, "--procs", str(procs), str(tmp_path / "script.py")], capture_output=True, text=True,
-                          timeout=30)
+                          timeout=2 * PATIENCE)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{4}\n", "")
 
 
@@ -373,16 +373,17 @@ def test_a_handler_of_a_module_outlives_the_g_that_imported_it(capfd, tmp_path, 
                                                       f"pid = test_signals.install(test_signals.{name})\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     with dgmp.Runtime(procs=1) as rt:
-        pid = rt.go(install_by_import, "installs_handle_alone").result(10)
+        pid = rt.go(install_by_import, "installs_handle_alone").result(20)
         assert eventually(lambda: rt.stats()["idleprocs"] == 1)
         os.kill(pid, signal.SIGUSR1)
         assert eventually(lambda: "the handler ran" in capfd.readouterr().out)
-        assert rt.go(install_by_import, "installs_raise_alarm").result(10) == pid
-        busy = rt.go(helpers.busy, 0.2)
-        assert eventually(lambda: rt.stats()["idleprocs"] == 0)
+        assert rt.go(install_by_import, "installs_raise_alarm").result(20) == pid
+        computes = rt.go(helpers.compute_until, tmp_path / "gate")
+        assert eventually(lambda: any(g.state == "running" for g in rt.snapshot().gs))
         os.kill(pid, signal.SIGUSR1)
-        assert busy.result(10) == 0.2
-        assert rt.go(os.getpid).result(10) == pid
+        (tmp_path / "gate").touch()
+        assert computes.result(20) == tmp_path / "gate"
+        assert rt.go(os.getpid).result(20) == pid
     said = capfd.readouterr().err
     assert said.count("Exception ignored in: <function raise_alarm") == 1
 
@@ -402,5 +403,5 @@ signal.raise_signal(signal.SIGUSR1)
 
 def test_handlers_are_what_the_script_made_them(tmp_path):
     (tmp_path / "script.py").write_text(HANDLERS)
-    done = subprocess.run([*DGMP, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([*DGMP, str(tmp_path / "script.py")], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, "")

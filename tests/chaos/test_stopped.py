@@ -14,7 +14,7 @@ import pytest
 
 import dgmp
 from tests import helpers
-from tests.helpers import PYTHON, alive, descendants, eventually
+from tests.helpers import PYTHON, alive, coordinator_of, descendants, eventually, zygote_of
 
 PATIENCE = 30
 
@@ -31,11 +31,6 @@ def stopped(pid):
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-def zygote_of(rt):
-    ms = {pid for _, pid in rt.node.view.pids()}
-    return next(p for p, (parent, _) in helpers.processes().items() if parent == rt._pid and p not in ms)
 
 
 def until(name):
@@ -91,9 +86,9 @@ def test_close_ends_a_stopped_coordinator():
         pending.result()
 
 
-def test_a_stopped_coordinator_ends_with_its_client():
-    program, family = client()
-    coordinator = next(p for p in family if helpers.processes()[p][0] == program.pid)
+def test_a_stopped_coordinator_ends_with_its_client(tmp_path):
+    program, family, _ = client(tmp_path)
+    coordinator = coordinator_of(program.pid)
     os.kill(coordinator, signal.SIGSTOP)
     assert eventually(lambda: state(coordinator) == "T")
     program.kill()
@@ -104,7 +99,7 @@ def test_a_stopped_coordinator_ends_with_its_client():
 def test_ms_are_made_once_the_zygote_goes_on():
     with dgmp.Runtime(procs=2) as rt:
         rt.main.result(PATIENCE)
-        with stopped(zygote_of(rt)):
+        with stopped(zygote_of(rt._pid)):
             os.kill(dict(rt.node.view.pids())[0], signal.SIGKILL)
             future = rt.go(abs, -1)
             assert not eventually(future.done, 0.3)
@@ -112,13 +107,15 @@ def test_ms_are_made_once_the_zygote_goes_on():
 
 
 CLIENT = """
-import sys, time, dgmp
-futures = [dgmp.go(time.sleep, 0.01) for _ in range(20)]
+import pathlib, sys, dgmp
+from tests.helpers import compute_until
+held = [dgmp.go(compute_until, f"{sys.argv[1]}/go_on") for _ in range(2)]  # the others are queued behind them
+futures = [dgmp.go(pathlib.Path(sys.argv[1], str(i)).touch) for i in range(20)]
 chan, after = dgmp.Chan(), dgmp.after(0.1)
 print("ready", flush=True)
 sys.stdin.readline()  # here we are stopped
 after.recv(timeout=0)
-assert [f.result(timeout=0) for f in futures] == [None] * 20  # they have ended, though we were not there
+assert [f.result(timeout=0) for f in held + futures][2:] == [None] * 20  # they have ended, though we were not there
 try:
     chan.recv(timeout=0.1)
 except TimeoutError:
@@ -126,18 +123,26 @@ except TimeoutError:
 """
 
 
-def client():
-    """A program that will do nothing before it reads a line."""
-    program = subprocess.Popen([PYTHON, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env=os.environ | {"DGMP_PROCS": "2"})
+def client(folder):
+    """A program that will do nothing before it reads a line; and what waits until its Gs have ended, for which they do not
+    need it, and a little longer."""
+    program = subprocess.Popen([PYTHON, "-c", CLIENT, folder], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True, env=os.environ | {"DGMP_PROCS": "2"})
     assert program.stdout.readline() == "ready\n"
-    return program, descendants(program.pid)
+    family = descendants(program.pid)
 
-
-def test_a_stopped_client_finds_what_has_come():
-    program, family = client()
-    with stopped(program.pid):
+    def gs_end():
+        (folder / "go_on").touch()
+        assert eventually(lambda: len(list(folder.iterdir())) == 21)
         assert not eventually(lambda: not all(alive(p) for p in family), 1.5)  # nobody is ended for it
+
+    return program, family, gs_end
+
+
+def test_a_stopped_client_finds_what_has_come(tmp_path):
+    program, _, gs_end = client(tmp_path)
+    with stopped(program.pid):
+        gs_end()
     assert (*program.communicate("\n", timeout=PATIENCE), program.returncode) == ("fine\n", "", 0)
 
 
@@ -158,11 +163,11 @@ def under_a_debugger(pid):
         assert libc.ptrace(PTRACE_DETACH, pid, None, None) == 0
 
 
-def test_a_client_under_a_debugger_is_left_alone():
+def test_a_client_under_a_debugger_is_left_alone(tmp_path):
     """Its program stands at a breakpoint; Gs go on, nothing times out or is ended."""
-    program, family = client()
+    program, _, gs_end = client(tmp_path)
     with under_a_debugger(program.pid):
-        assert not eventually(lambda: not all(alive(p) for p in family), 1.5)
+        gs_end()
     assert (*program.communicate("\n", timeout=PATIENCE), program.returncode) == ("fine\n", "", 0)
 
 
@@ -186,7 +191,7 @@ def test_all_kinds_stopped_at_random_moments(seed):
         rt.main.result(PATIENCE)
         for _ in range(10):
             futures = [rt.go(helpers.fib, 5) for _ in range(8)] + [rt.go(helpers.nap, 0.002) for _ in range(8)]
-            pids = [rt._pid, zygote_of(rt), *(pid for _, pid in rt.node.view.pids())]
+            pids = [rt._pid, zygote_of(rt._pid), *(pid for _, pid in rt.node.view.pids())]
             for pid in chance.sample(pids, chance.randrange(1, len(pids) + 1)):
                 with stopped(pid):
                     chance.choice(futures).done()

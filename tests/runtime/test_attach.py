@@ -372,10 +372,9 @@ def test_ms_of_a_new_zygote_work_for_all(path, shared):
     """) as other:
         assert other.line() == "1" and helpers.still_fine(rt)
         ms = dict(shared.node.view.pids())
-        zygote = next(p for p, (parent, _) in helpers.processes().items() if parent == shared._pid and p not in ms.values())
-        os.kill(zygote, signal.SIGKILL)
+        helpers.kill(helpers.zygote_of(shared._pid))
         for pid in ms.values():
-            os.kill(pid, signal.SIGKILL)
+            helpers.kill(pid)
         assert rt.go(helpers.add, 1, 2).result(SECONDS) == 3
         other.process.stdin.write("\n")
         other.process.stdin.flush()

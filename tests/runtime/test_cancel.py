@@ -33,15 +33,22 @@ def parked(rt, fn, *args):
     return f
 
 
+def computing(rt, path):
+    """A G that has begun, and keeps its M until there is such a file."""
+    f = rt.go(helpers.compute_until, path)
+    assert helpers.eventually(lambda: any(g.state == "running" and "compute" in g.name for g in rt.snapshot().gs))
+    return f
+
+
 def is_cancelled(f, timeout=20):
     with pytest.raises(dgmp.Cancelled):
         f.result(timeout)
     return f.done() and f.cancelled() and isinstance(f.exception(), dgmp.Cancelled)
 
 
-def test_a_queued_g_ends_at_once():
+def test_a_queued_g_ends_at_once(tmp_path):
     with dgmp.Runtime(procs=1) as rt:
-        busy = rt.go(helpers.busy, 0.3)
+        busy = computing(rt, tmp_path / "gate")
         told = threading.Event()
         queued = rt.go(helpers.kill_self)
         queued.add_done_callback(lambda f: told.set())
@@ -50,12 +57,13 @@ def test_a_queued_g_ends_at_once():
         assert told.wait(20)
         assert is_cancelled(queued) and "kill_self was cancelled before it began" in str(queued.exception())
         assert queued.cancel()  # still: as in concurrent.futures
-        assert busy.result(20) == 0.3 and not busy.cancel() and not busy.cancelled()
+        (tmp_path / "gate").touch()
+        assert busy.result(20) and not busy.cancel() and not busy.cancelled()
 
 
-def test_dependents_of_a_cancelled_g_end_as_cancelled_too():
+def test_dependents_of_a_cancelled_g_end_as_cancelled_too(tmp_path):
     with dgmp.Runtime(procs=1) as rt:
-        rt.go(helpers.busy, 0.2)
+        computing(rt, tmp_path / "gate")
         a = rt.go(helpers.identity, 1)
         b = rt.go(helpers.add, a, 1)
         c = rt.go(helpers.add, b, a)
@@ -64,16 +72,18 @@ def test_dependents_of_a_cancelled_g_end_as_cancelled_too():
         for f in (a, b, c, late):
             assert is_cancelled(f)
         assert "argument of" in "".join(c.exception().__notes__) and "identity" in str(b.exception())
+        (tmp_path / "gate").touch()
 
 
-def test_one_that_waits_for_its_arguments():
+def test_one_that_waits_for_its_arguments(tmp_path):
     with dgmp.Runtime(procs=1) as rt:
-        a = rt.go(helpers.busy, 0.1)
+        a = rt.go(helpers.compute_until, tmp_path / "gate")
         b = rt.go(helpers.kill_self, a)
         c = rt.go(helpers.identity, b)
         assert b.cancel() and b.cancelled() and is_cancelled(c)
-        assert a.result(20) == 0.1
-        assert rt.go(helpers.add, a, 1).result(20) == 1.1  # and its result is still there for others
+        (tmp_path / "gate").touch()
+        assert a.result(20) == tmp_path / "gate"
+        assert rt.go(helpers.identity, a).result(20) == tmp_path / "gate"  # its result is still there for others
         assert helpers.eventually(lambda: rt.go(dgmp.num_g).result(20) == 1)
 
 
@@ -318,12 +328,11 @@ def test_each_ends_once_whenever_it_is_cancelled(round_):
 
 def test_one_whose_m_was_killed_is_not_cancelled(rt):
     import os
-    import signal
 
     f = parked(rt, wait_for_ever)
     pid = rt.go(os.getpid).result(20)
     for p in {pid, *(p for _, p in rt.node.view.pids())} - {os.getpid(), rt._pid}:
-        os.kill(p, signal.SIGKILL)
+        helpers.kill(p)
     assert isinstance(f.exception(20), dgmp.WorkerDied) and not f.cancelled() and not f.cancel()
 
 

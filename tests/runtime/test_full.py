@@ -123,12 +123,12 @@ def test_one_whose_gs_wait_for_something_else_is_told_why_it_stands(small, monke
 
     monkeypatch.setattr(client, "STUCK_NS", 300_000_000)
     c = small.chan()
-    timer = threading.Timer(1.5, c.close)  # another thread: it is no deadlock
-    timer.start()
     with pytest.warns(RuntimeWarning, match="waited . s for room for one more G or its arguments, and no G has ended") as told:
+        other = threading.Thread(target=lambda: eventually(lambda: told) and c.close())  # with another thread it is no deadlock
+        other.start()
         futures = [small.go(c.recv) for _ in range(2 * SLOTS)]
     assert len(told) == 1
-    timer.join()
+    other.join()
     assert {type(f.exception(20)) for f in futures} == {dgmp.ChanClosed}
 
 

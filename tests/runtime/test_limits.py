@@ -1,7 +1,6 @@
 """max_tasks_per_child and memory_limit: Ms that end between two Gs, and those that are killed."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -36,11 +35,14 @@ def test_an_m_runs_so_many_gs(n):
 def test_one_that_has_done_its_share_ends_at_once_and_is_replaced_only_for_work():
     with dgmp.Runtime(procs=1, max_tasks_per_child=3) as rt:
         rt.main.result(20)  # which is none of the three
-        pids = [rt.go(os.getpid).result(20) for _ in range(3)]
-        assert len(set(pids)) == 1 and eventually(lambda: not alive(pids[0]))
+        ran: Counter[int] = Counter()
+        while 3 not in ran.values():  # a second M may be made while the first one lies down
+            ran[rt.go(os.getpid).result(20)] += 1
+        done = next(pid for pid, n in ran.items() if n == 3)
+        assert eventually(lambda: not alive(done))
         made = rt.stats()["ms_made"]
-        assert eventually(lambda: rt.stats()["threads"] == 0) and rt.stats()["ms_made"] == made == 1
-        assert rt.go(os.getpid).result(20) not in pids
+        assert eventually(lambda: rt.stats()["threads"] == made - 1) and rt.stats()["ms_made"] == made
+        assert rt.go(os.getpid).result(20) != done
         assert sound(rt)
 
 
@@ -138,7 +140,7 @@ def test_ms_that_are_to_end_are_killed():
         for _ in range(8):
             futures = [rt.go(helpers.fib, 4) for _ in range(4)] + [rt.go(share.pid_and, i) for i in range(6)]
             for _, pid in rt.node.view.pids():
-                os.kill(pid, signal.SIGKILL)
+                helpers.kill(pid)
             for f in futures:
                 ended[type(f.exception(60))] += 1
         assert sum(ended.values()) == 80 and set(ended) <= {type(None), dgmp.WorkerDied}

@@ -23,7 +23,7 @@ KINDS = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore"]
 
 @pytest.fixture
 def rt():
-    with dgmp.Runtime(procs=1) as runtime:
+    with dgmp.Runtime(procs=1, max_ms=1) as runtime:  # all Gs are on one M, even if it blocks
         yield runtime
 
 

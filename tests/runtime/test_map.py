@@ -79,13 +79,14 @@ def test_many_trivial_items(rt):
         assert rt.stats()["spawned"] - before < 1000
 
 
-def test_few_long_items_use_every_m(rt):
-    list(rt.map(who_after, [0.0] * 1000))
-    assert len(set(rt.map(who_after, [0.05] * 8))) >= 2  # more, as they sleep
+def test_few_long_items_use_every_m(rt, tmp_path):
+    list(rt.map(square, range(1000)))
+    assert len(set(rt.map(meet_another_m, [str(tmp_path)] * 8))) >= 2  # more, as they sleep
 
 
-def who_after(seconds):
-    time.sleep(seconds)
+def meet_another_m(folder):
+    mark(folder, os.getpid())
+    assert eventually(lambda: len(os.listdir(folder)) > 1, 20)
     return os.getpid()
 
 
@@ -378,12 +379,12 @@ def test_a_blocked_input_does_not_hold_up_what_came_before(rt):
 
 def test_a_slow_input_is_sent_as_it_comes(rt):
     list(rt.map(square, range(100_000)))  # so that large chunks would be right for it
-    source = Pulled(slowly(200))
+    source = Pulled(slowly(400))
     results = rt.map(square, source)
     assert source.count <= 2
     assert next(results) == 0
-    assert source.count < 100
-    assert list(results) == [x * x for x in range(1, 200)]
+    assert source.count < 400
+    assert list(results) == [x * x for x in range(1, 400)]
 
 
 def slowly(n):
@@ -450,7 +451,7 @@ def hold_the_ms(rt, tmp_path):
 
 def announce_and_wait(at, gate):
     open(at, "w").close()
-    assert eventually(lambda: os.path.exists(gate), 20)
+    helpers.compute_until(gate)
 
 
 @pytest.mark.parametrize("ordered", [True, False])
@@ -598,8 +599,8 @@ def test_ctrl_c_loses_nothing(rt, tmp_path):
     results = rt.map(square, range(100), chunksize=3)
     main = threading.main_thread().ident
     timer = threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         next(results)
     timer.join()
     release()

@@ -669,7 +669,7 @@ def test_killed_ms_leave_whole_lines():
                 f = rt.go(say_for_ever)
                 assert helpers.eventually(lambda: len(said.texts) > 20)  # noqa: B023
                 for _, pid in rt.node.view.pids():
-                    os.kill(pid, signal.SIGKILL)
+                    helpers.kill(pid)
                 with pytest.raises(dgmp.WorkerDied):
                     f.result(20)
             text = said.text()

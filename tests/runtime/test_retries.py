@@ -170,7 +170,7 @@ def test_no_deadlock_while_one_waits_to_be_run_again(runs):
 
 
 def test_a_parked_g_follows_its_terms_without_a_strike(runs):
-    with dgmp.Runtime(procs=1, crash_limit=1) as rt:
+    with dgmp.Runtime(procs=1, max_ms=1, crash_limit=1) as rt:
         there, back = rt.chan(), rt.chan()
         again, ends = rt.spawn(parks, (there, back, runs), retries=5), rt.spawn(parks, (there, back, runs), name="innocent")
         assert [there.recv(timeout=30) for _ in range(2)] == ["parked"] * 2
@@ -299,6 +299,6 @@ def test_who_waits_to_be_run_again_is_not_run_for_the_death_of_what_it_had_waite
         f = rt.spawn(fails_with, (a, runs), retries=1, retry_on=OSError, backoff=3600)
         assert helpers.eventually(lambda: any(g.wait_reason == "wait to be run again" for g in rt.snapshot().gs))
         for _, pid in rt.node.view.pids():
-            os.kill(pid, signal.SIGKILL)
+            helpers.kill(pid)
         rt.go(helpers.identity, 1).exception(30)
         assert rt.go(helpers.identity, 1).result(30) == 1 and count(runs) == 1 and f.cancel()

@@ -190,12 +190,15 @@ def test_long_gs_begin_about_in_order():
         assert sorted(abs(rank - i) for i, rank in enumerate(ranks, 1))[90] < 20
 
 
-def test_ms_are_made_on_demand():
+def test_ms_are_made_on_demand(tmp_path):
     with dgmp.Runtime(procs=4) as rt:
         rt.main.result(10)
         assert helpers.eventually(lambda: rt.stats()["ms_made"] == 1)  # the coordinator counts it once it has heard of it
-        dgmp.gather(*[rt.go(helpers.busy, 0.1) for _ in range(8)])
-        assert 2 <= rt.stats()["ms_made"] <= 4
+        computes = [rt.go(helpers.compute_until, tmp_path / "gate") for _ in range(20)]
+        assert helpers.eventually(lambda: sum(g.state == "running" for g in rt.snapshot().gs) == 4)
+        (tmp_path / "gate").touch()
+        dgmp.gather(*computes)
+        assert rt.stats()["ms_made"] < 10
 
 
 def test_big_gomaxprocs():

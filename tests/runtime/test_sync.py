@@ -21,7 +21,7 @@ def kill_ms(rt, but=()):
     """Every M that has a G, the others that there are, too."""
     for m, pid in rt.node.view.pids():
         if m < rt.node.view.max_ms and pid not in but:
-            os.kill(pid, signal.SIGKILL)
+            helpers.kill(pid)
 
 
 # ---------------------------------------------------------------------- Mutex
@@ -213,8 +213,8 @@ def test_an_interrupted_wait_is_undone(rt):
     m = dgmp.Mutex(runtime=rt)
     m.lock()
     timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     with pytest.raises(KeyboardInterrupt):
+        timer.start()
         m.lock()
     timer.join()
     m.unlock()

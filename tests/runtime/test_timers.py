@@ -112,16 +112,17 @@ def test_the_earlier_deadline_wakes_first():
     with dgmp.Runtime(procs=1) as rt:
         rt.go(slept, 0).result(30)  # it has imported this module
         now = time.monotonic()
-        woken = dgmp.gather(*[rt.go(woken_at, now + 0.3 - 0.01 * i) for i in range(5)])
+        woken = dgmp.gather(*[rt.go(woken_at, now + 2 - 0.01 * i) for i in range(5)])
         assert woken == sorted(woken, reverse=True)
 
 
 def test_one_m_runs_on_while_its_gs_sleep():
     with dgmp.Runtime(procs=1, max_ms=1) as rt:
-        sleepers = [rt.go(slept, 0.3) for _ in range(20)]
+        sleepers = [rt.go(slept, 3600) for _ in range(20)]
         assert rt.go(helpers.add, 1, 2).result(30) == 3
-        assert not sleepers[0].done()
-        assert min(dgmp.gather(*sleepers)) >= 0.3
+        assert not any(f.done() for f in sleepers)
+        for f in sleepers:
+            f.cancel()
 
 
 def threads_of_ms(rt):

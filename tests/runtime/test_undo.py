@@ -366,21 +366,29 @@ def fail_at_everything():
     sys.addaudithook(int)
 
 
+def sleep_until(path):
+    while not path.exists():
+        time.sleep(0.05)
+    return "fine"
+
+
 def begun(rt, name):
     """How many Gs of that name have."""
     return sum(g.started and g.name.endswith(name) for g in rt.snapshot().gs)
 
 
-def test_a_g_that_breaks_its_python_harms_no_other(node):
+def test_a_g_that_breaks_its_python_harms_no_other(node, tmp_path):
     """The M ends, perhaps with that G or what it takes next; who has begun elsewhere goes on, and others find another M."""
     for harm in (break_builtins, fail_at_everything, lambda: sys.modules.clear(),
                  lambda: __import__("builtins").__dict__.clear()):
         with dgmp.Runtime(procs=2) as rt:
-            others = [rt.go(helpers.nap, 0.5) for _ in range(4)]
-            assert helpers.eventually(lambda: begun(rt, "nap") == 4)  # noqa: B023
+            (gate := tmp_path / "gate").unlink(missing_ok=True)
+            others = [rt.go(sleep_until, gate) for _ in range(4)]
+            assert helpers.eventually(lambda: begun(rt, "sleep_until") == 4)  # noqa: B023
             error = rt.go(harm).exception(20)
             assert error is None or type(error) in (dgmp.WorkerDied, TypeError)
-            assert dgmp.gather(*others) == [0.5] * 4
+            gate.touch()
+            assert dgmp.gather(*others) == ["fine"] * 4
             assert helpers.eventually(lambda: rt.go(abs, -1).exception(20) is None)  # noqa: B023
 
 

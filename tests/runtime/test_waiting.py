@@ -16,30 +16,29 @@ from dgmp.api.future import Future
 from tests import helpers
 
 
-def timed_out_then_done(seconds, timeout):
-    begun = dgmp.stats()["gs"]
-    f = dgmp.go(helpers.nap, seconds)
-    while dgmp.stats()["gs"] == begun:  # until another M has taken it
-        pass
+def timed_out_then_done(timeout):
+    gate = dgmp.Chan()
+    f = dgmp.go(gate.recv)
     with pytest.raises(TimeoutError):
         f.result(timeout)
     assert not f.done()
+    gate.send("done")
     return f.result(30)
 
 
 def test_a_timeout_inside_a_g_parks_it(rt):
     parks = rt.stats()["parks"]
-    assert rt.go(timed_out_then_done, 0.3, 0.1).result(30) == 0.3
-    assert rt.stats()["parks"] - parks <= 4  # it waited, it did not poll
+    assert rt.go(timed_out_then_done, 0.1).result(30) == "done"
+    assert rt.stats()["parks"] - parks <= 4  # they waited, they did not poll
 
 
 WAITS_FOR_EVER = [None, math.inf, 1e10, sys.maxsize, 1e300, 10**400]
 NOT_AT_ALL = [0, -0.0, -1, -math.inf, -(10**400)]
 
 
-def wait_with_odd_timeouts(go):
+def wait_with_odd_timeouts(go, gate):
     assert [go(helpers.nap, 0.01).result(timeout) for timeout in WAITS_FOR_EVER] == [0.01] * len(WAITS_FOR_EVER)
-    f = go(helpers.nap, 0.3)
+    f = go(gate.recv)
     for timeout in NOT_AT_ALL:
         with pytest.raises(TimeoutError):
             f.result(timeout)
@@ -48,15 +47,16 @@ def wait_with_odd_timeouts(go):
     for timeout in ("1", [], object()):
         with pytest.raises(TypeError, match="timeout must be a number"):
             f.result(timeout)
-    assert f.result(Fraction(30)) == 0.3 and f.result(Decimal("0.1")) == 0.3
+    gate.send("done")
+    assert f.result(Fraction(30)) == "done" and f.result(Decimal("0.1")) == "done"
 
 
 def test_odd_timeouts(rt):
-    wait_with_odd_timeouts(rt.go)
+    wait_with_odd_timeouts(rt.go, rt.chan())
 
 
 def odd_timeouts_in_a_g():
-    wait_with_odd_timeouts(dgmp.go)
+    wait_with_odd_timeouts(dgmp.go, dgmp.Chan())
     return dgmp.current()["pid"]
 
 
@@ -232,10 +232,13 @@ def test_a_client_waits_for_slots_and_loses_nothing(few_slots):
 
 def test_the_core_counts_what_is_outstanding(rt):
     assert rt.node.view.outstanding in (0, 1)  # main
-    futures = [rt.go(helpers.nap, 0.05) for _ in range(4)]
+    gate = rt.chan(4)
+    futures = [rt.go(gate.recv) for _ in range(4)]
     assert rt.node.view.outstanding >= 4
+    for i in range(4):
+        gate.send(i)
     dgmp.gather(*futures)
-    rt.main.result(10)
+    rt.main.result(20)
     assert rt.node.view.outstanding == 0 and _core.KIND_CLIENT == 2
 
 
