@@ -1020,3 +1020,15 @@ def mutated(rng, value, odd):
         return [*value[:at], mutated(rng, value[at], odd), *value[at + 1:]]
     key = rng.choice(list(value))
     return {**value, key: mutated(rng, value[key], odd)}
+
+
+def test_who_does_not_read_for_a_while_gets_all_of_it_later(here, client):
+    events = client.subscribe()
+    numbers = [client.send("status", {}) for _ in range(5000)]
+    other = here.client()
+    job = here.submit(other, "true")
+    waited(other, job)  # nobody waits for the one that does not read
+    assert len([client.reply(number, 20) for number in numbers]) == 5000
+    while all(found["state"] != "finished" for found in events.next(20)[1]["jobs"]):
+        pass
+    waited(client, here.submit(client, "true"))
