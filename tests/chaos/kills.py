@@ -110,7 +110,7 @@ def kill_coordinators(seed: int, rounds: int, patience: float = PATIENCE) -> lis
     """Several, under one client; what was wrong."""
     mark = f"coordinator-{os.getpid()}-{seed}"
     with tempfile.TemporaryDirectory() as folder:
-        client = start("bereft.py", mark, folder, str(seed), str(rounds))
+        client = start("bereft.py", mark, folder, str(seed), str(rounds), str(1 + patience))
         try:
             out, err = client.communicate(timeout=30 * rounds)
         except subprocess.TimeoutExpired:
