@@ -19,7 +19,7 @@ def sees():
 
 def python(code, *args, redirect=""):
     return subprocess.run(["sh", "-c", f'exec "$@" {redirect}', "sh", PYTHON, "-c", code, *args], capture_output=True,
-                          text=True, timeout=30)
+                          text=True, timeout=60)
 
 
 def test_more_arguments_than_a_socket_holds():
@@ -92,7 +92,7 @@ def test_closed_stdio(redirect):
 DIED = """
 import os, signal, dgmp
 from dgmp.api import runtime
-f = dgmp.spawn(__import__("time").sleep, (30,), name="sleeper")
+f = dgmp.spawn(__import__("time").sleep, (60,), name="sleeper")
 first = runtime._default
 os.kill(first._pid, signal.SIGKILL)
 try:

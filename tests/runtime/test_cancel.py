@@ -355,11 +355,11 @@ def test_a_cancelled_g_drops_its_channels_at_once():
     with dgmp.Runtime(procs=1) as runtime:
         started = dgmp.Chan(runtime=runtime)
         f = runtime.go(holds_a_channel_and_waits, started)
-        started.recv(timeout=10)
+        started.recv(timeout=20)
         assert helpers.eventually(lambda: [g.wait_reason for g in runtime.snapshot().gs] == ["chan receive"])
         f.cancel()
         with pytest.raises(dgmp.Cancelled):
-            f.result(timeout=10)
-        assert runtime.go(gc.isenabled).result(timeout=10) is False
+            f.result(timeout=20)
+        assert runtime.go(gc.isenabled).result(timeout=20) is False
         del started, f
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
