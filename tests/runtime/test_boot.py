@@ -50,6 +50,17 @@ def test_interrupted_once_the_coordinator_is_there(monkeypatch):
     assert not helpers.descendants(os.getpid())
 
 
+def test_interrupted_once_its_processes_are_there(monkeypatch):
+    """Nothing is left open, either (conftest.py looks)."""
+    def interrupted(self, main):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api.Runtime, "_newproc", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dgmp.Runtime(procs=1)
+    assert not helpers.descendants(os.getpid())
+
+
 def test_the_coordinator_ends_quietly_if_its_message_is_not_whole(monkeypatch, capfd):
     def halved(*message):
         fd = whole(*message)
