@@ -73,14 +73,14 @@ def still_fine(rt):
 def processes() -> dict[int, tuple[int, str]]:
     """pid -> (parent, command line) of everything that runs (zombies too)."""
     found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+    for name in os.listdir("/proc"):
+        if name.isdigit():
             try:
-                stat = (folder / "stat").read_bytes()
-                line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                with open(f"/proc/{name}/stat", "rb") as stat, open(f"/proc/{name}/cmdline", "rb") as words:
+                    parent = int(stat.read().rpartition(b")")[2].split()[1])
+                    found[int(name)] = parent, words.read().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            found[int(folder.name)] = int(stat.rpartition(b")")[2].split()[1]), line
     return found
 
 
@@ -95,6 +95,15 @@ def descendants(root: int) -> set[int]:
             out.add(pid)
             todo.append(pid)
     return out
+
+
+def childless() -> bool:
+    """Whether this process has no child, not even a zombie: then it has no descendants."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return False
+    except ChildProcessError:
+        return True
 
 
 def coordinator_of(pid: int) -> int:

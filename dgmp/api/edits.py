@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import struct
 import sys
@@ -30,6 +31,7 @@ SHORTEST_PAUSE_NS = 10_000
 MANY_FILES = 300
 MOST_FILES, MOST_FOLDERS = 10_000, 1000
 MOST_EDITS = 256
+HIGH_FD = 500  # of 1,024 that a process usually may have
 ANY = "*"  # stands for every file, when there were more edits than that
 
 EVENT = struct.Struct("iIII")
@@ -63,7 +65,7 @@ class Edits:
         self.fd = -1
         self.started = self.swept = time.monotonic_ns()
         self.sweep_ns = 0  # what that took
-        self.patient = True  # inotify has not been tried
+        self.patient = True  # inotify has not been tried, or has been lost
         self.find_folders()
         if self.young or len(self.stamps) > MANY_FILES:
             self.start_inotify()
@@ -163,7 +165,7 @@ class Edits:
         """From now on by events."""
         self.patient = False
         try:
-            self.fd = inotify()
+            self.fd = out_of_the_way(inotify())
         except OSError:  # as many as this user may have
             return
         for folder in list(self.folders):
@@ -199,7 +201,8 @@ class Edits:
             except BlockingIOError:
                 return
             except OSError:  # closed by the program, with all others that it knew nothing of
-                self.fd = -1
+                self.fd, self.patient = -1, True
+                self.watches.clear()
                 yield -1, OVERFLOW, ""
                 return
             at = 0
@@ -208,6 +211,16 @@ class Edits:
                 at += EVENT.size
                 yield watch, mask, os.fsdecode(data[at:at + n].rstrip(b"\0"))
                 at += n
+
+
+def out_of_the_way(fd: int) -> int:
+    """The same with a number that no file gets which a program opens when it has closed all that it knew nothing of."""
+    try:
+        high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH_FD)
+    except OSError:  # there may not be so many
+        return fd
+    os.close(fd)
+    return high
 
 
 def working_directory() -> str:

@@ -18,7 +18,9 @@ from . import talk
 if TYPE_CHECKING:
     from ..jobs.client import Client
 
-SHELLS = ("sh", "bash", "dash", "ksh", "zsh")
+SHELLS = ("sh", "ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "tcsh", "zsh")
+TAKES_VALUE = re.compile(r"[-+][A-Za-z]*[oO]|--rcfile|--init-file")  # of a shell's options
+RUNS_A_LINE = re.compile(r"-[A-Za-z]*c[A-Za-z]*")
 SHELL_SYNTAX = re.compile(r"""[\s$`"'\\|&;<>()*?\[\]#~=%!{}]""")
 DESCRIPTION = """
 Gives the daemon a job and prints its id.  The command runs in this folder with this environment, without a shell; a command
@@ -163,10 +165,29 @@ def entries(client: Client, path: str) -> tuple[int, int]:
 
 
 def check_places(words: list[str]) -> None:
-    """An entry is never written into a script."""
-    if os.path.basename(words[0]) in SHELLS and "-c" in words and any("{}" in word for word in words[words.index("-c"):]):
-        raise bad('an entry is not written into a line of shell, where it might be taken for more than data: say "$DGMP_ENTRY" '
-                  "there instead of {}")
+    """An entry is never written into a line of shell; it may be one of the words that follow it."""
+    for at, word in enumerate(words):
+        if os.path.basename(word) in SHELLS and "{}" in line_of_shell(words[at + 1:]):
+            raise bad('an entry is not written into a line of shell, where it might be taken for more than data: say '
+                      '"$DGMP_ENTRY" there instead of {}')
+
+
+def line_of_shell(words: list[str]) -> str:
+    """What a shell with these arguments runs as a line; of a file of them, or none, it is empty.
+
+    Example:
+        >>> line_of_shell(["-eo", "pipefail", "-c", "rm $1", "_", "{}"]), line_of_shell(["script", "-c", "{}"])
+        ('rm $1', '')
+    """
+    runs_one, rest = False, iter(words)
+    for word in rest:
+        if not word.startswith(("-", "+")) or word in ("-", "--"):
+            line = next(rest, "") if word in ("-", "--") else word
+            return line if runs_one else ""
+        runs_one = runs_one or RUNS_A_LINE.fullmatch(word) is not None
+        if TAKES_VALUE.fullmatch(word):
+            next(rest, "")
+    return ""
 
 
 def waited(client: Client, job: int, as_json: bool) -> int:

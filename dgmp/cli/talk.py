@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DgmpError
-from ..jobs.protocol import BAD_SPEC, FINISHED, NO_SUCH_JOB, NO_SUCH_TASK, NoDaemon, ProtocolError, Select
+from ..jobs.protocol import BAD_SPEC, FINISHED, MAX_RANGES, NO_SUCH_JOB, NO_SUCH_TASK, NoDaemon, ProtocolError, Select
 
 if TYPE_CHECKING:
     from ..jobs.client import Client
@@ -186,7 +186,7 @@ def job_ids(client: Client, given: Iterable[Sequence[Select]]) -> list[int]:
             ids += [job["id"] for job in all_jobs(client, [select])]
         else:
             first, last = select.jobs
-            ids += range(first, last + 1)
+            ids += range(first, min(last, first + MAX_RANGES) + 1)  # more than that the daemon refuses
     return ids
 
 

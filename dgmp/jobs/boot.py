@@ -29,13 +29,15 @@ class NotUp(DgmpError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What there is to share out."""
     parser.add_argument("--cpus", type=int, metavar="N", help="run tasks on so many cores (default: all that this may use)")
-    parser.add_argument("--mem", metavar="SIZE", help="the memory that tasks share out by --mem (default: the machine's)")
+    parser.add_argument("--mem", metavar="SIZE",
+                        help="the memory that tasks share out by --mem (default: the machine's, or its cgroup's)")
     parser.add_argument("--resource-total", action="append", default=[], metavar="NAME=N",
                         help="how much there is of a named resource, for tasks that ask with --resource (repeatable)")
 
 
 def resources_of(options: argparse.Namespace) -> tuple[Resources, list[str]]:
     """What there is to share out, and the same as a keeper's arguments; ValueError."""
+    from ..runtime.limits import memory_size
     from .amounts import size
     from .resources import Resources, declared
 
@@ -45,7 +47,7 @@ def resources_of(options: argparse.Namespace) -> tuple[Resources, list[str]]:
             raise ValueError(f"--cpus {options.cpus}: give a whole number of at least 1")
         cores = [cores[i % len(cores)] for i in range(options.cpus)]
     try:
-        mem = size(options.mem) if options.mem is not None else os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        mem = size(options.mem) if options.mem is not None else memory_size()
     except ValueError as e:
         raise ValueError(f"--mem {options.mem}: {e}") from None
     named = declared(options.resource_total, os.environ)

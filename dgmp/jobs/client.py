@@ -45,13 +45,15 @@ class Client:
         self.replies: dict[int, dict[str, Any]] = {}  # that came while another was awaited
         self.events: list[tuple[int, str, dict[str, Any]]] = []
         self.pid = find_daemon(self.folder)
+        import zmq
+
+        from .context import new_context
+
+        self.context = new_context()
         try:
             self.pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError:  # it has died, and a child of its had the socket a moment longer
             raise NoDaemon(NO_DAEMON) from None
-        import zmq
-
-        self.context = zmq.Context(io_threads=1)
         self.socket = self.context.socket(zmq.DEALER)
         self.socket.linger = 200  # a last `forget`, say
         self.socket.connect(f"ipc://{folders.socket_path(self.folder, folders.SOCKET)}")

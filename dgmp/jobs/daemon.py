@@ -29,6 +29,7 @@ from .. import __version__
 from ..errors import DgmpError
 from . import folders
 from .boot import add_arguments, resources_of
+from .context import new_context
 from .entries import unpacked
 from .keeping import Keeping
 from .log import bound, say
@@ -140,7 +141,7 @@ class Daemon:
         self.closers: list[Client] = []
         self.done = False
         self.broken_until = 0.0  # the store could not be written: nothing new before
-        self.context = zmq.Context()
+        self.context = new_context()
         self.router = self.listen()
         self.wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -193,18 +194,21 @@ class Daemon:
         """A turn and its commit; if that fails, nothing of it has happened."""
         try:
             turn()
-            self.queue.put()
-            if self.store.db.in_transaction:
-                self.keeping.put(self.store)
-            self.store.commit()
+            self.commit()
         except (StoreError, sqlite3.Error, OSError) as e:  # OSError: no keeper can be started now
             self.undo(e)
             return
         self.settled()
 
+    def commit(self) -> None:
+        self.queue.put()
+        if self.store.db.in_transaction:
+            self.keeping.put(self.store)
+        self.store.commit()
+
     def undo(self, e: Exception) -> None:
         """The queue is again as it was last committed, and the keeper's journal is read again in a while."""
-        why = said(e) if isinstance(e, OSError) else f"the store cannot be written: {e}"
+        why = f"the store cannot be written: {e}" if isinstance(e, sqlite3.Error) else said(e)
         log(f"trying again: {why}")
         self.store.rollback()
         for client, message in self.outbox:
@@ -338,7 +342,7 @@ class Daemon:
             self.outbox.append((client, ok(client, {})))  # undo() tells
             raise
         except Exception as e:
-            traceback.print_exc()
+            log(traceback.format_exc())
             self.outbox.append((client, error(client, INTERNAL, f"{type(e).__name__}: {e}")))
 
     def send(self, client: Client, message: dict[str, Any]) -> bool:
@@ -484,6 +488,8 @@ class Daemon:
         before = body.get("before", FOR_EVER)
         if isinstance(before, bool) or not isinstance(before, (int, float)):
             raise bad(f"before must be a time, not {str(before)[:100]!r}")
+        self.commit()
+        self.settled()  # first of all, who waits for what has just ended
         forgotten, kept = self.queue.forget(selects(body.get("select")), states_of(body.get("states"), ENDED), float(before))
         if forgotten:
             self.sweep()

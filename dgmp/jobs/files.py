@@ -1,8 +1,9 @@
 """Where the output of the daemon's tasks lies.
 
 A running task writes to files of its own in the spool folder.  Once it has ended, nothing is left of an empty one, a small
-one is appended to its job's log, a large one is renamed.  So a job's log is one file of each keeper, and where in it the output
-of a task is says the task's row in the store: a piece, [file under the state folder, offset, length].
+one is appended to its job's log, a large one is renamed; so is a small one for which the log has no room.  So a job's log is
+one file of each keeper, and where in it the output of a task is says the task's row in the store: a piece, [file under the
+state folder, offset, length].
 
 None of it is forced to the disk, so after a power failure a file may end before a piece of it.  No keeper appends to a log of
 one before it: what comes later would lie where that piece was.
@@ -87,11 +88,12 @@ class Logs:
 
     Args:
         folder: of the jobs' logs.
-        keeper: whose these are.
+        keeper: whose these are; without one, there is no log, and all output is renamed, be it once or twice.
     """
 
-    def __init__(self, folder: Path, keeper: str) -> None:
+    def __init__(self, folder: Path, keeper: str | None = None) -> None:
         self.folder, self.keeper = folder, keeper
+        self.small = 0 if keeper is None else SMALL
         self.open: dict[int, int] = {}  # job -> its log
 
     def take(self, job: int, task: int, attempt: int, spool: Spool) -> list[list[Any] | None]:
@@ -100,18 +102,26 @@ class Logs:
                 for stream, name in zip(("out", "err"), spool.names, strict=True)]
 
     def take_one(self, job: int, name: str, path: Path) -> list[Any] | None:
+        whole = self.folder / name
         try:
             size = path.stat().st_size
-        except FileNotFoundError:
+        except FileNotFoundError:  # it was there in a turn that came to nothing
+            return [f"logs/{name}", 0, whole.stat().st_size] if whole.exists() else None
+        if not size:
+            path.unlink()
             return None
-        if size > SMALL:
-            path.rename(self.folder / name)
-            return [f"logs/{name}", 0, size]
-        piece = None
-        if size:
-            log = self.log(job)
-            piece = [f"logs/{job}-{self.keeper}.log", append(log, path.read_bytes()), size]
-        path.unlink()
+        piece = self.append(job, path, size) if size <= self.small else None
+        if piece is None:
+            path.rename(whole)
+        return piece or [f"logs/{name}", 0, size]
+
+    def append(self, job: int, path: Path, size: int) -> list[Any] | None:
+        """Adds it to its job's log; None if that cannot be, for want of room, say."""
+        try:
+            piece = [f"logs/{job}-{self.keeper}.log", append(self.log(job), path.read_bytes()), size]
+            path.unlink()
+        except OSError:
+            return None
         return piece
 
     def log(self, job: int) -> int:

@@ -98,7 +98,7 @@ def lock(*where: Path) -> list[int]:
     held: list[int] = []
     for folder in dict.fromkeys(folder.resolve() for folder in where):
         held.append(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        if pid := locked_by(held[-1]):
+        if (pid := locked_by(held[-1])) is not None:
             for fd in held:
                 os.close(fd)
             elsewhere = "; its sockets are elsewhere: set DGMP_RUNTIME_DIR as it has, or kill it" if len(held) > 1 else ""
@@ -109,14 +109,14 @@ def lock(*where: Path) -> list[int]:
     return held
 
 
-def locked_by(fd: int) -> int:
-    """Locks it, and returns 0; else the pid of who has it."""
+def locked_by(fd: int) -> int | None:
+    """Locks it, and returns None; else the pid of who has it, 0 if it has not said."""
     for _ in range(LOCK_LOOKS):
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return 0
+            return None
         pid = int(os.pread(fd, 20, 0) or b"0")
-        if os.path.exists(f"/proc/{pid}"):
+        if pid and os.path.exists(f"/proc/{pid}"):
             return pid
-        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet
+        time.sleep(LOCK_SECONDS)  # it was killed as it started its keeper, which has not let go of it yet, or is starting
     return pid

@@ -147,10 +147,11 @@ class Reader:
             elif segment < self.segment:
                 path.unlink()
 
-    def remove(self) -> None:
-        """All of it."""
-        for path in self.folder.glob(f"{self.keeper}.*"):
-            path.unlink(missing_ok=True)
+    def remove_others(self) -> None:
+        """The journals of keepers before it, and of those that were never given anything."""
+        for path in self.folder.iterdir():
+            if path.stem != self.keeper:
+                path.unlink()
 
 
 def frame(record: list[Any]) -> bytes:

@@ -29,6 +29,7 @@ import errno
 import heapq
 import itertools
 import os
+import re
 import select
 import signal
 import socket
@@ -57,6 +58,7 @@ RETRY_SECONDS = 0.5  # until what failed for want of something (descriptors, dis
 TERM_SEQUENCE = ((signal.SIGTERM, 0.2), (signal.SIGTERM, 0.1), (signal.SIGTERM, 0.05), (signal.SIGKILL, 1.0))
 SHORT_OF = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT)
 MOST_STALE = 1000  # timers of what has ended
+ANOTHERS = (b"DGMP_ENTRY=", b"DGMP_MEM=", b"DGMP_RESOURCE_")  # what a task that submits a job was told itself
 
 
 class KeptJob:
@@ -66,6 +68,7 @@ class KeptJob:
         self.id, self.order = id, (order[0], order[1])
         self.spec = JobSpec(**spec)
         self.env = [os.fsencode(f"{k}={v}") for k, v in env.items()]
+        self.told: tuple[str, ...] = ()  # names of variables that its tasks have of us: in env they are another one's
         self.path = env.get("PATH", os.defpath)
         self.bound = self.spec.cpus is not None
         self.need = Need(1 if self.spec.cpus is None else self.spec.cpus, self.spec.mem, self.spec.resources)
@@ -73,9 +76,16 @@ class KeptJob:
         self.entries: dict[int, bytes] = {}  # of tasks that have not started
         self.over = False
 
+    def tell(self, names: tuple[str, ...]) -> None:
+        """Each of its tasks is told these, which are the same for all."""
+        if names != self.told:
+            others = tuple(os.fsencode(f"{name}=") for name in names) + ANOTHERS
+            self.env = [item for item in self.env if not item.startswith(others)]
+            self.told = names
+
 
 class Run:
-    """A task that runs.  One of a dead keeper's has no slot, and a pidfd that is no child's."""
+    """A task that runs.  One of a dead keeper's has a pidfd that is no child's, and perhaps no slot."""
 
     def __init__(self, job: KeptJob, task: int, attempt: int) -> None:
         self.job, self.task, self.attempt = job, task, attempt
@@ -87,6 +97,34 @@ class Run:
         self.started = 0.0
         self.reason: str | None = None  # why it was ended, if it was
         self.signals = iter(TERM_SEQUENCE)
+
+
+class Slots:
+    """The numbers of what runs, from 1."""
+
+    def __init__(self) -> None:
+        self.free: list[int] = []
+        self.most = 0
+
+    def take(self) -> int:
+        """The smallest that is free."""
+        if not self.free:
+            self.most += 1
+            return self.most
+        return heapq.heappop(self.free)
+
+    def take_again(self, said: str) -> int:
+        """This one, of a process that has it already; 0 if somebody else has, or it is none."""
+        slot = int(said) if re.fullmatch("[0-9]{1,5}", said) else 0
+        self.free += range(self.most + 1, slot + 1)
+        self.most = max(self.most, slot)
+        if slot not in self.free:
+            return 0
+        self.free = sorted(free for free in self.free if free != slot)
+        return slot
+
+    def give(self, slot: int) -> None:
+        heapq.heappush(self.free, slot)
 
 
 class Keeper:
@@ -108,8 +146,7 @@ class Keeper:
         self.ready: list[tuple[tuple[int, int], int]] = []  # the order of jobs with a queue
         self.runs: dict[tuple[int, int], Run] = {}
         self.by_fd: dict[int, Run] = {}
-        self.slots = itertools.count(1)
-        self.free_slots: list[int] = []
+        self.slots = Slots()
         self.records: list[list[Any]] = []  # for the journal
         self.timers: list[tuple[float, int, Any, Run | None]] = []
         self.timer_numbers = itertools.count()
@@ -253,7 +290,9 @@ class Keeper:
         run.child, run.pid = False, pid
         run.started = time.time()
         run.spool = Spool.found(self.spools, stdout, stderr)
-        run.held = self.resources.acquire(run.job.need) or Held()
+        told = told_to(pid)
+        run.held = self.resources.acquire_again(run.job.need, told)
+        run.slot = self.slots.take_again(told.get("DGMP_SLOT", ""))
         self.runs[id, task] = run
         try:
             run.pidfd = os.pidfd_open(pid)
@@ -328,7 +367,7 @@ class Keeper:
                     break
                 run = Run(job, *job.queue.popleft())
                 run.held = held
-                run.slot = heapq.heappop(self.free_slots) if self.free_slots else next(self.slots)
+                run.slot = self.slots.take()
                 runs.append(run)
             if not job.queue:
                 self.ready.remove(entry)
@@ -362,7 +401,7 @@ class Keeper:
         """Nothing of them has started: they are the first ones of their jobs again, in a while."""
         for run in reversed(runs):
             self.resources.release(run.held)
-            heapq.heappush(self.free_slots, run.slot)
+            self.slots.give(run.slot)
             if not run.job.queue:
                 bisect.insort(self.ready, (run.job.order, run.job.id))
             run.job.queue.appendleft((run.task, run.attempt))
@@ -383,6 +422,7 @@ class Keeper:
         if spec.entries is not None:
             told[VARIABLE] = os.fsdecode(job.entries[run.task])
             argv = filled(argv, job.entries[run.task])
+        job.tell(tuple(told))
         more = [os.fsencode(f"{k}={v}") for k, v in told.items()]
         os.umask(spec.umask)
         try:
@@ -440,7 +480,7 @@ class Keeper:
     def release(self, run: Run) -> None:
         self.resources.release(run.held)
         if run.slot:
-            heapq.heappush(self.free_slots, run.slot)
+            self.slots.give(run.slot)
         if run.job.over:
             self.forget(run.job)
 
@@ -486,6 +526,16 @@ def out_of(free: list[T], wanted: Iterable[T]) -> Iterator[T]:
         if item in free:
             free.remove(item)
             yield item
+
+
+def told_to(pid: int) -> dict[str, str]:
+    """The variables of ours that a process was started with; none if that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            items = os.fsdecode(file.read()).split("\0")
+    except OSError:
+        return {}
+    return dict(item.split("=", 1) for item in items if item.startswith("DGMP_") and "=" in item)
 
 
 def birth(pid: int) -> int:

@@ -21,7 +21,7 @@ from . import folders
 from .entries import Entries
 from .files import Logs, Spool
 from .journal import Reader
-from .keeper import VERSION, birth
+from .keeper import VERSION, birth, told_to
 from .log import say
 from .protocol import RUNNING
 from .queue import Queue
@@ -48,7 +48,7 @@ class Keeping:
 
     def __init__(self, runtime: Path, state: Path, arguments: list[str]) -> None:
         self.runtime, self.state, self.arguments = runtime, state, arguments
-        self.logs = Logs(folders.make(state / "logs"), secrets.token_hex(4))  # of tasks whose keeper is dead
+        self.logs = Logs(folders.make(state / "logs"))  # of tasks whose keeper is dead
         self.entries = Entries()
         self.reader: Reader | None = None
         self.socket: socket.socket | None = None
@@ -99,16 +99,16 @@ class Keeping:
         if self.reader is not None:
             self.read(queue)
         orphans = list(self.settle(queue, same_boot))
+        queue.put()
+        self.put(store)
+        store.commit()  # as long as that cannot be, no keeper is made
         self.clear_spool(orphans)
-        before = self.reader
         name = secrets.token_hex(4)
         self.start(name)
-        queue.put()
         self.reader, self.swept = Reader(self.state / "journal", name), 1
         store.put_meta(keeper=name, keeper_pid=self.pid, segment=1, offset=0, boot=boot_id())
         store.commit()
-        if before is not None:
-            before.remove()
+        self.reader.remove_others()
         for job, task in orphans:
             self.introduce(job, store)
             self.send(["adopt", job.id, task.task, task.attempt, task.pid, task.born, task.stdout, task.stderr])
@@ -294,12 +294,10 @@ def by_environment(keeper: str) -> dict[tuple[int, int, int], tuple[int, int]]:
     for name in os.listdir("/proc"):
         if not name.isdigit():
             continue
+        pid, told = int(name), told_to(int(name))
         try:
-            with open(f"/proc/{name}/environ", "rb") as file:
-                env = dict(item.split(b"=", 1) for item in file.read().split(b"\0") if item.startswith(b"DGMP_"))
-            if env[b"DGMP_KEEPER"] == keeper.encode() and os.getpgid(int(name)) == int(name):  # no child of a task
-                key = int(env[b"DGMP_JOB_ID"]), int(env[b"DGMP_TASK_ID"]), int(env[b"DGMP_ATTEMPT"])
-                found[key] = int(name), birth(int(name))
+            if told["DGMP_KEEPER"] == keeper and os.getpgid(pid) == pid:  # no child of a task
+                found[int(told["DGMP_JOB_ID"]), int(told["DGMP_TASK_ID"]), int(told["DGMP_ATTEMPT"])] = pid, birth(pid)
         except (OSError, ValueError, KeyError):  # it is not ours, or none of them
             continue
     return found

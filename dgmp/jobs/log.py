@@ -16,8 +16,9 @@ MOST = 8 << 20
 
 
 def say(who: str, text: str) -> None:
-    """A line of it."""
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp {who}: {text}", file=sys.stderr, flush=True)
+    """A line of it.  If there is no room for it, it stays in the buffer of stderr until there is."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} dgmp {who}: {text}", file=sys.stderr, flush=True)
 
 
 def bound(path: Path) -> None:

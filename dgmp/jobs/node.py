@@ -13,13 +13,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from ..coordinator import sessions
 
 PATIENCE = 5.0  # with one that is to end
-SOON = 1.0  # a node that ends within that time has not come up: who waits for it is turned away
+UP = b"1"
 
 
 class NodeHost:
@@ -30,6 +29,7 @@ class NodeHost:
 
     Attributes:
         waiting: what to poll: the socket, as long as no node listens there, else the pidfd of its process.
+        line: to that process: it says UP there, if it comes so far, and ends when this end is closed.
     """
 
     def __init__(self, log: Path) -> None:
@@ -41,7 +41,6 @@ class NodeHost:
         self.inode = os.lstat(self.path).st_ino
         self.waiting = self.listener.fileno()
         self.process: subprocess.Popen[bytes] | None = None
-        self.started = 0.0
 
     def turn(self) -> None:
         """What was polled says something."""
@@ -53,27 +52,36 @@ class NodeHost:
             return
         if self.process.poll() is None:
             return
-        if time.monotonic() - self.started < SOON:
+        if not self.came_up():
             self.turn_away()
         self.forget()
 
+    def came_up(self) -> bool:
+        """The node that has ended."""
+        with contextlib.suppress(OSError):
+            return self.line.recv(1, socket.MSG_DONTWAIT) == UP
+        return False
+
     def turn_away(self) -> None:
-        """Who waits for a node."""
+        """Who waits for a node that does not come up."""
         with contextlib.suppress(OSError):
             self.listener.accept()[0].close()
 
     def start(self) -> None:
-        self.started = time.monotonic()
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "dgmp.jobs.node", str(self.listener.fileno())], cwd="/", stdin=subprocess.PIPE,
-                stdout=log, stderr=log, start_new_session=True, pass_fds=(self.listener.fileno(),))
+        self.line, theirs = socket.socketpair()
+        try:
+            with theirs, open(self.log, "ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "dgmp.jobs.node", str(self.listener.fileno())], cwd="/", stdin=theirs.fileno(),
+                    stdout=log, stderr=log, start_new_session=True, pass_fds=(self.listener.fileno(),))
+        except OSError:
+            self.line.close()
+            raise
         self.waiting = os.pidfd_open(self.process.pid)
 
     def forget(self) -> None:
         if self.process is not None:
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            self.line.close()
             os.close(self.waiting)
             self.process, self.waiting = None, self.listener.fileno()
 
@@ -97,8 +105,9 @@ def main(listener: int) -> None:
 
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with Runtime(listen=socket.socket(fileno=listener)):
-        os.read(0, 1)
+    with Runtime(listen=socket.socket(fileno=listener)), socket.socket(fileno=0) as line:
+        line.sendall(UP)
+        line.recv(1)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 from ..errors import DgmpError
@@ -60,10 +61,15 @@ class Held(NamedTuple):
             told["DGMP_MEM"] = str(self.mem)
         for name, units in self.named.items():
             value = str(units) if isinstance(units, int) else ",".join(units)
-            told["DGMP_RESOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper())] = value
+            told[variable(name)] = value
             if name in VISIBLE:
                 told[VISIBLE[name]] = value
         return told
+
+
+def variable(name: str) -> str:
+    """In which a job is told what it has of a named resource."""
+    return "DGMP_RESOURCE_" + re.sub(r"[^A-Z0-9]", "_", name.upper())
 
 
 class Resources:
@@ -128,6 +134,22 @@ class Resources:
         del self.cores[:need.cpus]
         self.mem -= need.mem
         return Held(cores, need.mem, {name: self.take(name, wanted) for name, wanted in need.named.items()})
+
+    def acquire_again(self, need: Need, told: Mapping[str, str]) -> Held:
+        """For a process that has it already, and was told so in these variables: the same cores and units, if they are free."""
+        cores = told.get("DGMP_CPUS", "").split(",")
+        units = {name: told.get(variable(name), "").split(",") for name in need.named}
+        self.sort(lambda core: str(core) not in cores, lambda name, unit: unit not in units.get(name, ()))
+        held = self.acquire(need) or Held()
+        self.sort(lambda core: core, lambda name, unit: self.order[name][unit])
+        return held
+
+    def sort(self, of_core: Callable[[int], int], of_unit: Callable[[str, str], int]) -> None:
+        """What is free, by these: the first ones are taken first."""
+        self.cores.sort(key=of_core)
+        for name, free in self.named.items():
+            if isinstance(free, list):
+                free.sort(key=partial(of_unit, name))
 
     def take(self, name: str, wanted: int) -> tuple[str, ...] | int:
         free = self.named[name]

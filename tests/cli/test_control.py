@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import termios
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -40,7 +40,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 def run(*words, program=None, stdin=None, **more):
-    return subprocess.run([*(program or EACH), *words], input=stdin, capture_output=True, text=True, timeout=50,
+    return subprocess.run([*(program or EACH), *words], input=stdin, capture_output=True, text=True, timeout=60,
                           stdin=subprocess.DEVNULL if stdin is None else None, **more)
 
 
@@ -91,7 +91,8 @@ HALTS = [
 @pytest.mark.parametrize("halt, ends", HALTS)
 def test_halt_as_parallel_does(halt, ends):
     words = ["-j1", "--halt", halt, "echo {#}; exit {}", ":::", *ends.split()]
-    ours, theirs = run(*words), run(*words, program=[PARALLEL])
+    with ThreadPoolExecutor(2) as both:
+        ours, theirs = both.map(lambda program: run(*words, program=program), (None, [PARALLEL]))
     assert (ours.returncode, ours.stdout) == (theirs.returncode, theirs.stdout)
 
 
@@ -104,7 +105,7 @@ LOGGED = [
     ["printf %s {1}-{2}", ":::", "a", "b", ":::", "1", "2"],
     ["no-such-program-here {}", ":::", "a"],
     ["-k", "sleep {}; echo {}", ":::", "0.3", "0.1"],
-    ["--timeout", "2", "trap 'exit 3' TERM; sleep {} & wait", ":::", "30"],
+    ["--timeout", "2", "--termseq", "TERM,60000,KILL,25", "trap 'exit 3' TERM; sleep {} & wait", ":::", "30"],
     ["-N2", "echo {1} {2}", ":::", "a", "b", "c", "d"],
 ]
 
@@ -112,8 +113,10 @@ LOGGED = [
 @needs_parallel
 @pytest.mark.parametrize("words", LOGGED, ids=lambda words: " ".join(words))
 def test_joblog_as_parallel_writes_it(words):
-    done = [run("-j2", "--joblog", name, *words, program=program) for name, program in (("ours", None), ("theirs", [PARALLEL]))]
-    assert done[0].returncode == done[1].returncode
+    with ThreadPoolExecutor(2) as both:
+        done = list(both.map(lambda name, program: run("-j2", "--joblog", name, *words, program=program).returncode,
+                             ("ours", "theirs"), (None, [PARALLEL])))
+    assert done[0] == done[1]
     names = ("Seq", "Host", "Send", "Receive", "Exitval", "Signal")
     assert columns(log("ours"), *names) == columns(log("theirs"), *names)
     import shlex
@@ -168,10 +171,11 @@ def test_a_timeout_is_tried_again():
 
 
 def test_a_timeout_of_the_median():
-    done = run("-j1", "--timeout", "3000%", "--joblog", "log", "sleep {}", ":::", "0.1", "0.1", "0.1", "60")
+    done = run("-j1", "--timeout", "3000%", "--joblog", "log", "sleep {}", ":::", "0.05", "0.05", "0.05", "60")
     assert done.returncode == 1
     assert columns(log(), "Seq", "Exitval", "Signal") == [("1", "0", "0"), ("2", "0", "0"), ("3", "0", "0"), ("4", "-1", "15")]
-    assert 0.9 < float(log()[3]["JobRuntime"]) < 30
+    *short, late = [float(entry["JobRuntime"]) for entry in log()]
+    assert late > 29.9 * sorted(short)[1]
 
 
 def test_delay():
@@ -200,19 +204,25 @@ sys.exit(each.main(sys.argv[1:]))
 """
 
 
+def now_free(text):
+    """At once: it may be read at any time."""
+    Path("free.new").write_text(str(text))
+    os.rename("free.new", "free")
+
+
 def test_the_youngest_job_is_ended_when_memory_is_short_and_run_again():
-    Path("free").write_text("1000")
+    now_free(1000)
     job = f"{mark('ran', '{}-$DGMP_ATTEMPT')}; until [ -e go ]; do sleep 0.05; done"
     with subprocess.Popen([sys.executable, "-c", MEMORY, "-j2", "--memfree", "1", "--joblog", "log", job, ":::", "a", "b"],
                           stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        assert eventually(lambda: sorted(marks("ran")) == ["a-1", "b-1"], 20)
-        Path("free").write_text("49")
+        assert eventually(lambda: sorted(marks("ran")) == ["a-1", "b-1"])
+        now_free(49)
         assert "memory was short" in process.stderr.readline()
         Path("go").touch()
-        assert eventually(lambda: len(log()) == 1, 20)  # nothing starts yet
+        assert eventually(lambda: len(log()) == 1)  # nothing starts yet
         assert process.poll() is None and len(marks("ran")) == 2
-        Path("free").write_text("100")
-        assert process.wait(20) == 0
+        now_free(100)
+        assert process.wait(60) == 0
     again = "a-2" if "a-2" in marks("ran") else "b-2"
     assert len(marks("ran")) == 3 and again in marks("ran")
     assert columns(log(), "Exitval", "Signal") == [("0", "0")] * 2
@@ -327,7 +337,7 @@ def test_nothing_is_mixed_up(tmp_path):
 
 def test_how_jobs_are_made_of_inputs_is_part_of_the_command_line():
     inputs = ["echo {}", ":::", "a", "b", "c"]
-    assert run("--joblog", "log", "-N2", *inputs).stdout.splitlines() == ["a b", "c"]
+    assert run("--joblog", "log", "-k", "-N2", *inputs).stdout.splitlines() == ["a b", "c"]
     done = run("--joblog", "log", "--resume", "-N1", *inputs)
     assert done.returncode == 255 and "max-replace-args=2 echo {}" in done.stderr
     assert run("--joblog", "log", "--resume", "-j1", "-k", "-N2", *inputs, "d").stdout == "c d\n"
@@ -356,11 +366,11 @@ def test_duplicated_inputs_are_jobs_of_their_own():
 
 def test_a_joblog_for_two_at_once():
     with running("--joblog", "log", "until [ -e go ]; do sleep 0.05; done; true {}", ":::", "1") as first:
-        assert eventually(lambda: Path("log").exists() and Path("log").stat().st_size > 0, 20)
+        assert eventually(lambda: Path("log").exists() and Path("log").stat().st_size > 0)
         done = run("--joblog", "log", "--resume", "echo {}", ":::", "1")
         assert done.returncode == 255 and "another dgmp" in done.stderr
         Path("go").touch()
-        assert first.wait(20) == 0
+        assert first.wait(60) == 0
 
 
 def test_dry_run_leaves_the_log_alone():
@@ -377,13 +387,14 @@ def test_a_kill_loses_at_most_what_was_running(options):
     job = mark("ran") + "; echo {}"
     words = ["-j2", *options, "--joblog", "log", "--resume", job, ":::", *inputs]
     with open("out", "w") as out, running(*words, stdout=out) as process:
-        assert eventually(lambda: len(marks("out")) > 30, 30)
+        assert eventually(lambda: len(marks("out")) > 30)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-        assert eventually(lambda: not descendants(os.getpid()), 20)
+        assert eventually(lambda: not descendants(os.getpid()))
     logged = [entry["Command"].rpartition(" ")[2] for entry in log()]
     assert len(set(logged)) == len(logged) and set(logged) <= set(marks("out"))
-    assert len(marks("ran")) - len(logged) <= (2 if options != ("-k",) else 40)
+    if options != ("-k",):  # with it they are logged as they are printed
+        assert len(marks("ran")) - len(logged) <= 2
     done = run(*words)
     assert done.returncode == 0 and sorted(done.stdout.split() + logged) == sorted(inputs)
     assert sorted(entry["Command"].rpartition(" ")[2] for entry in log()) == sorted(inputs)
@@ -395,7 +406,7 @@ def test_what_is_ended_for_ctrl_c_is_run_by_resume(times, logged):
     job = mark("ran") + "; until [ -e go ]; do sleep 0.05; done"
     words = ["-j2", "--retries", "2", "--joblog", "log", "--resume", job, ":::", "1", "2", "3"]
     with running(*words, stderr=subprocess.PIPE, text=True) as process:
-        assert eventually(lambda: len(marks("ran")) == 2, 20)
+        assert eventually(lambda: len(marks("ran")) == 2)
         for _ in range(times):
             process.send_signal(signal.SIGINT)
             if times == 2:
@@ -403,7 +414,7 @@ def test_what_is_ended_for_ctrl_c_is_run_by_resume(times, logged):
         if times == 1:
             assert "no new jobs" in process.stderr.readline()
             Path("go").touch()
-        assert process.wait(20) in (130, -signal.SIGINT)
+        assert process.wait(60) in (130, -signal.SIGINT)
     assert sorted(entry["Seq"] for entry in log()) == logged
     Path("go").touch()
     assert run(*words).returncode == 0
@@ -483,9 +494,7 @@ def test_a_bar_on_a_terminal():
     Path("go.1").touch()
     terminal.until(r" 50% \[#+ +\] 1/2 done, ETA")
     terminal.resize(40)
-    terminal.text = ""
-    terminal.until(r"\r[^\r]*1/2 done[^\r]*\x1b\[K")
-    assert all(len(line) < 40 for line in re.findall(r"\r([^\r\n]*)\x1b\[K", terminal.text))
+    terminal.until(r"\r(?=[^\r]*1/2 done)[^\r\x1b]{,39}\x1b\[K")
     Path("go.2").touch()
     terminal.until(None)
     assert terminal.close() == 0
@@ -537,13 +546,12 @@ def test_elsewhere_it_is_whole_lines():
 
 def test_halting_on_a_percentage_of_what_comes_slowly():
     line = f"(echo 1; sleep 0.3; echo 2; echo 0; echo 0) | {' '.join(EACH)} -j1 --halt soon,fail=50% 'echo {{}}; exit {{}}'"
-    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=50)
+    done = subprocess.run(["/bin/sh", "-c", line], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (50, "1\n2\n")
 
 
 def test_what_happens_to_the_running_jobs_when_it_halts():
-    began = time.monotonic()
     job = "echo {}; [ {} = 1 ] && { until [ -e began ]; do sleep 0.02; done; exit 9; }; touch began; sleep 60"
     done = run("-j2", "--halt", "now,fail=1", "--joblog", "log", job, ":::", "1", "2", "3")
     assert done.returncode == 9 and done.stdout == "1\n" and columns(log(), "Seq") == [("1",)]
-    assert "stopping after this job, ending 1 running job" in done.stderr and time.monotonic() - began < 50
+    assert "stopping after this job, ending 1 running job" in done.stderr

@@ -67,7 +67,7 @@ def launcher_of(guardian):
         found[:] = [pid for pid, (parent, _) in processes().items() if parent == guardian]
         return found and os.getpgid(found[0]) == found[0]
 
-    assert eventually(there, 30)
+    assert eventually(there)
     return found[0]
 
 
@@ -152,7 +152,7 @@ def test_nothing_to_write_is_no_error_without_a_stdout():
 def test_a_slow_reader_does_not_keep_signals_away(sleeper):
     running = start("-j2", "[ {} = 1 ] && seq 1000000 || " + sleeper.command, ":::", "1", "2")
     assert line(running.stdout) == "1\n"
-    assert eventually(sleeper.pids, 30)
+    assert eventually(sleeper.pids)
     running.send_signal(signal.SIGTERM)
     running.send_signal(signal.SIGTERM)
     assert running.wait(60) == -signal.SIGTERM
@@ -189,11 +189,11 @@ def test_a_folder_for_temporary_files_that_is_not_there():
 
 def test_no_temporary_file_is_left_whatever_ends_it(tmp_path, sleeper):
     running = start("-j2", f"echo {{}}; {sleeper.command}", ":::", "1", "2", env={**os.environ, "TMPDIR": str(tmp_path)})
-    assert eventually(lambda: len(sleeper.pids()) == 2, 30)
+    assert eventually(lambda: len(sleeper.pids()) == 2)
     assert os.listdir(tmp_path) == []
     running.kill()
     running.communicate()
-    assert eventually(lambda: not sleeper.pids(), 10)
+    assert eventually(lambda: not sleeper.pids())
 
 
 # ------------------------------------------------------------------------------------------------ how jobs run
@@ -217,7 +217,7 @@ def test_what_a_job_leaves_behind_goes_on_and_is_ended_with_all(sleeper):
     for background in (sleeper.command, f"setsid {sleeper.command}"):
         running = start("-j1", f"{background} & echo {{}}; [ {{}} = 1 ] || exec {sleeper.command}", ":::", "1", "2")
         assert line(running.stdout) == "1\n"
-        assert eventually(lambda: len(sleeper.pids()) == 3, 30)
+        assert eventually(lambda: len(sleeper.pids()) == 3)
         running.terminate()
         running.communicate(timeout=60)
         assert running.returncode == -signal.SIGTERM
@@ -239,18 +239,21 @@ def test_children_of_others_that_end_are_reaped(sleeper):
     running = start("-j1", "--line-buffer", f"{many}; echo; exec {sleeper.command}", ":::", "1")
     assert line(running.stdout) == "\n"
     launcher = launcher_of(running.pid)
-    assert eventually(lambda: len(descendants(launcher)) == 1, 10)
+    assert eventually(lambda: len(descendants(launcher)) == 1)
     running.terminate()
     running.communicate(timeout=60)
 
 
-def test_more_slots_than_there_are_descriptors():
+def test_more_slots_than_there_are_descriptors(tmp_path):
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
 
-    done = each("-j100", "-k", "sleep 0.02; echo {}", ":::", *map(str, range(100)), preexec_fn=few)
-    assert (done.returncode, done.stdout.split()) == (0, [str(i) for i in range(100)])
-    assert "cannot start a job now (Too many open files): trying again" in done.stderr
+    job = f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}"
+    running = start("-j100", "-k", job, ":::", *map(str, range(100)), preexec_fn=few)
+    assert "cannot start a job now (Too many open files): trying again" in line(running.stderr)
+    (tmp_path / "go").touch()
+    out, _ = running.communicate(timeout=60)
+    assert (running.returncode, out.split()) == (0, [str(i) for i in range(100)])
 
 
 def test_a_thousand_at_once(tmp_path):
@@ -287,7 +290,7 @@ def test_the_first_interrupt_waits_the_second_ends_the_third_kills(tmp_path, sle
     running.send_signal(signal.SIGINT)
     assert "no new jobs are started, waiting for 2 running jobs" in line(running.stderr)
     running.send_signal(signal.SIGINT)
-    assert eventually(lambda: (tmp_path / "terms").exists() and (tmp_path / "terms").read_text() == "T\nT\n", 30)
+    assert eventually(lambda: (tmp_path / "terms").exists() and (tmp_path / "terms").read_text() == "T\nT\n")
     assert running.poll() is None
     running.send_signal(signal.SIGINT)
     assert running.wait(60) == -signal.SIGINT
@@ -298,7 +301,7 @@ def test_the_first_interrupt_waits_the_second_ends_the_third_kills(tmp_path, sle
 def test_after_an_interrupt_what_runs_ends_well_and_nothing_more_starts(tmp_path):
     running = start("-j2", f": > {tmp_path}/{{}}; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo done {{}}", ":::",
                     "1", "2", "3")
-    assert eventually(lambda: {"1", "2"} <= set(os.listdir(tmp_path)), 30)
+    assert eventually(lambda: {"1", "2"} <= set(os.listdir(tmp_path)))
     running.send_signal(signal.SIGINT)
     line(running.stderr)
     (tmp_path / "go").touch()
@@ -309,7 +312,7 @@ def test_after_an_interrupt_what_runs_ends_well_and_nothing_more_starts(tmp_path
 
 def test_hup_waits_and_says_for_what(tmp_path):
     running = start("-j1", f": > {tmp_path}/{{}}; until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo {{}}", ":::", "1", "2")
-    assert eventually((tmp_path / "1").exists, 30)
+    assert eventually((tmp_path / "1").exists)
     running.send_signal(signal.SIGHUP)
     assert "SIGHUP received: no new jobs are started" in line(running.stderr)
     (tmp_path / "go").touch()
@@ -318,13 +321,16 @@ def test_hup_waits_and_says_for_what(tmp_path):
 
 
 def test_term_ends_jobs_by_the_term_sequence(tmp_path, sleeper):
-    script = f"trap 'echo stubborn >> {tmp_path}/said' TERM; : > {tmp_path}/ready; while :; do {sleeper.command} & wait; done #"
-    running = start("-j1", "--termseq", "TERM,20,INT,20,KILL,20", script, ":::", "1")
-    assert eventually((tmp_path / "ready").exists, 30)
-    running.terminate()
-    running.communicate(timeout=60)
-    assert running.returncode == -signal.SIGTERM
-    assert (tmp_path / "said").read_text() == "stubborn\n"
+    for sequence, traps, said in [
+            ("TERM,100000,KILL,25", f"trap 'echo TERM > {tmp_path}/said' TERM", "TERM\n"),
+            ("TERM,20,INT,100000,KILL,25", f"trap '' TERM; trap 'echo INT > {tmp_path}/said' INT", "INT\n"),
+            ("TERM,20,INT,20,KILL,25", f"trap '' TERM INT; : > {tmp_path}/said", "")]:
+        running = start("-j1", "--termseq", sequence, f"{traps}; {sleeper.command}; : #", ":::", "1")
+        assert eventually(sleeper.pids)
+        running.terminate()
+        running.communicate(timeout=60)
+        assert running.returncode == -signal.SIGTERM
+        assert (tmp_path / "said").read_text() == said
 
 
 def test_usr1_lists_what_runs(sleeper):
@@ -343,7 +349,7 @@ def test_an_interrupt_for_others_in_the_background_is_not_for_us(sleeper, tmp_pa
     shell = subprocess.Popen(["sh", "-c", f"{command} & echo $!; wait $!; echo code $?"], stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True)
     pid = int(line(shell.stdout))
-    assert eventually(sleeper.pids, 30)
+    assert eventually(sleeper.pids)
     os.kill(pid, signal.SIGINT)
     assert "interrupted" in line(shell.stderr)
     os.kill(pid, signal.SIGINT)
@@ -356,13 +362,13 @@ def test_an_interrupt_for_others_in_the_background_is_not_for_us(sleeper, tmp_pa
 def test_whichever_is_killed_everything_ends(who, sleeper):
     jobs = f"(setsid {sleeper.command} &); {sleeper.command} & {sleeper.command}"
     running = start("-j2", jobs + " #", ":::", "1", "2", "3")
-    assert eventually(lambda: len(sleeper.pids()) == 6, 30)
+    assert eventually(lambda: len(sleeper.pids()) == 6)
     launcher = launcher_of(running.pid)
     os.kill(running.pid if who == "guardian" else launcher, signal.SIGKILL)
     running.communicate(timeout=60)
     assert running.returncode == -signal.SIGKILL
-    assert eventually(lambda: not sleeper.pids(), 10)
-    assert eventually(lambda: launcher not in processes(), 10)
+    assert eventually(lambda: not sleeper.pids())
+    assert eventually(lambda: launcher not in processes())
 
 
 def test_killed_at_random_moments_nothing_is_left(sleeper):
@@ -375,12 +381,12 @@ def test_killed_at_random_moments_nothing_is_left(sleeper):
         os.kill(running.pid if turn % 2 else launcher, signal.SIGKILL)
         running.communicate(timeout=60)
         assert running.returncode == -signal.SIGKILL
-        assert eventually(lambda: not sleeper.pids(), 10)
+        assert eventually(lambda: not sleeper.pids())
 
 
 def test_a_signal_to_the_whole_group_comes_once(sleeper):
     running = start("-j1", f"exec {sleeper.command} #", ":::", "1", start_new_session=True)
-    assert eventually(sleeper.pids, 30)
+    assert eventually(sleeper.pids)
     os.killpg(running.pid, signal.SIGINT)
     assert "waiting for 1 running job;" in line(running.stderr)
     assert eventually(sleeper.pids, 1)
@@ -437,7 +443,7 @@ def command(*args):
 def test_ctrl_c_in_a_shell(bash, sleeper):
     bash.type(command("-j2", "--line-buffer", f"'echo {{}}; exec {sleeper.command}'", "::: a b c\n"))
     bash.wait_for(r"\r\n")
-    assert eventually(lambda: len(sleeper.pids()) == 2, 30)
+    assert eventually(lambda: len(sleeper.pids()) == 2)
     bash.type("\x03")
     bash.wait_for("no new jobs are started, waiting for 2 running jobs")
     assert len(sleeper.pids()) == 2
@@ -445,7 +451,7 @@ def test_ctrl_c_in_a_shell(bash, sleeper):
     bash.wait_for(r"\$ ")
     bash.type("echo code=$?\n")
     bash.wait_for(r"code=130\r")
-    assert eventually(lambda: not sleeper.pids(), 10)
+    assert eventually(lambda: not sleeper.pids())
 
 
 def state(pid):
@@ -455,18 +461,18 @@ def state(pid):
 
 def test_ctrl_z_stops_jobs_too_and_fg_goes_on(bash, sleeper):
     bash.type(command("-j2", f"'exec {sleeper.command} #'", "::: a b\n"))
-    assert eventually(lambda: len(sleeper.pids()) == 2, 30)
+    assert eventually(lambda: len(sleeper.pids()) == 2)
     jobs = sleeper.pids()
     bash.type("\x1a")
     bash.wait_for(r"Stopped")
-    assert eventually(lambda: [state(pid) for pid in jobs] == ["T", "T"], 30)
+    assert eventually(lambda: [state(pid) for pid in jobs] == ["T", "T"])
     bash.type("fg\n")
-    assert eventually(lambda: [state(pid) for pid in jobs] == ["S", "S"], 30)
+    assert eventually(lambda: [state(pid) for pid in jobs] == ["S", "S"])
     bash.type("\x03")
     bash.wait_for("waiting for 2")
     bash.type("\x03")
     bash.wait_for(r"\$ ")
-    assert eventually(lambda: not sleeper.pids(), 10)
+    assert eventually(lambda: not sleeper.pids())
 
 
 def test_inputs_are_typed(bash):
@@ -488,8 +494,8 @@ def test_a_job_that_reads_the_terminal_does_not_stop_it_all(bash):
 def test_the_terminal_goes_away(sleeper):
     terminal = Terminal(*EACH, "-j2", f"exec {sleeper.command} #", ":::", "1", "2", "3")
     try:
-        assert eventually(lambda: len(sleeper.pids()) == 2, 30)
+        assert eventually(lambda: len(sleeper.pids()) == 2)
     finally:
         os.kill(terminal.pid, signal.SIGTERM)
         terminal.close()
-    assert eventually(lambda: not sleeper.pids(), 10)
+    assert eventually(lambda: not sleeper.pids())

@@ -13,13 +13,13 @@ DGMP = [sys.executable, "-m", "dgmp"]
 
 
 def run(*words):
-    return subprocess.run([*DGMP, *words], capture_output=True, text=True, timeout=30)
+    return subprocess.run([*DGMP, *words], capture_output=True, text=True, timeout=60)
 
 
 def loaded(code):
     """The modules of dgmp, and the dear ones of others, that a Python has after this."""
     code += "\nimport sys; print(*(n for n in sys.modules if n.startswith('dgmp.') or n in ('typing', 'argparse', 'zmq')))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
@@ -58,11 +58,11 @@ def test_a_start_loads_no_runtime():
 
 def test_handlers_at_exit_from_before_the_first_go_still_have_their_runtime():
     code = "import atexit, dgmp\natexit.register(lambda: print(dgmp.go(abs, -3).result()))\nprint(dgmp.go(abs, -2).result())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "2\n3\n", "")
 
 
 def test_nothing_is_booted_at_the_very_end():
     code = "import atexit\natexit.register(lambda: dgmp.go(abs, -3))\nimport dgmp"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "RuntimeClosed" in done.stderr and "program is ending" in done.stderr

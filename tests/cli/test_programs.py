@@ -184,7 +184,7 @@ def test_repl_on_a_terminal(tmp_path):
                 said += more
         except OSError:  # the terminal's other end is closed
             pass
-        assert program.wait(30) == 0
+        assert program.wait(60) == 0
     results = [line for line in said.decode().splitlines() if line.startswith("'")]
     assert results == ["'first'", "'again'", "'again'", "'again'", "'again!'"], said
 

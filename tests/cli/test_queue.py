@@ -178,10 +178,17 @@ def test_submit_and_wait(node):
     (["--cpus", "0", "true"], "at least 1"), (["--resource", "cpus=1", "true"], "--cpus"),
     (["--resource", "gpu=0", "true"], "gpu=0"), (["--resource", "gpu=1G", "true"], "can never start"),
     (["--after", "last.3", "true"], "whole jobs"),
+    (["--after", "1-9_000_000_000_000", "true"], "at most 10000 jobs"),
 ])
 def test_what_cannot_be_submitted_is_said(node, words, said):
     done = dgmp(node, "submit", *words)
     assert (done.returncode, done.stdout) == (2, "") and said in done.stderr.splitlines()[-1]
+
+
+def test_no_room_for_threads_is_said(node, nobody):
+    limits = "ulimit -s 8000000 -v 4000000"  # a stack is larger than all memory
+    for done in (shell(node, f"{limits}; dgmp jobs"), shell(nobody, f"{limits}; dgmp up")):
+        assert (done.returncode, done.stdout) == (5, "") and "dgmp: no thread can be made" in done.stderr
 
 
 def test_a_folder_that_is_not_there(node):
@@ -200,12 +207,14 @@ def test_a_command_that_is_not_there(node):
 
 
 def test_a_million_tasks(node):
-    job = submitted(node, "--array", "1-1_000_000", "--after", submitted(node, "sleep", "1000"), "true")
+    gate = submitted(node, "sleep", "1000")
+    job = submitted(node, "--array", "1-1_000_000", "--after", gate, "true")
+    assert eventually(lambda: shown(node, gate)["state"] == "running")
     assert "0/1000000" in dgmp(node, "jobs", job).stdout
     held = dgmp(node, "jobs", job).stdout.splitlines()[1]
     assert re.search(r"waiting \(after [0-9]+\)", held)
     assert dgmp(node, "cancel", f"{job}.5-1000000").stdout == "cancelled 999996 waiting tasks, ended 0 running ones\n"
-    done = dgmp(node, "cancel", f"{int(job) - 1},{job}")
+    done = dgmp(node, "cancel", f"{gate},{job}")
     assert done.stdout == "cancelled 4 waiting tasks, ended 1 running one\n"
     assert dgmp(node, "wait", "-q", job).returncode == 1
 
@@ -240,10 +249,19 @@ def test_some_of_the_lines(node):
     (["--array", "2-5", "--", "echo"], "a\nb\n", "from 1 to 2"),
     (["echo '{}'"], "a\n", '"$DGMP_ENTRY"'),
     (["--", "sh", "-c", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "bash", "-euo", "pipefail", "-lc", "echo {}", "name"], "a\n", '"$DGMP_ENTRY"'),
+    (["--", "env", "A=B", "/bin/sh", "-c", "-x", "--", "echo {}"], "a\n", '"$DGMP_ENTRY"'),
 ])
 def test_lines_that_cannot_be_entries(node, words, stdin, said):
     done = dgmp(node, "submit", "--each-line", "-", *words, stdin=stdin)
     assert (done.returncode, done.stdout) == (2, "") and said in done.stderr
+
+
+@pytest.mark.parametrize("words", [["sh", "-c", 'echo "$1"', "-c", "<{}>"], ["bash", "script", "-c", "<{}>"]])
+def test_an_entry_may_be_an_argument_of_a_line_or_file_of_shell(node, words):
+    (node.work / "script").write_text('echo "$2"\n')
+    (node.work / "odd").write_text("$(id); x\n")
+    assert out(node, ran(node, "--each-line", "odd", "--", *words)) == "<$(id); x>\n"
 
 
 def test_lines_of_a_standard_input_that_is_closed(node):
@@ -273,7 +291,7 @@ def test_lines_go_with_the_command_that_is_interrupted(node):
         command.stdin.flush()
         assert eventually(lambda: sets_without_a_job(node) == 1)
         command.send_signal(signal.SIGINT)
-        assert command.wait(30) == -signal.SIGINT and command.stdout.read() == b""
+        assert command.wait(60) == -signal.SIGINT and command.stdout.read() == b""
     assert eventually(lambda: sets_without_a_job(node) == 0)
 
 
@@ -378,7 +396,7 @@ def test_following_prints_what_comes_and_ends_with_the_job(node):
                           stderr=subprocess.PIPE, text=True) as follower:
         assert follower.stdout.readline() == "begun\n"
         (node.work / "go").touch()
-        assert follower.communicate(timeout=30) == ("done\n", "err\n") and follower.returncode == 0
+        assert follower.communicate(timeout=60) == ("done\n", "err\n") and follower.returncode == 0
 
 
 def test_following_an_array_that_waits(node):
@@ -388,7 +406,7 @@ def test_following_an_array_that_waits(node):
     with subprocess.Popen([*DGMP, "logs", "--follow", "--tag", job], env={**os.environ, **node.env}, stdout=subprocess.PIPE,
                           text=True) as follower:
         (node.work / "start").touch()
-        lines = follower.communicate(timeout=30)[0].splitlines()
+        lines = follower.communicate(timeout=60)[0].splitlines()
     expected = {f"{job}.{n}\t{n}.1" for n in range(1, 21)}
     assert {f"{job}.4\t4.2"} <= set(lines) and expected - {f"{job}.4\t4.1"} <= set(lines) <= expected | {f"{job}.4\t4.2"}
     assert len(lines) == len(set(lines))
@@ -430,6 +448,7 @@ def test_wait(node):
 
 def test_wait_for_some_time(node):
     job = submitted(node, "sleep", "1000")
+    assert eventually(lambda: shown(node, job)["state"] == "running")
     done = dgmp(node, "wait", "--timeout", "0.1", job)
     assert (done.returncode, done.stderr) == (124, "dgmp: they have not ended yet\n")
     assert dgmp(node, "cancel", "--json", job).stdout == '{"schema": "dgmp.cancel/1", "cancelled": 0, "ending": 1}\n'
@@ -537,37 +556,45 @@ def test_up_status_down(nobody):
     assert eventually(lambda: not nobody.processes())
 
 
+def waiting_for(seconds):
+    """The same program, which waits so long for the next daemon."""
+    code = f"import sys; from dgmp.cli import main, talk; talk.SUCCESSION_SECONDS = {seconds}; sys.exit(main(sys.argv[1:]))"
+    return [sys.executable, "-c", code]
+
+
 def test_a_daemon_that_dies_while_it_is_waited_for(nobody):
     pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
     job = submitted(nobody, "sleep", "1000")
-    with subprocess.Popen([*DGMP, "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE, text=True) as waiter:
-        assert eventually(lambda: sockets(waiter.pid))
+    with subprocess.Popen([*waiting_for(0.1), "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE,
+                          text=True) as waiter:
+        assert eventually(lambda: connected(waiter.pid))
         os.kill(pid, signal.SIGKILL)
-        assert "the dgmp daemon has ended before it answered" in waiter.communicate(timeout=30)[1] and waiter.returncode == 3
+        assert "the dgmp daemon has ended before it answered" in waiter.communicate(timeout=60)[1] and waiter.returncode == 3
 
 
 def test_waiting_goes_on_with_the_next_daemon(nobody):
     pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
     job = submitted(nobody, "while [ ! -e go ]; do sleep 0.01; done; exit 1")
-    with subprocess.Popen([*DGMP, "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE, text=True) as waiter:
-        assert eventually(lambda: sockets(waiter.pid))
+    with subprocess.Popen([*waiting_for(60), "wait", job], env={**os.environ, **nobody.env}, stderr=subprocess.PIPE,
+                          text=True) as waiter:
+        assert eventually(lambda: connected(waiter.pid))
         assert eventually(lambda: shown(nobody, job)["state"] == "running")
         os.kill(pid, signal.SIGKILL)
         assert dgmp(nobody, "up").returncode == 0
         (nobody.work / "go").touch()
-        assert waiter.communicate(timeout=30)[1].startswith(f"dgmp: job {job} (while) has failed") and waiter.returncode == 1
+        assert waiter.communicate(timeout=60)[1].startswith(f"dgmp: job {job} (while) has failed") and waiter.returncode == 1
 
 
 def test_following_goes_on_with_the_next_daemon(nobody):
     pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
     job = submitted(nobody, "echo begun; while [ ! -e go ]; do sleep 0.01; done; echo done; echo err >&2")
-    with subprocess.Popen([*DGMP, "logs", "-f", job], env={**os.environ, **nobody.env}, stdout=subprocess.PIPE,
+    with subprocess.Popen([*waiting_for(60), "logs", "-f", job], env={**os.environ, **nobody.env}, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, text=True) as follower:
         assert follower.stdout.readline() == "begun\n"
         os.kill(pid, signal.SIGKILL)
         (nobody.work / "go").touch()
         assert dgmp(nobody, "up").returncode == 0
-        assert follower.communicate(timeout=30) == ("done\n", "err\n") and follower.returncode == 0
+        assert follower.communicate(timeout=60) == ("done\n", "err\n") and follower.returncode == 0
 
 
 @pytest.mark.parametrize("said,meant", [("last", (7, 7)), ("all", (1, 7)), ((3, 4), (3, 4))])
@@ -579,17 +606,17 @@ def test_what_is_waited_for_stays_the_same_for_the_next_daemon(said, meant):
     assert pinned(Client(), Select(said, Ranges([(1, 2)]))) == Select(meant, Ranges([(1, 2)]))
 
 
-def sockets(pid):
-    """Whether it is connected to something."""
+def connected(pid):
+    """Whether it has found the daemon, and watches it."""
     try:
-        return any(os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:") for fd in os.listdir(f"/proc/{pid}/fd"))
+        return any("pidfd" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
     except FileNotFoundError:  # one was closed meanwhile
         return False
 
 
 # ---------------------------------------------------------------- on a terminal
-def on_terminal(node, *words, columns=100, **env):
-    return Terminal([*DGMP, *words], env={**os.environ, **node.env, "TERM": "xterm", **env}, columns=columns, cwd=node.work)
+def on_terminal(node, *words, columns=100, program=DGMP, **env):
+    return Terminal([*program, *words], env={**os.environ, **node.env, "TERM": "xterm", **env}, columns=columns, cwd=node.work)
 
 
 def test_attach_shows_progress_and_the_exit_code(node):
@@ -621,7 +648,7 @@ def test_ctrl_c_detaches(node):
 def test_attach_goes_on_with_the_next_daemon(nobody):
     pid = int(re.search("pid ([0-9]+)", dgmp(nobody, "up").stdout)[1])
     job = submitted(nobody, "--array", "1-2", "while [ ! -e go-$DGMP_TASK_ID ]; do sleep 0.01; done")
-    with on_terminal(nobody, "attach") as terminal:
+    with on_terminal(nobody, "attach", program=waiting_for(60)) as terminal:
         terminal.until("0/2, 2 running")
         os.kill(pid, signal.SIGKILL)
         assert dgmp(nobody, "up").returncode == 0
@@ -636,7 +663,7 @@ def test_attach_goes_on_with_the_next_daemon(nobody):
 def test_ctrl_c_ends_what_waits_and_not_the_job(node, words):
     job = submitted(node, "echo begun; sleep 1000")
     with on_terminal(node, *words, job) as terminal:
-        assert eventually(lambda: sockets(terminal.process.pid))
+        assert eventually(lambda: connected(terminal.process.pid))
         terminal.type("\x03")
         assert terminal.end() == -signal.SIGINT and "Traceback" not in terminal.text
     assert dgmp(node, "cancel", job).stdout != "nothing to cancel: nothing of it waits or runs\n"

@@ -36,21 +36,34 @@ def test_script_is_main_on_m0(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (7, "0 ['a', '-b'] line 285\n", "")
 
 
+MEET = """
+import os, pathlib, time
+def meet(folder, n):
+    "Returns this M's pid once Gs on so many Ms have come here."
+    (pathlib.Path(folder) / f"at.{os.getpid()}").touch()
+    while len(list(pathlib.Path(folder).glob("at.*"))) < n:
+        time.sleep(0.01)
+    return os.getpid()
+"""
+
+
 def test_gs_on_every_m_import_what_lies_beside_the_script(tmp_path):
-    (tmp_path / "beside.py").write_text("import os, time\ndef pid():\n    time.sleep(0.05)\n    return os.getpid()\n")
+    (tmp_path / "beside.py").write_text(MEET)
     done = run(tmp_path, """
-        import beside, dgmp
-        print(len(set(dgmp.gather(*[dgmp.go(beside.pid) for _ in range(12)]))))
-        """, options=("--procs", "3"))
+        import sys, beside, dgmp
+        print(len(set(dgmp.gather(*[dgmp.go(beside.meet, sys.argv[1], 3) for _ in range(12)]))))
+        """, str(tmp_path), options=("--procs", "3"))
     assert (int(done.stdout) >= 3, done.stderr) == (True, "")  # more, when their Ps were retaken
 
 
 def test_gs_on_every_m_print_and_log_as_the_script_says(tmp_path):
+    (tmp_path / "beside.py").write_text(MEET)
     done = run(tmp_path, """
-        import logging, sys, time, dgmp
+        import logging, sys, beside, dgmp
         logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
+        folder = sys.argv[1]
         def say(i):
-            time.sleep(0.05)
+            beside.meet(folder, 2)
             print(f"print {i}")
             logging.getLogger("there").info("log %d", i)
             return dgmp.current()["m"]
@@ -61,7 +74,7 @@ def test_gs_on_every_m_print_and_log_as_the_script_says(tmp_path):
         print("gathered", len(ms) > 1)
         logging.getLogger("there").setLevel(logging.WARNING)
         print(len(list(dgmp.map(say, range(4)))))
-        """, options=("--procs", "2"))
+        """, str(tmp_path), options=("--procs", "2"))
     lines = done.stdout.splitlines()
     said = sorted(4 * [f"print {i}" for i in range(4)] + 4 * [f"there: log {i}" for i in range(4)])
     assert (sorted(lines[:32]), lines[32], done.stderr) == (said, "gathered True", "")
@@ -262,10 +275,14 @@ def test_bad_usage(tmp_path):
 
 
 def test_schedtrace_has_gos_format(tmp_path):
-    done = run(tmp_path, "import time; time.sleep(0.3)", options=("--schedtrace", "50", "--procs", "2"))
-    lines = [x for x in done.stderr.splitlines() if x.startswith("SCHED ")]
-    assert len(lines) >= 2
-    assert "ms: gomaxprocs=2 idleprocs=" in lines[0] and lines[0].endswith("]")
+    script = tmp_path / "script.py"
+    script.write_text("input()")
+    with subprocess.Popen([*DGMP, "run", "--schedtrace", "20", "--procs", "2", str(script)], stdin=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True) as program:
+        lines = [program.stderr.readline() for _ in range(2)]
+        program.communicate("\n", timeout=60)
+    assert program.returncode == 0
+    assert all(re.match(r"SCHED [0-9]+ms: gomaxprocs=2 idleprocs=.*\]\n$", line) for line in lines), lines
 
 
 def test_boot_steps_are_printed(tmp_path):
@@ -281,7 +298,7 @@ def test_ctrl_c(tmp_path):
     assert program.stdout.readline() == "ready\n"
     family = descendants(program.pid)
     program.send_signal(signal.SIGINT)
-    _, err = program.communicate(timeout=10)
+    _, err = program.communicate(timeout=60)
     assert program.returncode == 130
     assert err.count("Traceback") == 1 and err.endswith("KeyboardInterrupt\n") and "proc.py" not in err
     assert eventually(lambda: not family & descendants(1))

@@ -61,7 +61,7 @@ def test_it_is_started_again_after_a_kill_and_stopped(node):
     (node.work / "go").touch()
     assert dgmp(node, "wait", job) == "" and node.lines("ran") == ["once"]
     other = service(node)
-    assert str(other.wait(30)) == re.search("RestartPreventExitStatus=(.*)", UNIT.read_text())[1]
+    assert str(other.wait(60)) == re.search("RestartPreventExitStatus=(.*)", UNIT.read_text())[1]
     stop = subprocess.run(command(node, "ExecStop"), env={**os.environ, **node.env}, capture_output=True, timeout=60)
     assert stop.returncode == 0
-    assert second.wait(30) == 0 and eventually(lambda: not node.processes())
+    assert second.wait(60) == 0 and eventually(lambda: not node.processes())

@@ -1,5 +1,6 @@
 """A daemon of a test's own, in folders of its own, and everything of it ended when the test is over."""
 
+import contextlib
 import os
 import select
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from dgmp.jobs import boot
 from dgmp.jobs.client import Client
-from tests.helpers import eventually
+from tests.helpers import eventually, processes
 
 
 class Node:
@@ -38,7 +39,7 @@ class Node:
     def __exit__(self, *exception):
         for client in self.clients:
             client.close()
-        assert eventually(self.end, 10), f"processes left: {self.processes()}"
+        assert eventually(self.end), f"processes left: {self.processes()}"
         for name, value in self.before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
         shutil.rmtree(self.root)
@@ -61,17 +62,15 @@ class Node:
 
     def processes(self, module=""):
         """Those of this daemon: itself, its keeper, their tasks; or those that run a module."""
-        found = []
         mark = f"DGMP_RUNTIME_DIR={self.runtime}".encode()
-        for name in os.listdir("/proc"):
-            if name.isdigit() and int(name) != os.getpid():
-                try:
-                    if mark in Path("/proc", name, "environ").read_bytes().split(b"\0") and \
-                            module.encode() in Path("/proc", name, "cmdline").read_bytes():
-                        found.append(int(name))
-                except OSError:
-                    pass
-        return found
+        found = {}
+        for pid, (parent, _) in processes().items():
+            with contextlib.suppress(OSError):
+                if mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0") and \
+                        module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found[pid] = parent
+        found.pop(os.getpid(), None)
+        return [pid for pid, parent in found.items() if not module or parent not in found]  # a child that is to exec is none
 
     def submit(self, client, script, **spec):
         """A job of `sh -c script` in the work folder."""
@@ -98,7 +97,7 @@ def kill(pid, number=signal.SIGKILL):
     if number == signal.SIGKILL:
         ended = select.poll()
         ended.register(pidfd, select.POLLIN)
-        assert ended.poll(10_000), f"{pid} does not die"
+        assert ended.poll(60_000), f"{pid} does not die"
         reaped(pid)
     os.close(pidfd)
 

@@ -1,5 +1,6 @@
 """The daemon, as its clients see it: real daemons, real commands."""
 
+import argparse
 import os
 import random
 import resource
@@ -21,11 +22,11 @@ from dgmp.jobs.ranges import Ranges
 from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
-from tests.jobs.harness import kill
+from tests.jobs.harness import kill, reaped
 
 
-def waited(client, job, timeout=30):
-    [ended] = client.wait([select(job)], timeout)
+def waited(client, job):
+    [ended] = client.wait([select(job)], 60)
     return ended
 
 
@@ -46,6 +47,19 @@ def test_an_array_of_commands_with_their_environment_and_output(here, client):
     for task in (2, 6, 10):
         assert output(client, job, task) == f"{job}.{task} 1 y z\n{here.work}\n"
         assert output(client, job, task, "stderr") == "no\n"
+
+
+def test_what_a_task_is_told_is_its_own_though_another_task_has_submitted_it(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]")
+    client = here.client()
+    names = ("CUDA_VISIBLE_DEVICES", "DGMP_ENTRY", "DGMP_JOB_ID", "DGMP_MEM", "DGMP_RESOURCE_GPU", "DGMP_RESOURCE_X",
+             "DGMP_SLOT", "DGMP_TASK_ID", "OMP_NUM_THREADS")
+    job = here.python(client, f"import os; print(*(f'{{n}}={{os.environ[n]}}' for n in {names} if n in os.environ))",
+                      env={**here.env, **dict.fromkeys(names, "outer")}, array=[[5, 6]], cpus=1, resources={"gpu": 1})
+    assert waited(client, job)["state"] == "finished"
+    assert output(client, job, 5).split() == [
+        "CUDA_VISIBLE_DEVICES=a", f"DGMP_JOB_ID={job}", "DGMP_RESOURCE_GPU=a", "DGMP_SLOT=1", "DGMP_TASK_ID=5",
+        "OMP_NUM_THREADS=1"]
 
 
 def test_ten_thousand_tasks_leave_no_ten_thousand_files(here, client):
@@ -74,7 +88,7 @@ def test_output_goes_where_the_job_says(here, client):
 def test_the_output_of_a_running_task_can_be_read(here, client):
     os.mkfifo(here.work / "go")
     job = here.submit(client, "echo begun; cat go; echo over")
-    assert eventually(lambda: (client.logs(job)["stdout"] or {}).get("path") and output(client, job) == "begun\n", 20)
+    assert eventually(lambda: (client.logs(job)["stdout"] or {}).get("path") and output(client, job) == "begun\n")
     assert client.logs(job)["state"] == "running" and client.logs(job)["stdout"]["length"] is None
     (here.work / "go").write_text("middle\n")
     waited(client, job)
@@ -148,12 +162,12 @@ def test_a_task_that_takes_too_long_is_ended_with_all_it_has_started(here, clien
     assert waited(client, job)["state"] == "failed"
     found = row(client, job)
     assert (found["reason"], found["text"]) == ("timeout", "it took longer than 0.3 s")
-    assert eventually(lambda: not os.path.exists(f"/proc/{here.lines('child')[0]}"), 10)
+    assert eventually(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in here.lines("child")))
 
 
 def test_cancel_ends_what_runs_and_does_not_start_the_rest(here, client):
     job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1_000_000]])
-    assert eventually(lambda: len(here.lines("pids")) == 2, 20)
+    assert eventually(lambda: len(here.lines("pids")) == 2)
     told = client.cancel([select(job)])
     assert told["cancelled"] + told["ending"] == 1_000_000 and told["ending"] >= 2
     ended = waited(client, job)
@@ -165,9 +179,9 @@ def test_cancel_ends_what_runs_and_does_not_start_the_rest(here, client):
 def test_cancel_of_some_tasks(here, client):
     os.mkfifo(here.work / "go")
     job = here.submit(client, "cat go; echo $DGMP_TASK_ID >> ran", array=[[1, 100]])
-    assert eventually(lambda: client.status()["cpus"]["used"] == 2, 20)
+    assert eventually(lambda: client.status()["cpus"]["used"] == 2)
     client.cancel([Select((job, job), Ranges([(11, 100, 1)]))])
-    assert client.wait([Select((job, job), Ranges([(11, 100, 1)]))], 30)
+    assert client.wait([Select((job, job), Ranges([(11, 100, 1)]))], 60)
     assert client.tasks(job)["waiting"] or client.status()["tasks"]["waiting"]  # the others still wait
     stop = threading.Event()
     feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
@@ -200,7 +214,7 @@ def test_after_waits_and_after_ok_aborts(here, client):
     third = here.submit(client, "echo third >> order", after_ok=[second])
     assert client.jobs()["jobs"][0]["held"] == [second]
     (here.work / "go").write_text("")
-    assert [job["state"] for job in client.wait([select(n) for n in (first, second, never, chained, third)], 30)] == \
+    assert [job["state"] for job in client.wait([select(n) for n in (first, second, never, chained, third)], 60)] == \
         ["failed", "finished", "aborted", "aborted", "finished"]
     assert here.lines("order") == ["first", "second", "third"]
     late = here.submit(client, "true", after_ok=[first])
@@ -214,11 +228,11 @@ def test_higher_priority_goes_first_and_equals_as_they_came(here, client):
     client = here.client()
     os.mkfifo(here.work / "go")
     gate = here.submit(client, "cat go")
-    assert eventually(lambda: client.status()["cpus"]["used"] == 1, 20)
+    assert eventually(lambda: client.status()["cpus"]["used"] == 1)
     jobs = [here.submit(client, f"echo {name} >> order", priority=priority)
             for name, priority in (("low", -1), ("a", 0), ("high", 5), ("b", 0))]
     (here.work / "go").write_text("")
-    client.wait([select(job) for job in (gate, *jobs)], 30)
+    client.wait([select(job) for job in (gate, *jobs)], 60)
     assert sorted(here.lines("order")) == ["a", "b", "high", "low"]
     assert here.lines("order").index("high") < here.lines("order").index("b") < here.lines("order").index("low")
 
@@ -228,7 +242,7 @@ def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
     client = here.client()
     os.mkfifo(here.work / "go")
     gpus = here.submit(client, "echo $CUDA_VISIBLE_DEVICES >> gpus; cat go", array=[[1, 6]], resources={"gpu": 1})
-    assert eventually(lambda: len(here.lines("gpus")) == 2, 20)
+    assert eventually(lambda: len(here.lines("gpus")) == 2)
     plain = here.submit(client, "true")  # there are cores left, if no gpu
     assert waited(client, plain)["state"] == "finished"
     assert sorted(here.lines("gpus")) == ["7", "9"]
@@ -239,6 +253,14 @@ def test_named_resources_are_shared_out_and_a_job_behind_is_not_kept(here):
         here.submit(client, "true", resources={"tpu": 1})
 
 
+def test_memory_is_what_the_cgroup_has(monkeypatch):
+    from dgmp.runtime import limits
+
+    monkeypatch.setattr(limits, "memory_size", lambda: 5 << 20)
+    shared, told = boot.resources_of(argparse.Namespace(cpus=1, mem=None, resource_total=[]))
+    assert shared.most_mem == 5 << 20 and told[1] == str(5 << 20)
+
+
 def test_cpus_are_held_and_bound(here):
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one core")
@@ -246,7 +268,7 @@ def test_cpus_are_held_and_bound(here):
     client = here.client()
     code = "import os; print(sorted(os.sched_getaffinity(0)), os.environ['DGMP_CPUS'], os.environ.get('OMP_NUM_THREADS'))"
     one, both, loose = (here.python(client, code, **spec) for spec in ({"cpus": 1}, {"cpus": 2}, {}))
-    client.wait([select(n) for n in (one, both, loose)], 30)
+    client.wait([select(n) for n in (one, both, loose)], 60)
     cores = sorted(os.sched_getaffinity(0))
     assert output(client, both) == f"{cores[:2]} {cores[0]},{cores[1]} 2\n"
     assert output(client, one) in [f"[{core}] {core} 1\n" for core in cores[:2]]
@@ -282,7 +304,7 @@ def test_two_clients_at_once(here, client):
 def test_listing_pages_filters_and_selects(here, client):
     ids = [client.submit(["true"], name=f"job-{n}", env=here.env) for n in range(5)]
     bad = client.submit(["false"], name="bad", env=here.env)
-    client.wait([Select("all")], 30)
+    client.wait([Select("all")], 60)
     page = client.jobs(limit=4)
     assert ([job["id"] for job in page["jobs"]], page["more"]) == ([bad, *ids[:1:-1]], True)
     assert [job["id"] for job in client.jobs(before=page["jobs"][-1]["id"])["jobs"]] == ids[1::-1]
@@ -312,7 +334,7 @@ def test_subscriptions_tell_what_changes(here, client):
     seen = {}
     try:
         while True:
-            kind, body = events.next(30)
+            kind, body = events.next(60)
             if kind == "tasks":
                 seen.update({task["task"]: task["state"] for task in body["tasks"] if task["job"] == job})
                 assert {task["job"] for task in body["tasks"]} == {job}
@@ -404,6 +426,16 @@ def test_a_second_daemon_is_refused(here, client):
     assert client.hello()["pid"] == here.daemon
 
 
+def test_a_daemon_that_has_not_said_its_pid_yet_has_its_folder_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "LOCK_LOOKS", 2)
+    [held] = folders.lock(tmp_path)
+    os.ftruncate(held, 0)
+    with pytest.raises(folders.AlreadyUp, match="is up already"):
+        folders.lock(tmp_path)
+    os.close(held)
+    os.close(*folders.lock(tmp_path))
+
+
 def test_sockets_of_a_killed_daemon_are_replaced(here, client):
     kill(here.daemon)
     assert (here.runtime / folders.SOCKET).exists()
@@ -428,7 +460,10 @@ class Raw:
 
     def ask(self, *frames):
         self.socket.send_multipart(frames)
-        assert self.socket.poll(20_000), "no answer"
+        return self.hear()
+
+    def hear(self):
+        assert self.socket.poll(60_000), "no answer"
         return decode(self.socket.recv())
 
     def close(self):
@@ -491,7 +526,7 @@ def test_a_job_that_is_named_ten_thousand_times_is_looked_at_once(here, raw, cli
     sleeper = here.submit(client, "sleep 1000")
     job = here.submit(client, "true", array=[[n, n + 1] for n in range(0, 20_000, 4)], after=[sleeper])  # slow to read
     client.cancel([select("all")])
-    client.wait([select("all")], 30)
+    client.wait([select("all")], 60)
     for verb in ("show", "wait", "retry", "cancel", "subscribe"):
         for named in ("all", [1, 1 << 53]):
             answer = raw.ask(encode({"v": VERSION, "id": 3, "verb": verb, "body": {"select": [[named, None]] * 10_000}}))
@@ -527,7 +562,7 @@ def test_a_request_too_large_is_refused_by_the_client(here, client):
 def test_down_waits_for_what_runs_and_keeps_what_waits(here, client):
     os.mkfifo(here.work / "go")
     job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || cat go", array=[[1, 50]])
-    assert eventually(lambda: len(here.lines("ran")) == 2, 20)
+    assert eventually(lambda: len(here.lines("ran")) == 2)
     with pytest.raises(TimeoutError):
         client.shutdown(timeout=0.2)
     with pytest.raises(ProtocolError, match="going down") as e:
@@ -548,9 +583,9 @@ def test_down_waits_for_what_runs_and_keeps_what_waits(here, client):
 
 def test_down_now_ends_what_runs_and_it_runs_again(here, client):
     job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || sleep 300")
-    assert eventually(lambda: here.lines("ran") == ["1"], 20)
+    assert eventually(lambda: here.lines("ran") == ["1"])
     client.shutdown(now=True)
-    assert not here.processes()
+    assert eventually(lambda: not here.processes())  # what has been killed may take a moment to die
     here.up()
     assert waited(here.client(), job)["state"] == "finished" and here.lines("ran") == ["1", "2"]
 
@@ -559,13 +594,13 @@ def test_down_now_ends_what_runs_and_it_runs_again(here, client):
 def test_tasks_outlive_the_daemon_and_their_ends_are_known_later(here, client, number):
     os.mkfifo(here.work / "go")
     job = here.submit(client, "cat go; exit 5")
-    assert eventually(lambda: client.status()["running"], 20)
+    assert eventually(lambda: client.status()["running"])
     pid = client.status()["running"][0]["pid"]
     kill(here.daemon, number)
-    assert eventually(lambda: not here.processes("dgmp.jobs.daemon"), 20)
+    assert eventually(lambda: not here.processes("dgmp.jobs.daemon"))
     assert os.path.exists(f"/proc/{pid}")
     (here.work / "go").write_text("")
-    assert eventually(lambda: not here.processes(), 20)  # the keeper too: nothing is left to do
+    assert eventually(lambda: not here.processes())  # the keeper too: nothing is left to do
     here.up()
     client = here.client()
     assert waited(client, job)["state"] == "failed"
@@ -576,18 +611,18 @@ def test_a_running_task_is_found_again_after_the_death_of_daemon_and_keeper(here
     os.mkfifo(here.work / "go")
     job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; [ $DGMP_ATTEMPT = 2 ] || cat go")
     strict = here.submit(client, "cat go; echo strict >> ran", on_lost="fail")
-    assert eventually(lambda: [bool(task["pid"]) for task in client.status()["running"]] == [True, True], 20)
+    assert eventually(lambda: [bool(task["pid"]) for task in client.status()["running"]] == [True, True])
     pids = {task["job"]: task["pid"] for task in client.status()["running"]}
     for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
         kill(pid)
     here.up()
     client = here.client()
-    assert eventually(lambda: {task["job"]: task["pid"] for task in client.status()["running"]} == pids, 20)
+    assert eventually(lambda: {task["job"]: task["pid"] for task in client.status()["running"]} == pids)
     stop = threading.Event()
     feeder = threading.Thread(target=feed, args=(here.work / "go", stop))
     feeder.start()
     try:
-        assert [j["state"] for j in client.wait([select(job), select(strict)], 30)] == ["finished", "failed"]
+        assert [j["state"] for j in client.wait([select(job), select(strict)], 60)] == ["finished", "failed"]
     finally:
         stop.set()
         feeder.join()
@@ -599,17 +634,33 @@ def test_the_next_daemon_may_have_more_to_share_out(here):
     here.daemon = here.up("--cpus=1", "--resource-total=gpu=[a]")
     client = here.client()
     first = here.submit(client, "sleep 300", resources={"gpu": 1})
-    assert eventually(lambda: client.status()["running"], 20)
+    assert eventually(lambda: client.status()["running"])
     keeper = client.status()["keeper"]
     kill(here.daemon)
     here.up("--cpus=3", "--resource-total=gpu=[a,b]", "--resource-total=disk=1")
     client = here.client()
     seconds = [here.submit(client, "echo $CUDA_VISIBLE_DEVICES; sleep 300", resources={"gpu": 1, "disk": 1}, cpus=2),
                here.submit(client, "true", resources={"gpu": 2})]
-    assert eventually(lambda: {task["job"] for task in client.status()["running"]} == {first, seconds[0]}, 20)
-    assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n", 20)
+    assert eventually(lambda: {task["job"] for task in client.status()["running"]} == {first, seconds[0]})
+    assert client.status()["keeper"] == keeper and eventually(lambda: output(client, seconds[0]) == "b\n")
     client.cancel([select(first), select(seconds[0])])
     assert waited(client, seconds[1])["state"] == "finished"
+
+
+def test_what_a_task_holds_stays_its_own_when_its_keeper_is_killed(here):
+    here.up("--cpus=2", "--resource-total=gpu=[a,b]", "--resource-total=disk=5000")
+    client = here.client()
+    says = "echo $DGMP_SLOT $DGMP_CPUS $CUDA_VISIBLE_DEVICES > said.$DGMP_JOB_ID; exec sleep 300"
+    needs = {"cpus": 1, "resources": {"gpu": 1, "disk": 10}}
+    first, second = (here.submit(client, says, **needs) for _ in range(2))
+    assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"), 20)
+    client.cancel([select(first)])
+    waited(client, first)
+    kill(client.status()["keeper"])
+    third = here.submit(client, says, **needs)
+    assert eventually(lambda: here.lines(f"said.{third}"), 20)
+    assert row(client, second)["state"] == "running"
+    assert here.lines(f"said.{third}") == here.lines(f"said.{first}") != here.lines(f"said.{second}")
 
 
 def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypatch):
@@ -622,19 +673,19 @@ def test_a_keeper_of_another_version_is_replaced_once_it_is_idle(here, monkeypat
     client = here.client()
     os.mkfifo(here.work / "go")
     running = here.submit(client, "cat go")
-    assert eventually(lambda: client.status()["running"], 20)
+    assert eventually(lambda: client.status()["running"])
     kill(here.daemon)
     here.up()
     client = here.client()
     other = here.submit(client, "true")
     assert client.jobs([select(other)])["jobs"][0]["state"] == "waiting"
     (here.work / "go").write_text("")
-    assert [job["state"] for job in client.wait([select(running), select(other)], 30)] == ["finished", "finished"]
+    assert [job["state"] for job in client.wait([select(running), select(other)], 60)] == ["finished", "finished"]
 
 
 def test_a_found_task_can_be_cancelled(here, client):
     job = here.submit(client, "sleep 300")
-    assert eventually(lambda: client.status()["running"], 20)
+    assert eventually(lambda: client.status()["running"])
     for pid in (here.daemon, *here.processes("dgmp.jobs.keeper")):
         kill(pid)
     here.up()
@@ -645,7 +696,7 @@ def test_a_found_task_can_be_cancelled(here, client):
 
 def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
     job = here.submit(client, "sleep 0.01", array=[[1, 200]])
-    [keeper] = here.processes("dgmp.jobs.keeper")
+    keeper = client.status()["keeper"]
     kill(keeper)
     assert waited(client, job)["state"] == "finished"
     assert client.status()["keeper"] not in (0, keeper)
@@ -671,10 +722,30 @@ def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     keeper.mkdir()
     kill(client.status()["keeper"])
     job = here.submit(client, "true")
-    assert eventually(lambda: f"{keeper}: Is a directory" in (here.state / folders.LOG).read_text(), 20)
+    assert eventually(lambda: f"{keeper}: Is a directory" in (here.state / folders.LOG).read_text())
     assert client.status()["pid"] == here.daemon
     keeper.rmdir()
     assert waited(client, job)["state"] == "finished"
+
+
+def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at_first(here, client):
+    job = here.submit(client, "echo begun | tee ran; sleep 300", on_lost="fail")
+    assert eventually(lambda: here.lines("ran") and row(client, job)["pid"] and output(client, job) == "begun\n")
+    path, task, keeper = here.runtime / folders.KEEPER_SOCKET, row(client, job)["pid"], client.status()["keeper"]
+
+    def tried():
+        return (here.state / folders.LOG).read_text().count(f"{path}: Is a directory")
+
+    path.unlink()
+    path.mkdir()
+    os.kill(keeper, signal.SIGSTOP)  # it does not see how the task ends
+    kill(task)
+    kill(keeper)
+    assert eventually(lambda: reaped(task), 20)
+    before = tried()
+    assert eventually(lambda: tried() > before + 2, 20)
+    path.rmdir()
+    assert waited(client, job)["state"] == "failed" and output(client, job) == "begun\n"
 
 
 @pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
@@ -695,7 +766,7 @@ def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
 def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(here, client):
     job = here.submit(client, "echo $DGMP_TASK_ID >> ran; [ -e free ] || sleep 300", array=[[1, 20]])
     strict = here.submit(client, "echo strict >> ran; sleep 300", on_lost="fail", priority=1)
-    assert eventually(lambda: len(here.lines("ran")) >= 2, 20)
+    assert eventually(lambda: len(here.lines("ran")) >= 2)
     for pid in here.processes():
         kill(pid)
     with sqlite3.connect(here.state / folders.STORE) as db:  # as another boot would find it
@@ -704,7 +775,7 @@ def test_after_a_power_failure_what_may_have_run_is_lost_and_the_rest_goes_on(he
     (here.work / "free").touch()
     here.up()
     client = here.client()
-    ended = {j["id"]: j for j in client.wait([select(job), select(strict)], 30)}
+    ended = {j["id"]: j for j in client.wait([select(job), select(strict)], 60)}
     assert ended[job]["state"] == "finished"
     assert {int(n) for n in here.lines("ran") if n != "strict"} == set(range(1, 21))
     if ended[strict]["state"] == "failed":
@@ -732,7 +803,7 @@ def test_finished_stays_finished_and_held_stays_held(here, client):
     waited(client, done)
     gate = here.submit(client, "sleep 300")
     held = here.submit(client, "true", after_ok=[gate])
-    assert eventually(lambda: client.status()["running"], 20)
+    assert eventually(lambda: client.status()["running"])
     kill(here.daemon)
     here.up()
     client = here.client()
@@ -777,6 +848,48 @@ def test_a_full_disk_is_said_and_nothing_is_lost(here, client):
     assert here.lines("ran").count("not") == kept - before and here.lines("ran").count("after") == 1
 
 
+def test_the_daemon_does_without_its_log_where_there_is_no_room_for_it(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    for _ in range(3):
+        with pytest.raises(ProtocolError, match="cannot be written"):
+            here.submit(client, "true")
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, here.submit(client, "true"))["state"] == "finished" and client.status()["pid"] == here.daemon
+
+
+def test_so_does_its_keeper(here, client):
+    waited(client, here.submit(client, "true"))
+    keeper = client.status()["keeper"]
+    [journal] = (here.state / "journal").iterdir()
+
+    def grows():
+        before = os.path.getsize(journal)
+        return eventually(lambda: os.path.getsize(journal) > before or client.status()["keeper"] != keeper, 20)
+
+    most = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, (3, most[1]))
+    with open(here.state / folders.LOG, "ab") as log:
+        log.write(b"-" * 4000)
+    no_room = resource.prlimit(keeper, resource.RLIMIT_FSIZE, (os.path.getsize(here.state / folders.LOG), -1))
+    job = here.submit(client, "true")
+    assert grows() and grows()  # it tries, and tries again
+    resource.prlimit(keeper, resource.RLIMIT_NOFILE, most)
+    resource.prlimit(keeper, resource.RLIMIT_FSIZE, no_room)
+    assert waited(client, job)["state"] == "finished" and client.status()["keeper"] == keeper
+
+
+def test_a_disk_that_stays_full_does_not_fill_the_journals_folder(here, client):
+    no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (4096, -1))
+    with pytest.raises(ProtocolError, match="cannot be written"):
+        here.submit(client, "true")
+    assert eventually(lambda: (here.state / folders.LOG).read_text().count("trying again") > 3, 20)
+    assert len(list((here.state / "journal").iterdir())) == 1
+    resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
+    (here.state / "journal" / "never.1").touch()
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert len(list((here.state / "journal").iterdir())) == 1
+
+
 def test_an_idle_daemon_uses_no_cpu(here, client):
     waited(client, here.submit(client, "true"))
     pids = here.processes()
@@ -785,7 +898,7 @@ def test_an_idle_daemon_uses_no_cpu(here, client):
     def ticks():
         return [open(f"/proc/{pid}/schedstat").read().split()[2] for pid in pids]  # how often they have run
 
-    assert eventually(lambda: settled(ticks), 20)
+    assert eventually(lambda: settled(ticks))
 
 
 def settled(look):
@@ -849,7 +962,7 @@ def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(here):
     [t.start() for t in threads]
     try:
         for more in (20, 45, 70):
-            assert eventually(lambda: len(acknowledged) >= more, 30)  # noqa: B023
+            assert eventually(lambda: len(acknowledged) >= more)  # noqa: B023
             kill(here.daemon)
             here.daemon = here.up()
     finally:
@@ -864,8 +977,8 @@ def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(here):
 
 def test_an_acknowledged_cancel_is_not_lost(here, client):
     job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1000]])
-    assert eventually(lambda: len(here.lines("pids")) == 2, 20)
-    [keeper] = here.processes("dgmp.jobs.keeper")
+    assert eventually(lambda: len(here.lines("pids")) == 2)
+    keeper = client.status()["keeper"]
     kill(keeper, signal.SIGSTOP)  # it does not get to hear of it from this daemon
     client.cancel([select(job)])
     kill(here.daemon)
@@ -884,14 +997,16 @@ def test_mutations_of_good_messages_harm_nothing(raw, client):
               ("wait", {"select": [[[1, 1], [[0, 0]]]]}), ("show", {"select": [[[1, 1], None]]}), ("status", {}), ("hello", {})]
     odd = [None, True, -1, 1 << 63, 1.5, "", "all", [], [[]], {}, b"\xff", [1, 2, 3], {"a": 1}, "x" * 1000, [None] * 5, "\0"]
     client.submit(["true"])
-    for number in range(1, 2000):
+    seen = set()
+    for number in range(2000):
         verb, body = rng.choice(bodies)
         raw.socket.send(encode({"v": VERSION, "id": number, "verb": verb, "body": mutated(rng, body, odd)}))
+        if number % 100 == 99:  # who reads too few of the answers gets no more
+            answer = raw.ask(encode({"v": VERSION, "id": -number, "verb": "status"}))
+            while answer.get("id") != -number:
+                seen.add(answer.get("error", {}).get("code", "ok"))
+                answer = raw.hear()
     assert client.hello()["pid"] == client.pid
-    seen = set()
-    while raw.socket.poll(500):
-        answer = decode(raw.socket.recv())
-        seen.add(answer.get("error", {}).get("code", "ok"))
     assert {"ok", "bad_spec"} <= seen and "internal" not in seen
 
 

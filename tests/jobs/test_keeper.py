@@ -1,12 +1,16 @@
 """The keeper by itself."""
 
+import errno
 import os
 import socket
 
 import pytest
 
+from dgmp.jobs import folders
 from dgmp.jobs import keeper as keeping
-from dgmp.jobs.keeper import Keeper, KeptJob, Run, birth, take
+from dgmp.jobs.files import Logs, Spool
+from dgmp.jobs.keeper import Keeper, KeptJob, Run, Slots, birth, take
+from dgmp.jobs.protocol import JobSpec
 from dgmp.jobs.resources import Held, Need, Resources
 
 
@@ -48,6 +52,31 @@ def test_what_runs_keeps_what_it_has_when_there_is_more_or_less(keeper):
     assert less.mem == 10
 
 
+def test_slots_of_processes_that_have_one_are_nobody_else_s():
+    slots = Slots()
+    assert [slots.take_again(n) for n in ("3", "1", "3", "0", "", "9" * 9)] == [3, 1, 0, 0, 0, 0]
+    assert [slots.take() for _ in range(3)] == [2, 4, 5]
+    slots.give(3)
+    slots.give(1)
+    assert [slots.take() for _ in range(3)] == [1, 3, 6]
+
+
 def test_births_tell_processes_apart():
     assert birth(os.getpid()) == birth(os.getpid()) > birth(1) or birth(1) == 0
     assert birth(1 << 22) == 0
+
+
+def test_output_that_cannot_be_added_to_a_log_is_kept_as_it_is(tmp_path, monkeypatch):
+    def full(fd, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    spool = Spool(folders.make(tmp_path / "spool"), "k", JobSpec(["true"]), 1, 2, 3)
+    os.write(spool.stdout, b"said")
+    logs = Logs(folders.make(tmp_path / "logs"), "k")
+    with monkeypatch.context() as context:
+        context.setattr(os, "write", full)
+        pieces = logs.take(1, 2, 3, spool)
+    logs.close(1)
+    spool.close()
+    assert pieces == [["logs/1-2-3.out", 0, 4], None] and (tmp_path / "logs/1-2-3.out").read_bytes() == b"said"
+    assert list((tmp_path / "spool").iterdir()) == []

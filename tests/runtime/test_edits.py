@@ -10,7 +10,7 @@ import pytest
 
 import dgmp
 from dgmp.api import edits
-from tests.helpers import PYTHON, eventually
+from tests.helpers import PYTHON
 
 
 @pytest.fixture
@@ -298,7 +298,23 @@ def test_a_descriptor_that_the_program_has_closed(folder, name, rt):
     os.close(rt._teller.edits.fd)
     for i in range(1, 3):
         write(folder, name, f"edited {i}")
-        assert eventually(lambda i=i: rt.go(module.f).result(20) == f"edited {i}")
+        assert rt.go(module.f).result(20) == f"edited {i}"
+
+
+def test_what_the_program_opens_after_it_has_closed_all_is_not_read(folder, name, rt):
+    write(folder, name, 0)
+    module = importlib.import_module(name)
+    assert rt.go(module.f).result(20) == 0
+    os.close(rt._teller.edits.fd)
+    pipes = [os.pipe() for _ in range(50)]
+    for _, end in pipes:
+        os.write(end, b"for the program")
+    write(folder, name, "edited")
+    assert rt.go(module.f).result(20) == "edited"
+    for begin, end in pipes:
+        assert os.read(begin, 100) == b"for the program"
+        os.close(begin)
+        os.close(end)
 
 
 def test_many_files(folder, name, monkeypatch):

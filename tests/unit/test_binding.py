@@ -129,9 +129,9 @@ def test_pin_binds_ms_and_not_their_children():
     with dgmp.Runtime(procs=2, pin=True) as rt:
         for m, p in dgmp.gather(*[rt.go(mask) for _ in range(8)]):
             assert m == [cores[p]]
-        assert rt.go(masks_of_children).result(20) == [f"{cores}\n"] * 3
+        assert rt.go(masks_of_children).result(60) == [f"{cores}\n"] * 3
         # sysmon binds it again while it runs
-        assert rt.go(eventually, BoundAgain(cores)).result(30)
+        assert rt.go(eventually, BoundAgain(cores)).result(60)
 
 
 class BoundAgain:

@@ -5,19 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 
 from dgmp.api import deadlock
 
 
 def test_threads_of_a_process():
-    before = deadlock.threads(os.getpid())
-    end = threading.Event()
-    thread = threading.Thread(target=end.wait)
-    thread.start()
-    assert deadlock.threads(os.getpid()) == before + 1
-    end.set()
-    thread.join()
+    code = "import threading; threading.Thread(target=input).start(); print(flush=True)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        assert deadlock.threads(child.pid) == 2
+        child.communicate(b"\n")
 
 
 def test_a_process_that_has_died_may_bring_anything():

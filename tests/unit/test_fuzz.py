@@ -308,7 +308,7 @@ def test_a_block_that_says_more_than_it_is():
     os.close(fd)
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(st.lists(st.binary(min_size=1, max_size=40) | st.builds(
     lambda head, numbers, rest: bytes([head | packets.PART]) + struct.pack("<IIII", *numbers) + rest,
     st.integers(0, 15), st.lists(st.integers(0, 5), min_size=4, max_size=4), st.binary(max_size=9)), max_size=12))
@@ -321,7 +321,7 @@ def test_packets(all_packets):
     assert sum(map(len, joiner.parts.values())) <= len(all_packets)
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(st.binary(max_size=60), st.integers(0, 9) | st.integers(0, (1 << 64) - 1))
 def test_the_ends_of_payloads(data, n):
     """What a payload says it carries."""
@@ -331,7 +331,7 @@ def test_the_ends_of_payloads(data, n):
     assert len(travel.words(hostile)) == carried and travel.end(hostile) == len(data) - 8 * carried
 
 
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 @hypothesis.given(st.binary(max_size=120))
 def test_terms(data):
     try:

@@ -7,7 +7,7 @@ import os
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgmp.jobs import inputs, pipe
@@ -39,7 +39,6 @@ def lines_of(data, delimiter=b"\n"):
 @pytest.mark.usefixtures("small_reads")
 @pytest.mark.parametrize("delimiter", [b"\n", b"\0", b"ab", b"aab", b"\xff"])
 def test_lines(delimiter):
-    @settings(deadline=None)
     @given(st.lists(st.binary(max_size=12).map(lambda line: line.replace(delimiter, b"")), max_size=5), st.booleans())
     def check(found, ended):
         data = delimiter.join(found) + (delimiter if ended else b"")
@@ -69,7 +68,6 @@ def test_a_file_that_is_not_there():
         inputs.from_file("/", Layout())
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0\r")), min_size=1, max_size=4), max_size=5))
 def test_csv_is_read_as_it_was_written(rows):
     text = io.StringIO()
@@ -120,7 +118,6 @@ def test_the_first_source_of_a_product_may_be_endless():
     assert list(itertools.islice(inputs.product([endless, source("x", "y")]), 3)) == [("0", "x"), ("0", "y"), ("1", "x")]
 
 
-@settings(deadline=None)
 @given(st.lists(st.text("ab 'ü", max_size=9), max_size=30), st.integers(130, 200), st.integers(0, 5), st.integers(0, 4),
        st.sampled_from(["true {}", "true x{}y {}", "true {.}/{} a"]), st.booleans())
 def test_batches_have_room_for_all(values, longest, most, spread, text, repeat):
@@ -171,7 +168,6 @@ KINDS = [(None, None), (None, b";"), (b">", None), (b">", b"\n"), (b"", b""), (b
 def test_blocks_are_whole_records(start, end, regexp):
     records = pipe.Records(start, end, regexp=regexp)
 
-    @settings(deadline=None)
     @given(st.lists(st.sampled_from([b"a", b"b", b"\n", b";", b">", b"xyz"]), max_size=40).map(b"".join), st.integers(1, 12),
            st.integers(0, 3))
     def check(data, size, count):
@@ -187,7 +183,6 @@ def test_blocks_are_whole_records(start, end, regexp):
     check()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 9), max_size=60), st.integers(1, 7))
 def test_so_many_lines_a_block(numbers, count):
     data = b"".join(b"%d\n" % n for n in numbers)

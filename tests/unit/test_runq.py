@@ -159,7 +159,7 @@ operations = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(operations, max_size=60))
 def test_ring_is_the_reference(script):
     fd = create(4, 8, 2, 4096, 1 << 20)

@@ -24,7 +24,7 @@ from dgmp._core import View, create
 from dgmp.ship import closure, values
 from tests import helpers
 
-CODEC = settings(max_examples=300, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+CODEC = settings(max_examples=300, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 LIVE = settings(CODEC, max_examples=25)
 INLINE, LARGE = 104, values.LARGE
 AROUND = (*range(-3, 4), *range(-40, 41, 8))
@@ -279,7 +279,7 @@ def test_values_go_into_gs_and_come_back(node, some):
     futures = [node.go(helpers.identity, value) for value in some]
     by_keyword = [node.go(helpers.identity, x=value) for value in some[:3]]
     through_another = [node.go(helpers.identity, future) for future in futures[:3]]
-    assert Same()(some, together.result(20))
+    assert Same()(some, together.result(60))
     for value, twin in zip(some + some[:3] + some[:3], dgmp.gather(*futures, *by_keyword, *through_another), strict=True):
         assert Same()(value, twin)
 
@@ -287,4 +287,4 @@ def test_values_go_into_gs_and_come_back(node, some):
 def test_sizes_at_the_edges_go_and_come_back(node):
     some = list(edge_values())
     for value, future in [(value, node.go(helpers.identity, value)) for value in some]:
-        assert equal_views(value, future.result(20))
+        assert equal_views(value, future.result(60))
