@@ -17,12 +17,12 @@ import pytest
 
 from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client, read, select
-from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, decode, encode
+from dgmp.jobs.protocol import VERSION, NoDaemon, ProtocolError, Select, encode
 from dgmp.jobs.ranges import Ranges
 from dgmp.jobs.store import MIGRATIONS
 from dgmp.jobs.wire import pack
 from tests.helpers import NOT_OF_LIBC, eventually
-from tests.jobs.harness import kill, reaped
+from tests.jobs.harness import Raw, kill, reaped
 
 
 def waited(client, job):
@@ -447,79 +447,11 @@ def test_sockets_of_a_killed_daemon_are_replaced(here, client):
     assert here.client().status()["closing"] is False
 
 
-class Raw:
-    """A client that says what it likes."""
-
-    def __init__(self, here):
-        import zmq
-
-        self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
-        self.socket.linger = 0
-        self.socket.connect(f"ipc://{here.runtime / folders.SOCKET}")
-
-    def ask(self, *frames):
-        self.socket.send_multipart(frames)
-        return self.hear()
-
-    def hear(self):
-        assert self.socket.poll(60_000), "no answer"
-        return decode(self.socket.recv())
-
-    def close(self):
-        self.socket.close()
-        self.context.term()
-
-
 @pytest.fixture
 def raw(here, client):
     raw = Raw(here)
     yield raw
     raw.close()
-
-
-def test_another_version_is_told_which_both_speak(raw):
-    answer = raw.ask(encode({"v": 99, "id": 5, "verb": "status", "body": {}}))
-    assert answer["id"] == 5 and answer["error"]["code"] == "bad_version"
-    assert "version 1 " in answer["error"]["text"] and "version 99" in answer["error"]["text"]
-
-
-@pytest.mark.parametrize("verb, body, code", [
-    ("explode", {}, "bad_message"), (["submit"], {}, "bad_message"), ("submit", [], "bad_message"), (None, None, "bad_message"),
-    ("submit", {}, "bad_spec"),
-    ("submit", {"argv": []}, "bad_spec"),
-    ("submit", {"argv": [1]}, "bad_spec"),
-    ("submit", {"argv": ["a\0b"]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "nonsense": 1}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [[1, 10 ** 15]]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [[5, 1]]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [["a", "b"]]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "array": [[0, 99_999_999, 2], [1, 99_999_999, 3]]}, "bad_spec"),
-    ("submit", {"argv": ["x"], "cwd": "here"}, "bad_spec"),
-    ("submit", {"argv": ["x"], "env": {"a=b": "c"}}, "bad_spec"),
-    ("submit", {"argv": ["x"], "timeout": float("nan")}, "bad_spec"),
-    ("submit", {"argv": ["x"], "retries": True}, "bad_spec"),
-    ("submit", {"argv": ["x"], "cpus": 10 ** 4}, "bad_spec"),
-    ("submit", {"argv": ["x"], "after": [77]}, "no_such_job"),
-    ("submit", {"argv": ["x"], "resources": {"gpu": -1}}, "bad_spec"),
-    ("submit", {"argv": ["x"], "resources": {"cpus": 1}}, "bad_spec"),
-    ("submit", {"argv": ["x"], "resources": {"mem": 1}}, "bad_spec"),
-    ("status", {5: 6}, "bad_message"),
-    ("list", {"limit": 0}, "bad_spec"),
-    ("list", {"states": ["odd"]}, "bad_spec"),
-    ("list", {"select": [[[1], None]]}, "bad_spec"),
-    ("list", {"select": [[{}, None]]}, "bad_spec"),
-    ("list", {"before": 1 << 63}, "bad_spec"),
-    ("wait", {}, "bad_spec"),
-    ("wait", {"select": 5}, "bad_spec"),
-    ("logs", {"job": "1"}, "bad_spec"),
-    ("forget", {"id": "x"}, "bad_spec"),
-    ("show", {"select": [["last", None]]}, "no_such_job"),
-])
-def test_requests_that_make_no_sense_are_refused(raw, verb, body, code):
-    for number in (3, 0, -1):
-        answer = raw.ask(encode({"v": VERSION, "id": number, "verb": verb, "body": body}))
-        assert (answer["id"], answer["error"]["code"]) == (number, code), answer
 
 
 def test_a_job_that_is_named_ten_thousand_times_is_looked_at_once(here, raw, client):
