@@ -73,6 +73,11 @@ class Node:
         found.pop(os.getpid(), None)
         return [pid for pid, parent in found.items() if not module or parent not in found]  # a child that is to exec is none
 
+    def keeper(self, client):
+        """The pid of the daemon's keeper, once there is one."""
+        assert eventually(lambda: client.status()["keeper"])
+        return client.status()["keeper"]
+
     def submit(self, client, script, **spec):
         """A job of `sh -c script` in the work folder."""
         return client.submit(["sh", "-c", script], **{"cwd": str(self.work), "env": self.env, **spec})

@@ -134,6 +134,11 @@ def test_tasks_have_no_descriptors_of_ours_and_signals_as_usual(here, client):
     assert output(client, job) == "['0', '1', '2', '3'] 1 0 set() True\n"  # 3 is the folder's; Python ignores SIGPIPE
 
 
+def test_the_first_daemon_of_all_has_nothing_to_complain_of(here, client):
+    assert waited(client, here.submit(client, "true"))["state"] == "finished"
+    assert "trying again" not in (here.state / folders.LOG).read_text()
+
+
 # ---------------------------------------------------------------------- retries, timeouts, cancel
 def test_retries_run_a_task_until_it_finishes(here, client):
     job = here.submit(client, '[ "$DGMP_ATTEMPT" = 3 ]', retries=4)
@@ -567,7 +572,7 @@ def test_the_next_daemon_may_have_more_to_share_out(here):
     client = here.client()
     first = here.submit(client, "sleep 300", resources={"gpu": 1})
     assert eventually(lambda: client.status()["running"])
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     kill(here.daemon)
     here.up("--cpus=3", "--resource-total=gpu=[a,b]", "--resource-total=disk=1")
     client = here.client()
@@ -588,7 +593,7 @@ def test_what_a_task_holds_stays_its_own_when_its_keeper_is_killed(here):
     assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"), 20)
     client.cancel([select(first)])
     waited(client, first)
-    kill(client.status()["keeper"])
+    kill(here.keeper(client))
     third = here.submit(client, says, **needs)
     assert eventually(lambda: here.lines(f"said.{third}"), 20)
     assert row(client, second)["state"] == "running"
@@ -628,7 +633,7 @@ def test_a_found_task_can_be_cancelled(here, client):
 
 def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
     job = here.submit(client, "sleep 0.01", array=[[1, 200]])
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     kill(keeper)
     assert waited(client, job)["state"] == "finished"
     assert client.status()["keeper"] not in (0, keeper)
@@ -637,7 +642,7 @@ def test_the_daemon_replaces_a_keeper_that_was_killed(here, client):
 def test_a_task_that_runs_on_is_not_lost_with_its_keeper(here, client):
     job = here.submit(client, "echo $DGMP_ATTEMPT >> ran; while [ ! -e go ]; do sleep 0.01; done")
     assert eventually(lambda: here.lines("ran") == ["1"] and row(client, job)["pid"])
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     kill(keeper)
     assert waited(client, here.submit(client, "true"))["state"] == "finished"  # the next one is there
     assert client.status()["keeper"] != keeper
@@ -652,7 +657,7 @@ def test_a_keeper_that_cannot_be_started_is_tried_again(here, client):
     keeper = here.runtime / folders.KEEPER_SOCKET
     keeper.unlink()
     keeper.mkdir()
-    kill(client.status()["keeper"])
+    kill(here.keeper(client))
     job = here.submit(client, "true")
     assert eventually(lambda: f"{keeper}: Is a directory" in (here.state / folders.LOG).read_text())
     assert client.status()["pid"] == here.daemon
@@ -684,7 +689,7 @@ def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at
 def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
     running = here.submit(client, "echo begun >> ran; while [ ! -e go ]; do sleep 0.01; done", on_lost="fail")
     assert eventually(lambda: here.lines("ran") == ["begun"] and row(client, running)["pid"])
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     [journal] = (here.state / "journal").iterdir()
     with open(journal, "ab") as file:
         damage(file)
@@ -791,7 +796,7 @@ def test_the_daemon_does_without_its_log_where_there_is_no_room_for_it(here, cli
 
 def test_so_does_its_keeper(here, client):
     waited(client, here.submit(client, "true"))
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     [journal] = (here.state / "journal").iterdir()
 
     def grows():
@@ -910,7 +915,7 @@ def test_nothing_acknowledged_is_lost_when_the_daemon_is_killed(here):
 def test_an_acknowledged_cancel_is_not_lost(here, client):
     job = here.submit(client, "echo $$ >> pids; sleep 300", array=[[1, 1000]])
     assert eventually(lambda: len(here.lines("pids")) == 2)
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     kill(keeper, signal.SIGSTOP)  # it does not get to hear of it from this daemon
     client.cancel([select(job)])
     kill(here.daemon)
