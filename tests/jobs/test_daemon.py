@@ -590,12 +590,12 @@ def test_what_a_task_holds_stays_its_own_when_its_keeper_is_killed(here):
     says = "echo $DGMP_SLOT $DGMP_CPUS $CUDA_VISIBLE_DEVICES > said.$DGMP_JOB_ID; exec sleep 300"
     needs = {"cpus": 1, "resources": {"gpu": 1, "disk": 10}}
     first, second = (here.submit(client, says, **needs) for _ in range(2))
-    assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"), 20)
+    assert eventually(lambda: here.lines(f"said.{first}") and here.lines(f"said.{second}"))
     client.cancel([select(first)])
     waited(client, first)
     kill(here.keeper(client))
     third = here.submit(client, says, **needs)
-    assert eventually(lambda: here.lines(f"said.{third}"), 20)
+    assert eventually(lambda: here.lines(f"said.{third}"))
     assert row(client, second)["state"] == "running"
     assert here.lines(f"said.{third}") == here.lines(f"said.{first}") != here.lines(f"said.{second}")
 
@@ -678,9 +678,9 @@ def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at
     os.kill(keeper, signal.SIGSTOP)  # it does not see how the task ends
     kill(task)
     kill(keeper)
-    assert eventually(lambda: reaped(task), 20)
+    assert eventually(lambda: reaped(task))
     before = tried()
-    assert eventually(lambda: tried() > before + 2, 20)
+    assert eventually(lambda: tried() > before + 2)
     path.rmdir()
     assert waited(client, job)["state"] == "failed" and output(client, job) == "begun\n"
 
@@ -801,7 +801,7 @@ def test_so_does_its_keeper(here, client):
 
     def grows():
         before = os.path.getsize(journal)
-        return eventually(lambda: os.path.getsize(journal) > before or client.status()["keeper"] != keeper, 20)
+        return eventually(lambda: os.path.getsize(journal) > before or client.status()["keeper"] != keeper)
 
     most = resource.prlimit(keeper, resource.RLIMIT_NOFILE)
     resource.prlimit(keeper, resource.RLIMIT_NOFILE, (3, most[1]))
@@ -819,7 +819,7 @@ def test_a_disk_that_stays_full_does_not_fill_the_journals_folder(here, client):
     no_room = resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, (4096, -1))
     with pytest.raises(ProtocolError, match="cannot be written"):
         here.submit(client, "true")
-    assert eventually(lambda: (here.state / folders.LOG).read_text().count("trying again") > 3, 20)
+    assert eventually(lambda: (here.state / folders.LOG).read_text().count("trying again") > 3)
     assert len(list((here.state / "journal").iterdir())) == 1
     resource.prlimit(here.daemon, resource.RLIMIT_FSIZE, no_room)
     (here.state / "journal" / "never.1").touch()

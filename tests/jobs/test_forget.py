@@ -115,15 +115,16 @@ def test_who_waits_learns_of_an_end_though_it_is_forgotten_in_the_same_turn(here
     number = client.send("wait", {"select": [select(job).message()]})
     client.hello()  # the wait has been taken
     other = here.client()
+    other.hello()  # it is connected
     os.kill(here.daemon, signal.SIGSTOP)
     for verb in ("cancel", "forget_jobs"):
         other.send(verb, {"select": [select(job).message()]})
     other.socket.linger = 20_000
     other.close()  # both are there
     os.kill(here.daemon, signal.SIGCONT)
-    assert [(found["id"], found["state"]) for found in client.reply(number, 20)["jobs"]] == [(job, "cancelled")]
-    assert [found["state"] for found in watching.next(20)[1]["jobs"]] == ["cancelled"]
-    assert eventually(lambda: not client.jobs([Select((job, job + 1))])["jobs"], 20)
+    assert [(found["id"], found["state"]) for found in client.reply(number, 60)["jobs"]] == [(job, "cancelled")]
+    assert [found["state"] for found in watching.next(60)[1]["jobs"]] == ["cancelled"]
+    assert eventually(lambda: not client.jobs([Select((job, job + 1))])["jobs"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
