@@ -685,7 +685,8 @@ def test_what_a_lost_task_has_written_is_kept_though_no_keeper_can_be_started_at
     assert waited(client, job)["state"] == "failed" and output(client, job) == "begun\n"
 
 
-@pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20)])
+@pytest.mark.parametrize("damage", [lambda file: file.write(b"nonsense" * 3), lambda file: file.truncate(20),
+                                    lambda file: os.unlink(file.name)])
 def test_a_keeper_whose_journal_is_damaged_is_replaced(here, client, damage):
     running = here.submit(client, "echo begun >> ran; while [ ! -e go ]; do sleep 0.01; done", on_lost="fail")
     assert eventually(lambda: here.lines("ran") == ["begun"] and row(client, running)["pid"])

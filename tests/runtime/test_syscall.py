@@ -237,6 +237,22 @@ def test_who_sleeps_keeps_no_started_g_of_its_m_waiting():
         assert type(sleeps.exception(20)) is dgmp.Cancelled
 
 
+async def sleep_with_the_loop():
+    time.sleep(3600)
+
+
+def test_so_does_a_coroutine_that_sleeps():
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        there, back = rt.chan(), rt.chan()
+        waits = rt.go(lambda: there.send("here") or back.recv())
+        there.recv()
+        f = rt.go(sleep_with_the_loop)
+        back.send("now")
+        assert waits.result(20) == "now"
+        f.cancel()
+        assert type(f.exception(20)) is dgmp.Cancelled
+
+
 def sleep_on(begun):
     begun.send(None)
     while True:
