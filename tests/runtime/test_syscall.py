@@ -74,7 +74,7 @@ def test_an_error_in_a_blocking_block_passes():
 def test_gs_that_gave_way_get_a_p_when_theirs_goes_to_another_m():
     with dgmp.Runtime(procs=1) as rt:
         futures = [rt.go(fn, 200) for fn in (give_way, block) * 3]
-        assert [f.result(15) for f in futures] == [200] * 6
+        assert [f.result(20) for f in futures] == [200] * 6
 
 
 def test_spawning_and_parking_without_a_p(fifos):
