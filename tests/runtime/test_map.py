@@ -553,9 +553,10 @@ def test_an_iterator_that_outlives_its_runtime():
 def test_closing_wakes_who_waits_for_a_result(tmp_path):
     rt = dgmp.Runtime(procs=2)
     hold_the_ms(rt, tmp_path)
+    results = rt.map(square, range(10))
     closer = threading.Timer(0.1, rt.close, kwargs={"cancel": True})
     closer.start()
-    assert set(kinds(rt.map(square, range(10)))) == {dgmp.RuntimeClosed}
+    assert set(kinds(results)) == {dgmp.RuntimeClosed}
     closer.join()
 
 
