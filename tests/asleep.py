@@ -8,6 +8,7 @@ from dgmp._core import WHY_CHAN_RECV
 from dgmp.api import runtime
 
 parked = []  # in an M: what its Gs wait for, and their words
+early = []  # or that they need not wait, as release came first
 
 
 class Event:
@@ -20,6 +21,8 @@ class Event:
 
 def park(deadline=None):
     """Waits for release, in this M; or until the deadline, on the monotonic clock in ns."""
+    if early:
+        return early.pop()
     m = runtime._member.m
     event = Event()
     parked.append((event, m.curg.word))
@@ -32,7 +35,9 @@ def park(deadline=None):
 
 
 def release():
-    """Ends all waits of this M; from any of its threads."""
+    """Ends all waits of this M, or the next one; from any of its threads."""
+    if not parked:
+        early.append("released")
     while parked:
         event, word = parked.pop()
         event._state = 1

@@ -287,12 +287,12 @@ class Future(Generic[T]):
     def cancel(self) -> bool:
         """Cancels the G.
 
-        One that is queued, or waits for its arguments, ends at once, and so do those that wait for it as an argument.  One
-        that waits in a call of dgmp raises `Cancelled` there; one that runs, between two bytecodes, also out of `time.sleep`
-        and other calls that a signal interrupts, but not inside of `dgmp.nopreempt()`.  It may clean up in its `finally`
-        blocks, or go on: it is not told again unless cancel is called again, and `dgmp.cancelled()` remembers it.  If it
-        still runs when its grace is over (`spawn`, `Runtime`; 5 seconds), as it is in C code that never returns or will not
-        end, its M is killed and another takes its place.
+        One that is queued, or waits for its arguments, ends at once; those that wait for it as an argument end likewise, and
+        do not run, as soon as an M comes to them.  One that waits in a call of dgmp raises `Cancelled` there; one that runs,
+        between two bytecodes, also out of `time.sleep` and other calls that a signal interrupts, but not inside of
+        `dgmp.nopreempt()`.  It may clean up in its `finally` blocks, or go on: it is not told again unless cancel is called
+        again, and `dgmp.cancelled()` remembers it.  If it still runs when its grace is over (`spawn`, `Runtime`; 5 seconds),
+        as it is in C code that never returns or will not end, its M is killed and another takes its place.
 
         Returns:
             True: it has ended as cancelled, or has been asked to.  False: it had already ended otherwise.  As in

@@ -140,7 +140,7 @@ class Runtime:
                            "binding": boot.binding(pin, ncpu, view.nprocs),
                            "listen": self._listens,
                            "schedtrace_ns": boot.schedtrace_ms() * 1_000_000} | failing | ({"path": path} if path else {})
-                output = self._start_processes(view, segment, options, listener)
+                output = self._start_processes(view, segment, options, listener, undo)
             finally:
                 os.close(segment)
             undo.callback(output.close)
@@ -208,12 +208,13 @@ class Runtime:
 
     # ------------------------------------------------------------------ boot
     def _start_processes(self, view: View, segment: int, options: dict[str, Any],
-                         listener: socket.socket | None) -> Output:
+                         listener: socket.socket | None, undo: contextlib.ExitStack) -> Output:
         """Starts the coordinator, which makes the zygote.  Returns our end of what the Ms will print."""
         from .output import Output, streams  # what only clients need: Ms start sooner without
         from .world import Teller
 
         self._teller = Teller(view)
+        undo.callback(self._teller.close)
         output = Output()
         base = {"base": self._teller.base} if listener is not None else {}
         message = boot_message(self._teller.base, options | {"streams": streams()} | base)

@@ -101,7 +101,12 @@ class Limits:
             return []
         m, pid, runs, flags, _, _ = seen
         unheard = bool(flags & ASKED_TO_RAISE or (ending.late and not flags & LATE))
-        if not runs and (unheard or now < ending.until + ending.grace or len(self.view.victims(m)) > 1):
+        if not runs and unheard:  # its M is at something else: its grace begins when it can hear
+            self.ending[word] = ending._replace(until=NEVER_NS)
+            return []
+        if ending.until == NEVER_NS and ending.grace != NO_GRACE:
+            ending = self.ending[word] = ending._replace(until=now + ending.grace)
+        if not runs and (now < ending.until + ending.grace or len(self.view.victims(m)) > 1):
             return []
         if now >= ending.until:
             self.deaths.killed[word] = ending.late, f"did not end within {ending.grace / 1e9:g} s"

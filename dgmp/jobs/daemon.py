@@ -19,6 +19,7 @@ import sqlite3
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ MOST_REQUESTS = 1000  # in a turn
 FOR_EVER = float("inf")
 SWEPT = object()
 MOST_WAITING = 10_000  # replies and subscriptions that are due
+MOST_UNTOLD = 100_000  # tasks, to a subscriber that does not read
 
 
 class Client:
@@ -105,7 +107,7 @@ class Subscriber:
     def __init__(self, client: Client, jobs: list[str | tuple[int, int]] | None, tasks: bool) -> None:
         self.client, self.jobs, self.wants_tasks = client, jobs, tasks
         self.changed: set[int] = set()
-        self.tasks: list[dict[str, Any]] = []
+        self.tasks: dict[tuple[int, int], dict[str, Any]] = {}
         self.next = 0.0
 
     def wants(self, job: int) -> bool:
@@ -134,6 +136,7 @@ class Daemon:
         self.node = NodeHost(self.state / folders.LOG)
         self.started = time.time()
         self.outbox: list[tuple[Client, dict[str, Any]]] = []  # goes out after the commit
+        self.unread: dict[bytes, deque[bytes]] = {}  # peer -> what goes out once it reads again
         self.waits: list[Wait] = []
         self.subscribers: dict[tuple[bytes, int | None], Subscriber] = {}
         self.closing: str | None = None
@@ -183,7 +186,9 @@ class Daemon:
             poller.register(self.keeping.socket, zmq.POLLIN | (zmq.POLLOUT if self.keeping.output else 0))
         if self.keeping.pidfd >= 0:
             poller.register(self.keeping.pidfd, zmq.POLLIN)
-        until = [s.next for s in self.subscribers.values() if s.changed or s.tasks]
+        until = [s.next for s in self.subscribers.values() if self.is_due(s)]
+        if self.unread:
+            until.append(time.monotonic() + EVENT_SECONDS)
         if self.broken_until:
             until.append(self.broken_until)
         elif self.sweeper is not None:
@@ -260,6 +265,8 @@ class Daemon:
         jobs, tasks, orders = self.queue.committed()
         self.keeping.order(orders, self.store)
         self.keeping.sweep()
+        for peer in list(self.unread):
+            self.post(peer)
         outbox, self.outbox = self.outbox, []
         for client, message in outbox:
             self.send(client, message)
@@ -345,13 +352,24 @@ class Daemon:
             log(traceback.format_exc())
             self.outbox.append((client, error(client, INTERNAL, f"{type(e).__name__}: {e}")))
 
-    def send(self, client: Client, message: dict[str, Any]) -> bool:
+    def send(self, client: Client, message: dict[str, Any]) -> None:
+        """Now, or once its peer has read what was before."""
+        self.unread.setdefault(client.peer, deque()).append(encode(message))
+        self.post(client.peer)
+
+    def post(self, peer: bytes) -> None:
+        unread = self.unread[peer]
         try:
-            self.router.send_multipart([client.peer, encode(message)])
-        except zmq.ZMQError:  # it is gone, or does not read
-            self.forget_peer(client.peer)
-            return False
-        return True
+            while unread:
+                self.router.send_multipart([peer, unread[0]])
+                unread.popleft()
+        except zmq.Again:
+            if len(unread) <= MOST_WAITING:
+                return
+            self.forget_peer(peer)
+        except zmq.ZMQError:  # it is gone
+            self.forget_peer(peer)
+        del self.unread[peer]
 
     def forget_peer(self, peer: bytes) -> None:
         self.waits = [wait for wait in self.waits if wait.client.peer != peer]
@@ -535,15 +553,22 @@ class Daemon:
     def note(self, subscriber: Subscriber, jobs: dict[int, Job], tasks: dict[tuple[int, int], Task]) -> None:
         subscriber.changed.update(id for id in jobs if subscriber.wants(id))
         if subscriber.wants_tasks:
-            subscriber.tasks += [{"job": id, **task.message()} for (id, _), task in tasks.items() if subscriber.wants(id)]
+            subscriber.tasks.update((key, {"job": key[0], **task.message()}) for key, task in tasks.items()
+                                    if subscriber.wants(key[0]))
+            if len(subscriber.tasks) > MOST_UNTOLD:
+                self.forget_peer(subscriber.client.peer)
+
+    def is_due(self, subscriber: Subscriber) -> bool:
+        """Whether it is to be told something, and reads."""
+        return bool(subscriber.changed or subscriber.tasks) and subscriber.client.peer not in self.unread
 
     def tell(self, subscriber: Subscriber, at_once: bool) -> None:
         now = time.monotonic()
-        if not (subscriber.changed or subscriber.tasks) or (now < subscriber.next and not at_once):
+        if not self.is_due(subscriber) or (now < subscriber.next and not at_once):
             return
         subscriber.next = now + EVENT_SECONDS
-        changed, tasks = sorted(subscriber.changed), subscriber.tasks
-        subscriber.changed, subscriber.tasks = set(), []
+        changed, tasks = sorted(subscriber.changed), list(subscriber.tasks.values())
+        subscriber.changed, subscriber.tasks = set(), {}
         client = subscriber.client
         for at in range(0, len(tasks), PAGE):
             self.send(client, event(client, "tasks", {"tasks": tasks[at:at + PAGE]}))

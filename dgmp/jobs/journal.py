@@ -95,7 +95,7 @@ class Reader:
         segment, offset: where to go on.
 
     Attributes:
-        damaged: what comes next is no record and will be none: nothing behind it can be read.
+        damaged: what comes next is no record and will be none, or the file is gone: nothing more can be read.
     """
 
     def __init__(self, folder: Path, keeper: str, segment: int = 1, offset: int = 0) -> None:
@@ -115,6 +115,7 @@ class Reader:
                     file.seek(self.offset)
                     data = file.read()
             except FileNotFoundError:
+                self.damaged = True
                 return records
             found, used = unframe(data)
             self.offset += used

@@ -105,7 +105,7 @@ class Keeping:
         self.clear_spool(orphans)
         name = secrets.token_hex(4)
         self.start(name)
-        self.reader, self.swept = Reader(self.state / "journal", name), 1
+        self.reader, self.swept = Reader(folders.make(self.state / "journal"), name), 1
         store.put_meta(keeper=name, keeper_pid=self.pid, segment=1, offset=0, boot=boot_id())
         store.commit()
         self.reader.remove_others()

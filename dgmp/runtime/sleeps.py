@@ -2,7 +2,7 @@
 
 Started Gs cannot leave their process, so whoever sleeps there would make their timers, timeouts and groups late.  So where some
 are parked the M wakes every 10 ms, or when the first of their waits is over, and looks whether one can go on.  Not in a G that
-has been asked to end, which is killed if it sleeps on, nor in dgmp.nopreempt(), nor in a coroutine.
+has been asked to end, which is killed if it sleeps on, nor in dgmp.nopreempt().  A coroutine's loop sleeps with it.
 
 Called by workers.m (park_sleepers).
 """
@@ -16,7 +16,6 @@ from functools import wraps
 from typing import TYPE_CHECKING
 
 from .._core import WHY_SLEEP
-from .proc import Runner
 from .signals import call
 from .timers import PAUSE
 
@@ -32,8 +31,8 @@ def park_sleepers(m: M, park: Callable[..., bool]) -> None:
     block = time.sleep
 
     def may_park(gp: G) -> bool:
-        return bool((m.parked or m.ready or m.yielded) and os.getpid() == m.pid and type(gp.greenlet) is Runner
-                    and gp is not m.lockedg and gp.word not in m.nopreempt and not m.view.asked(gp.word))
+        return bool((m.parked or m.ready or m.yielded) and os.getpid() == m.pid and gp is not m.lockedg
+                    and gp.word not in m.nopreempt and not m.view.asked(gp.word))
 
     def keeps_others_waiting(now: int) -> bool:
         m.collect()

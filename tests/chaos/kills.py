@@ -64,16 +64,16 @@ def unix_sockets() -> set[str]:
     return {line.split()[6] for line in Path("/proc/net/unix").read_text().splitlines()[1:]}
 
 
-def left(mark: str, folder: str, held: set[str]) -> list[str]:
-    """What a round has left, in words."""
+def left(mark: str, folder: str, held: set[str], patience: float) -> list[str]:
+    """What a round has left after so many seconds, in words."""
     out = []
-    if not eventually(lambda: not family(mark), PATIENCE):
+    if not eventually(lambda: not family(mark), patience):
         for pid in family(mark):
             with contextlib.suppress(OSError):
                 line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                 out.append(f"process {pid}: {line}")
                 os.kill(pid, signal.SIGKILL)
-    if not eventually(lambda: not held & unix_sockets(), PATIENCE):
+    if not eventually(lambda: not held & unix_sockets(), patience):
         out.append("sockets")
     out += [f"file {path}" for path in Path(folder).rglob("*")]
     out += [f"/dev/shm/{name}" for name in os.listdir("/dev/shm") if "dgmp" in name]
@@ -86,7 +86,7 @@ def start(program: str, mark: str, folder: str, *args: str) -> subprocess.Popen[
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def kill_a_client(seed: int) -> list[str]:
+def kill_a_client(seed: int, patience: float = PATIENCE) -> list[str]:
     """One round; what was wrong with it."""
     life = random.Random(seed).uniform(0, LONGEST_LIFE)
     mark = f"client-{os.getpid()}-{seed}"
@@ -97,27 +97,27 @@ def kill_a_client(seed: int) -> list[str]:
         held = sockets(family(mark))
         client.kill()
         try:
-            _, err = client.communicate(timeout=PATIENCE + 5)  # ends when nobody has its stderr any more
+            _, err = client.communicate(timeout=patience + 5)  # ends when nobody has its stderr any more
         except subprocess.TimeoutExpired:
             err = "its stderr is still open"
-        wrong = left(mark, folder, held)
+        wrong = left(mark, folder, held, patience)
     if client.returncode != -signal.SIGKILL or err:
         wrong.append(f"it ended with {client.returncode} and said {err!r}")
     return wrong
 
 
-def kill_coordinators(seed: int, rounds: int) -> list[str]:
+def kill_coordinators(seed: int, rounds: int, patience: float = PATIENCE) -> list[str]:
     """Several, under one client; what was wrong."""
     mark = f"coordinator-{os.getpid()}-{seed}"
     with tempfile.TemporaryDirectory() as folder:
-        client = start("bereft.py", mark, folder, str(seed), str(rounds))
+        client = start("bereft.py", mark, folder, str(seed), str(rounds), str(1 + patience))
         try:
             out, err = client.communicate(timeout=30 * rounds)
         except subprocess.TimeoutExpired:
             client.send_signal(signal.SIGABRT)  # faulthandler shows where it hangs
             out, err = client.communicate()
             err = f"it hangs\n{err}"
-        wrong = left(mark, folder, set())
+        wrong = left(mark, folder, set(), patience)
     wrong += json.loads(out)["wrong"] if out else []
     if client.returncode or err:
         wrong.append(f"it ended with {client.returncode} and said {err}")

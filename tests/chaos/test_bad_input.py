@@ -415,9 +415,11 @@ async def count(c):
 ])
 def test_a_child_that_a_coroutine_has_forked_ends_alone(rt, child, args, code):
     c = dgmp.Chan(1000, runtime=rt)
+    first = rt.go(asyncio.sleep, 3600)  # where it is, the others are, however long they take to come
     others = [rt.go(count, c) for _ in range(3)]
     assert dgmp.gather(*[rt.go(fork_in_a_coroutine, child, *args) for _ in range(4)]) == [code] * 4
     dgmp.gather(*others)
+    first.cancel()
     c.close()
     said = list(c)
     assert len(said) == 300 and len({pid for pid, _ in said}) == 1 and sorted(i for _, i in said) == sorted(3 * [*range(100)])

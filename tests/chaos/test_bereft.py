@@ -401,12 +401,12 @@ def test_dgmp_run_ends_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_coordinators_killed_at_random_moments(seed):
-    assert kill_coordinators(seed, 2) == []
+    assert kill_coordinators(seed, 2, PATIENCE) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_clients_killed_at_random_moments(seed):
-    assert kill_a_client(seed) == []
+    assert kill_a_client(seed, PATIENCE) == []
 
 
 def test_the_segment_goes_with_the_runtime():

@@ -185,7 +185,7 @@ def test_a_program_that_dies_at_a_stage_of_its_g_leaves_nothing(node, stage, act
     assert program.stdout.readline() == "ready\n"
     family = descendants(program.pid)
     assert len(family) >= 3
-    program.communicate("go on\n", timeout=30)
+    program.communicate("go on\n", timeout=60)
     assert program.returncode == DIES[act][1]
     assert gone(family)
 

@@ -98,22 +98,22 @@ def test_lines_are_shown_as_they_come_and_whole():
 
 
 def test_order_is_kept_though_the_first_is_the_last(tmp_path):
-    numbers = [str(i) for i in range(1, 301)]
-    first = f"while [ ! -e {tmp_path}/300 ]; do sleep 0.01; done"
+    numbers = [str(i) for i in range(1, 151)]
+    first = f"while [ ! -e {tmp_path}/150 ]; do sleep 0.01; done"
     for option in ("--group", "--line-buffer"):
         script = f"[ {{}} = 1 ] && {first}; : > {tmp_path}/{{}}; echo {{}}; seq {{}} | tail -n 2; echo e{{}} >&2"
         done = each("-j8", "-k", option, script, ":::", *numbers)
-        expected = "".join("".join(f"{line}\n" for line in [i, *range(max(1, i - 1), i + 1)]) for i in range(1, 301))
+        expected = "".join("".join(f"{line}\n" for line in [i, *range(max(1, i - 1), i + 1)]) for i in range(1, 151))
         assert (done.stdout, done.returncode) == (expected, 0)
-        assert done.stderr == "".join(f"e{i}\n" for i in range(1, 301))
-        (tmp_path / "300").unlink()
+        assert done.stderr == "".join(f"e{i}\n" for i in range(1, 151))
+        (tmp_path / "150").unlink()
 
 
 def test_memory_is_bounded_whatever_jobs_print():
     for options in (["-k"], ["--line-buffer"], ["--line-buffer", "-k", "--tag"]):
         script = f"""
 import resource, subprocess, sys
-done = subprocess.run({[*EACH, "-j2", *options, "head -c 150000000 /dev/zero #", ":::", "1", "2"]!r}, stdout=subprocess.DEVNULL)
+done = subprocess.run({[*EACH, "-j2", *options, "head -c 100000000 /dev/zero #", ":::", "1", "2"]!r}, stdout=subprocess.DEVNULL)
 print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
         code, kib = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100).stdout.split()

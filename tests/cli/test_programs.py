@@ -237,9 +237,10 @@ def test_they_are_back():
 """
 
 
-@pytest.mark.parametrize("options", [[], ["--import-mode=importlib"], ["--import-mode=append"], ["-s"],
-                                     ["-p", "no:faulthandler"]])
-@pytest.mark.parametrize("packages", [False, True])
+@pytest.mark.parametrize("packages, options", [
+    (False, []), (False, ["--import-mode=importlib"]), (False, ["--import-mode=append"]),
+    (False, ["-s", "-p", "no:faulthandler"]),
+    (True, []), (True, ["--import-mode=importlib"]), (True, ["--import-mode=append"])])
 def test_pytest(tmp_path, options, packages):
     folder = tmp_path / "checks"  # `tests` may be ours: an editable install has it on sys.path
     folder.mkdir()

@@ -60,10 +60,10 @@ def submitted(node, *words, **env):
 
 
 def ran(node, *words, **env):
-    """The id of a job that has ended."""
-    job = submitted(node, *words, **env)
-    dgmp(node, "wait", "-q", job)
-    return job
+    """The id of a job that has ended, well or not."""
+    done = dgmp(node, "submit", "--wait", *words, **env)
+    assert re.fullmatch(r"[0-9]+\n", done.stdout), done.stderr
+    return done.stdout.strip()
 
 
 def shown(node, job):

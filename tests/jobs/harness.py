@@ -9,8 +9,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dgmp.jobs import boot
+from dgmp.jobs import boot, folders
 from dgmp.jobs.client import Client
+from dgmp.jobs.protocol import decode
 from tests.helpers import eventually, processes
 
 
@@ -72,6 +73,11 @@ class Node:
         found.pop(os.getpid(), None)
         return [pid for pid, parent in found.items() if not module or parent not in found]  # a child that is to exec is none
 
+    def keeper(self, client):
+        """The pid of the daemon's keeper, once there is one."""
+        assert eventually(lambda: client.status()["keeper"])
+        return client.status()["keeper"]
+
     def submit(self, client, script, **spec):
         """A job of `sh -c script` in the work folder."""
         return client.submit(["sh", "-c", script], **{"cwd": str(self.work), "env": self.env, **spec})
@@ -85,6 +91,30 @@ class Node:
             return (self.work / name).read_text().splitlines()
         except FileNotFoundError:
             return []
+
+
+class Raw:
+    """A client that says what it likes."""
+
+    def __init__(self, node):
+        import zmq
+
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(f"ipc://{node.runtime / folders.SOCKET}")
+
+    def ask(self, *frames):
+        self.socket.send_multipart(frames)
+        return self.hear()
+
+    def hear(self):
+        assert self.socket.poll(60_000), "no answer"
+        return decode(self.socket.recv())
+
+    def close(self):
+        self.socket.close()
+        self.context.term()
 
 
 def kill(pid, number=signal.SIGKILL):

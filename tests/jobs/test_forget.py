@@ -20,6 +20,7 @@ from tests.jobs.harness import kill
 from tests.jobs.test_queue import Fake
 
 PRINTS = "echo small; [ $DGMP_TASK_ID != 2 ] || head -c 100000 /dev/zero"  # the latter has a file of its own
+MANY = 10_000  # tasks, which are forgotten in several steps
 
 
 def ran(here, client, script=PRINTS, **spec):
@@ -114,15 +115,16 @@ def test_who_waits_learns_of_an_end_though_it_is_forgotten_in_the_same_turn(here
     number = client.send("wait", {"select": [select(job).message()]})
     client.hello()  # the wait has been taken
     other = here.client()
+    other.hello()  # it is connected
     os.kill(here.daemon, signal.SIGSTOP)
     for verb in ("cancel", "forget_jobs"):
         other.send(verb, {"select": [select(job).message()]})
     other.socket.linger = 20_000
     other.close()  # both are there
     os.kill(here.daemon, signal.SIGCONT)
-    assert [(found["id"], found["state"]) for found in client.reply(number, 20)["jobs"]] == [(job, "cancelled")]
-    assert [found["state"] for found in watching.next(20)[1]["jobs"]] == ["cancelled"]
-    assert eventually(lambda: not client.jobs([Select((job, job + 1))])["jobs"], 20)
+    assert [(found["id"], found["state"]) for found in client.reply(number, 60)["jobs"]] == [(job, "cancelled")]
+    assert [found["state"] for found in watching.next(60)[1]["jobs"]] == ["cancelled"]
+    assert eventually(lambda: not client.jobs([Select((job, job + 1))])["jobs"])
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -153,8 +155,8 @@ def large(fake, tasks):
 def test_daemons_killed_while_they_sweep_leave_nothing(here):
     folders.make(here.state)
     folders.make(here.state / "logs")
-    fake = Fake(Store(here.state / folders.STORE), cpus=30_000)
-    jobs = [large(fake, 30_000), large(fake, 5)]
+    fake = Fake(Store(here.state / folders.STORE), cpus=MANY)
+    jobs = [large(fake, MANY), large(fake, 5)]
     fake.store.close()
     for job in jobs:
         for n in range(1000):
@@ -175,8 +177,8 @@ def test_daemons_killed_while_they_sweep_leave_nothing(here):
 
 def test_the_store_shrinks(tmp_path):
     store = Store(tmp_path / "store")
-    fake = Fake(store, cpus=30_000)
-    job = large(fake, 30_000)
+    fake = Fake(store, cpus=MANY)
+    job = large(fake, MANY)
     kept = fake.submit(array=[[1, 2]])
     fake.commit()
     pages = store.db.execute("PRAGMA page_count").fetchone()[0]
@@ -185,7 +187,7 @@ def test_the_store_shrinks(tmp_path):
     for _ in sweeping.sweeping(store, tmp_path):
         store.commit()
         steps += 1
-    assert 30_000 // sweeping.ROWS <= steps < 30
+    assert MANY // sweeping.ROWS <= steps < 30
     assert (tmp_path / "store").stat().st_size < pages * 4096 / 10
     assert store.db.execute("SELECT count(*) FROM env").fetchone() == (1,) and store.job(kept.id)
     assert store.db.execute("SELECT count(*) FROM task").fetchone() == (0,)
@@ -269,7 +271,7 @@ def test_the_log_is_bounded_and_its_end_kept(here, client):
     assert eventually(lambda: path.stat().st_size < 1000)
     before = (here.state / f"{folders.LOG}.1").read_bytes()
     assert len(before) == log.MOST and before.endswith(b"xthe end\n")
-    keeper = client.status()["keeper"]
+    keeper = here.keeper(client)
     kill(keeper)
     assert eventually(lambda: "the keeper" in path.read_text())  # it is written to as before
     assert "\0" not in path.read_text()

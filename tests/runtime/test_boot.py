@@ -19,7 +19,7 @@ def sees():
 
 def python(code, *args, redirect=""):
     return subprocess.run(["sh", "-c", f'exec "$@" {redirect}', "sh", PYTHON, "-c", code, *args], capture_output=True,
-                          text=True, timeout=30)
+                          text=True, timeout=60)
 
 
 def test_more_arguments_than_a_socket_holds():
@@ -45,6 +45,17 @@ def test_interrupted_once_the_coordinator_is_there(monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(api, "interrupts_held", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dgmp.Runtime(procs=1)
+    assert not helpers.descendants(os.getpid())
+
+
+def test_interrupted_once_its_processes_are_there(monkeypatch):
+    """Nothing is left open, either (conftest.py looks)."""
+    def interrupted(self, main):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api.Runtime, "_newproc", interrupted)
     with pytest.raises(KeyboardInterrupt):
         dgmp.Runtime(procs=1)
     assert not helpers.descendants(os.getpid())
@@ -92,7 +103,7 @@ def test_closed_stdio(redirect):
 DIED = """
 import os, signal, dgmp
 from dgmp.api import runtime
-f = dgmp.spawn(__import__("time").sleep, (30,), name="sleeper")
+f = dgmp.spawn(__import__("time").sleep, (60,), name="sleeper")
 first = runtime._default
 os.kill(first._pid, signal.SIGKILL)
 try:

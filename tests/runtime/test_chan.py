@@ -520,7 +520,7 @@ def test_the_end_of_the_runtime_ends_waits():
     t = threading.Thread(target=wait)
     t.start()
     rt.close(cancel=True)
-    t.join(10)
+    t.join(20)
     assert errors == [dgmp.RuntimeClosed]
     with pytest.raises(dgmp.RuntimeClosed):
         c.send(1)

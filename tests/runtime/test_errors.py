@@ -485,14 +485,14 @@ def test_post_mortem(node, tmp_path):
     script.write_text("import dgmp, pdb, sys\ndef fail(x):\n    return 1 / x\ntry:\n    dgmp.go(fail, 0).result()\n"
                       "except ZeroDivisionError as e:\n    sys.last_exc = sys.last_value = e\n"
                       "    sys.last_type, sys.last_traceback = type(e), e.__traceback__\npdb.pm()\n")
-    done = subprocess.run([sys.executable, str(script)], input="up\nup\nquit\n", capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, str(script)], input="up\nup\nquit\n", capture_output=True, text=True, timeout=60)
     assert "dgmp.go(fail, 0).result()" in done.stdout, done
 
 
 def test_an_uncaught_one_is_readable(node, tmp_path):
     script = tmp_path / "script.py"
     script.write_text("import dgmp\ndef fail(x):\n    return 1 / x  # here\n\ndgmp.go(fail, 0).result()  # there\n")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stdout == ""
     assert done.stderr.count("return 1 / x  # here") == 1 and done.stderr.count("dgmp.go(fail, 0).result()  # there") == 1
     assert done.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
@@ -500,7 +500,7 @@ def test_an_uncaught_one_is_readable(node, tmp_path):
 
 def test_lines_of_a_program_without_a_file_are_its_own_or_missing(node):
     code = "import dgmp\n\ndef fail(x):\n    return 1 / x  # here\nprint(dgmp.go(fail, 0).exception().__cause__)\n"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     lines = "    return 1 / x  # here\n( +~~\\^~~\n)?" if sys.version_info >= (3, 13) else ""
     assert re.search(f'File "<string>", line 4, in fail\n{lines}ZeroDivisionError', done.stdout), done
 

@@ -350,8 +350,8 @@ def test_a_group_that_failed_keeps_no_channel():
         return gc.isenabled()
 
     with dgmp.Runtime(procs=1) as runtime:
-        runtime.go(gc.disable).result(timeout=10)  # a cycle would keep the channels
-        assert runtime.go(run_one).result(timeout=10) is False
+        runtime.go(gc.disable).result(timeout=20)  # a cycle would keep the channels
+        assert runtime.go(run_one).result(timeout=20) is False
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
 
 
@@ -362,12 +362,12 @@ def test_a_group_that_was_cancelled_keeps_no_channel():
             begun.send(gc.isenabled())
 
     with dgmp.Runtime(procs=1) as runtime:
-        runtime.go(gc.disable).result(timeout=10)
+        runtime.go(gc.disable).result(timeout=20)
         begun = runtime.chan()
         f = runtime.go(wait, begun)
-        assert begun.recv(timeout=10) is False
+        assert begun.recv(timeout=20) is False
         f.cancel()
-        assert type(f.exception(timeout=10)) is dgmp.Cancelled
+        assert type(f.exception(timeout=20)) is dgmp.Cancelled
         del begun, f
         assert helpers.eventually(lambda: runtime.stats()["objects"] == 0)
 

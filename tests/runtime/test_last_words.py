@@ -151,5 +151,5 @@ with dgmp.Runtime(procs=1) as rt:
 def test_a_stderr_that_nobody_reads_stops_nobody():
     program = subprocess.Popen([PYTHON, "-c", FULL], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert program.stdout.read() == "True 2\n"  # with stderr full
-    program.communicate(timeout=30)
+    program.communicate(timeout=60)
     assert program.returncode == 0

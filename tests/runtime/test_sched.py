@@ -138,9 +138,9 @@ def test_chains_of_inherited_slices_starve_nobody(procs):
     """Neither what lies in the client's ring, which no M runs, nor the rest of the chain's own ring."""
     with dgmp.Runtime(procs=procs) as rt:
         for _ in range(procs):
-            rt.go(chain).result(10)
-        assert rt.go(helpers.identity, 7).result(10) == 7
-        assert rt.go(spawn_beside_a_chain).result(10) == 7
+            rt.go(chain).result(20)
+        assert rt.go(helpers.identity, 7).result(20) == 7
+        assert rt.go(spawn_beside_a_chain).result(20) == 7
         rt.close(cancel=True)
 
 
@@ -153,9 +153,9 @@ class Waits:
 
 def test_a_finalizer_that_waits():
     with dgmp.Runtime(procs=1) as rt:
-        rt.go(Waits).exception(10)
-        assert rt.go(id, Waits()).result(10)
-        assert rt.go(helpers.identity, 1).result(10) == 1
+        rt.go(Waits).exception(20)
+        assert rt.go(id, Waits()).result(20)
+        assert rt.go(helpers.identity, 1).result(20) == 1
         assert rt.stats()["throws"] == 0 and rt.stats()["ms_made"] == 1
 
 
@@ -167,9 +167,9 @@ def close_stdout():
 
 def test_an_m_outlives_the_stdout_of_user_code():
     with dgmp.Runtime(procs=1) as rt:
-        rt.go(close_stdout).result(10)
+        rt.go(close_stdout).result(20)
         assert helpers.eventually(lambda: rt.stats()["idlethreads"] == 1)
-        assert rt.go(helpers.identity, 1).result(10) == 1
+        assert rt.go(helpers.identity, 1).result(20) == 1
         assert rt.stats()["ms_made"] == 1
 
 
@@ -185,14 +185,14 @@ def take_number(path, seconds):
 def test_long_gs_begin_about_in_order():
     """An M takes few long Gs at once from the client: none lies behind half of the others while an M has nothing."""
     with dgmp.Runtime(procs=2) as rt, tempfile.NamedTemporaryFile() as file:
-        rt.go(helpers.busy, 0.002).result(10)
+        rt.go(helpers.busy, 0.002).result(20)
         ranks = dgmp.gather(*[rt.go(take_number, file.name, 0.002) for _ in range(100)])
         assert sorted(abs(rank - i) for i, rank in enumerate(ranks, 1))[90] < 20
 
 
 def test_ms_are_made_on_demand(tmp_path):
     with dgmp.Runtime(procs=4) as rt:
-        rt.main.result(10)
+        rt.main.result(20)
         assert helpers.eventually(lambda: rt.stats()["ms_made"] == 1)  # the coordinator counts it once it has heard of it
         computes = [rt.go(helpers.compute_until, tmp_path / "gate") for _ in range(20)]
         assert helpers.eventually(lambda: sum(g.state == "running" for g in rt.snapshot().gs) == 4)

@@ -148,7 +148,7 @@ def quit_it(tmp_path, before="", wait="f.result()", command=()):
     try:
         assert program.stdout.readline() == "ready\n"
         program.send_signal(signal.SIGQUIT)
-        said, err = program.communicate(timeout=15)
+        said, err = program.communicate(timeout=20)
         return program.returncode, said, err
     finally:
         program.kill()

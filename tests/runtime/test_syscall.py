@@ -74,7 +74,7 @@ def test_an_error_in_a_blocking_block_passes():
 def test_gs_that_gave_way_get_a_p_when_theirs_goes_to_another_m():
     with dgmp.Runtime(procs=1) as rt:
         futures = [rt.go(fn, 200) for fn in (give_way, block) * 3]
-        assert [f.result(15) for f in futures] == [200] * 6
+        assert [f.result(20) for f in futures] == [200] * 6
 
 
 def test_spawning_and_parking_without_a_p(fifos):
@@ -235,6 +235,22 @@ def test_who_sleeps_keeps_no_started_g_of_its_m_waiting():
         assert waits.result(20) is None
         sleeps.cancel()
         assert type(sleeps.exception(20)) is dgmp.Cancelled
+
+
+async def sleep_with_the_loop():
+    time.sleep(3600)
+
+
+def test_so_does_a_coroutine_that_sleeps():
+    with dgmp.Runtime(procs=1, max_ms=1) as rt:
+        there, back = rt.chan(), rt.chan()
+        waits = rt.go(lambda: there.send("here") or back.recv())
+        there.recv()
+        f = rt.go(sleep_with_the_loop)
+        back.send("now")
+        assert waits.result(20) == "now"
+        f.cancel()
+        assert type(f.exception(20)) is dgmp.Cancelled
 
 
 def sleep_on(begun):

@@ -250,16 +250,16 @@ def test_who_is_told_of_the_end_of_the_runtime_finds_the_future_done(rt, monkeyp
     def fail_late(future, error):
         if threading.current_thread() is ender:
             closed.set()
-            go_on.wait(10)
+            go_on.wait(20)
         fail(future, error)
 
     monkeypatch.setattr(Future, "fail", fail_late)
     ender = threading.Thread(target=rt.node.end, args=(dgmp.CoordinatorDied("gone"),))
     ender.start()
     try:
-        assert closed.wait(10)
+        assert closed.wait(20)
         with pytest.raises(dgmp.CoordinatorDied, match="gone"):
-            f.result(10)
+            f.result(20)
         assert f.done()
     finally:
         go_on.set()

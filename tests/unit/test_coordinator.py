@@ -10,8 +10,10 @@ import pytest
 
 from dgmp._core import KIND_CLIENT, KIND_M, RESULT_CANCELLED, RESULT_WORKER_DIED, View, create
 from dgmp.coordinator import server
+from dgmp.coordinator.limits import Limits
 from dgmp.coordinator.state import NO_FORKS, NO_ROOM, STILLBORN, TRIM_NS, Coordinator
 from dgmp.ship import death
+from dgmp.ship.terms import ASKED, ASKED_TO_RAISE
 
 NOWAKE = 3
 
@@ -43,6 +45,19 @@ def start(fd, coordinator, m, pid):
     assert view.attach(KIND_M, pid)
     view.mstart()
     return view
+
+
+def test_the_grace_of_a_g_begins_as_it_can_hear_that_it_is_to_end():
+    seen = {"runs": False, "flags": ASKED | ASKED_TO_RAISE}
+    view = SimpleNamespace(started=lambda word: (0, 100, seen["runs"], seen["flags"], 1, b""), victims=lambda m: [],
+                           late=lambda now: ([], 0))
+    limits = Limits(view, SimpleNamespace(killed={}), 10)
+    limits.end(7, 0, False)
+    assert limits.look(5) == limits.look(50) == [] and limits.next_look(50) > 0  # its M is busy with another
+    seen["runs"] = True
+    assert limits.look(51) == [("preempt", 100)]
+    seen["flags"] = ASKED  # it has raised, and cleans up
+    assert limits.look(60) == [] and limits.look(61) == [("end", 0, 100, 7, 1)]
 
 
 def test_m0_is_made_once(node):
