@@ -12,7 +12,7 @@ struct job {                          /* a command: prepared, then running, then
     void (*enter)(struct job *);      /* it is about to start in its slot; or NULL */
     unsigned slot;
     int elsewhere;                    /* it is the child of a spawner, not of the caller's thread */
-    double started, begun, ended;     /* by CLOCK_REALTIME; by CLOCK_MONOTONIC; 0: it has not */
+    double started, begun, ended;     /* for people; by CLOCK_MONOTONIC; 0: it has not */
     int listed, told;                 /* on the list of reports; its start has been reported */
     struct job *next, *next_report;
 };
