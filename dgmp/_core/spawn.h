@@ -25,7 +25,7 @@ struct spawn {
     int nice;                         /* is added to ours */
     int death_signal;                 /* the program gets it when the thread that spawns ends; 0: none */
     int ignore_terminal;              /* reading it from a background group fails, where it would stop the program */
-    const sigset_t *ours;             /* what spawn_look() has found; NULL: the child looks, which takes as long as 64 system calls */
+    const sigset_t *ours;             /* what spawn_look() has found; NULL: the child looks, with 64 system calls */
     rlim_t nofile;                    /* the soft limit of descriptors; 0: as ours */
     pid_t pid;                        /* out */
     int pidfd;                        /* out; close-on-exec */

@@ -45,6 +45,7 @@ static struct job *take(struct spawners *s) {
     s->head = job->next;
     if (!s->head) s->tail = &s->head;
     s->starting++;
+    job->started = now(CLOCK_REALTIME), job->begun = now(CLOCK_MONOTONIC);   /* in the order of the queue */
     return job;
 }
 
@@ -85,7 +86,6 @@ static int start(struct spawners *s, struct job *job, unsigned slot, char *stack
     job->slot = slot, job->elsewhere = stack != s->stack;
     if (job->enter) job->enter(job);
     job->spawn.ours = &s->ours;
-    job->started = now(CLOCK_REALTIME), job->begun = now(CLOCK_MONOTONIC);
     int e = spawn_on(stack, &job->spawn);
     pthread_mutex_lock(&s->lock);
     return e ? e : watch(s->threads[slot % s->nthreads].epoll, job);

@@ -102,4 +102,5 @@ def test_the_wall_clock_is_read_for_people_and_files_only():
     job began and ended, also one that a spawner has started."""
     files = [path for folder in ("dgmp", "workers") for end in ("*.py", "*.[ch]") for path in (ROOT / folder).rglob(end)]
     found = {str(path.relative_to(ROOT)) for path in files if WALL.search(path.read_text())}
-    assert len(files) > 100 and found == {"dgmp/_core/bind_chan.c", "dgmp/_core/spawners.c", "dgmp/api/chan.py", "dgmp/api/edits.py", *JOBS}
+    assert len(files) > 100 and found == {
+        "dgmp/_core/bind_chan.c", "dgmp/_core/spawners.c", "dgmp/api/chan.py", "dgmp/api/edits.py", *JOBS}

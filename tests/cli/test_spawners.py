@@ -63,8 +63,8 @@ def test_a_program_that_cannot_be_run_any_more(tmp_path):
     rows = sorted(joblog(log))
     assert [row[0] for row in rows] == [*range(1, 201)]
     failed = [row[0] for row in rows if row[3]]
-    assert {row[3] for row in rows} == {0, 126} and 41 <= failed[0] <= 44 and failed == [*range(failed[0], 201)]
-    assert run.stderr.count("dgmp: ./program: Permission denied\n") == len(failed) and run.returncode == 101
+    assert {row[3] for row in rows} == {0, 126} and {*range(60, 201)} <= {*failed} and 40 not in failed
+    assert run.stderr.count("dgmp: ./program: Permission denied\n") == len(failed) and run.returncode == min(101, len(failed))
 
 
 def test_threads_are_made_for_many_short_jobs_alone():
