@@ -50,6 +50,7 @@ NONSENSE = 255  # GNU parallel's exit status for errors of its own
 PIPE_BYTES = 1 << 16  # that a pipe holds by itself
 LATER_SECONDS = 0.1  # until we try again to make a process
 WARN_SECONDS = 10.0
+NAP_SECONDS = 0.008  # while spawners have what to start: several ends together are seen to at half the cost
 BUSY_SECONDS = 0.1  # less between two jobs' ends is much
 OTHERS = 64  # ends of jobs, between two looks at what else has ended
 SLICE = 256  # drafts, between two looks at what else has come
@@ -390,6 +391,8 @@ class Launcher:
         """For whatever comes.  That a child which is no job has ended, too, but only when little happens: each job's end
         would tell of itself twice."""
         seconds = self.patience()
+        if self.ahead.prepared and (seconds is None or seconds > NAP_SECONDS):
+            time.sleep(NAP_SECONDS)
         if seconds is not None and seconds <= BUSY_SECONDS:
             self.netpoll.poll(seconds)
         elif not self.netpoll.poll(BUSY_SECONDS):

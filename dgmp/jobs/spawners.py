@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .launcher import Launcher
 
 SOON = 8  # ends, before threads are made for the others
+A_THREAD, MOST = 16, 256  # prepared for each, which lasts while the launcher naps, and for all, as they have descriptors
 AGAIN = 64  # ends, before spawners are tried again
 
 
@@ -41,7 +42,7 @@ class Ahead:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
         self.threads = min(launcher.slots, len(os.sched_getaffinity(0)))
-        self.most = 2 * self.threads
+        self.most = min(A_THREAD * self.threads, MOST)
         self.spawners: Spawners | None = None
         self.ended: deque[Process] = deque()
         self.prepared = self.elsewhere = 0
