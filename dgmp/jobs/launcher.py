@@ -19,6 +19,7 @@ a subreaper, and is ended as we end (guardian.py).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -454,13 +455,17 @@ class Launcher:
             self.kill_all()
 
     def kill_all(self) -> None:
-        """And waits until they are dead."""
+        """And waits until they are dead.  What had ended before is told of, if that needs no waiting."""
         self.ahead.take_back()
         for process in self.running.values():
             process.send(signal.SIGKILL)
         for process in self.running.values():
             self.kill(process)
         self.running.clear()
+        if not self.output.out.muted:
+            self.output.hurry()
+            with contextlib.suppress(Closed, CannotWrite, DiskFull):
+                self.finish()
 
     def kill(self, process: Process) -> None:
         """And waits until it is dead."""
@@ -492,7 +497,11 @@ class Launcher:
 
     def signalled_while_writing(self, fd: int) -> None:
         """Signals have come while our stdout or stderr takes no more."""
-        self.signalled(fd)
+        try:
+            self.signalled(fd)
+        except Ended:
+            self.output.mute()  # what is being written stays a part
+            raise
         if self.dropping:
             raise Ending
 

@@ -119,6 +119,10 @@ class Output:
         """Nothing more is written."""
         self.out.muted = self.err.muted = True
 
+    def hurry(self) -> None:
+        """We do not wait for readers any more."""
+        self.out.hurried = self.err.hurried = True
+
     def close(self) -> None:
         """Nothing runs any more: what still waits for its turn has it."""
         if self.order is not None:

@@ -41,6 +41,7 @@ class Sink:
         self.act: Callable[[], object] = lambda: None
         self.before: Callable[[bool], object] | None = None
         self.muted = False  # it swallows everything
+        self.hurried = False  # a reader that has to be waited for is none
         self._regular: bool | None = None
 
     def write(self, data: bytes | memoryview) -> None:
@@ -79,10 +80,12 @@ class Sink:
         """Until some can be written; at_once: that will be all, so what interrupts can wait if its reader does."""
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
-        if self.interrupt >= 0:
+        if self.interrupt >= 0 and not self.hurried:
             poll.register(self.interrupt, select.POLLIN)
         while True:
-            ready = [fd for fd, _ in poll.poll()]
+            ready = [fd for fd, _ in poll.poll(0 if self.hurried else None)]
+            if self.hurried and not ready:
+                raise Closed(self.name)
             if self.interrupt in ready and not (at_once and self.fd in ready):
                 self.act()
             if self.fd in ready:
