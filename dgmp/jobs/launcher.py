@@ -104,7 +104,7 @@ class Launcher:
         self.ending: dict[Process, float] = {}  # and when the next signal is due
         self.stopping = False  # nothing more starts
         self.ends = 0
-        self.dropping = False  # what ends has been told to by us: it is forgotten
+        self.dropping = False  # what ends as we have told it to is forgotten
         self.interrupts = self.terms = 0
         self.fatal = 0  # the signal that has ended us
         self.error = ""
@@ -326,6 +326,8 @@ class Launcher:
     def cannot_start(self, e: OSError) -> None:
         """There are too many processes or files, or no memory: a little later, or when one has ended."""
         self.output.spare()
+        if not self.running:
+            self.ahead.spare()
         if e.errno == errno.EMFILE and self.later and not self.running and not self.children.count():
             self.give_up(f"no job can be started with so few open files ({limit_of_files()} are allowed): raise `ulimit -n`")
             return
@@ -362,7 +364,7 @@ class Launcher:
         if self.ends % OTHERS == 0:
             self.children.reap(self.running)
         self.ending.pop(process, None)
-        if self.dropping:
+        if self.dropping and process.ending is not None:
             self.output.again(process)
             return
         policy = self.policy
@@ -442,7 +444,8 @@ class Launcher:
         self.stop()
         try:
             self.end_all(self.term_sequence)
-            self.finish()
+            while self.ahead.ended:
+                self.output.again(self.ahead.ended.popleft())
             while self.running:
                 self.wait()
                 self.step()

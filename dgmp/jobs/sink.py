@@ -58,7 +58,7 @@ class Sink:
         try:
             while left:
                 if not self.regular():
-                    self._wait()
+                    self._wait(at_once=len(left) <= SURE)
                     left = left[os.write(self.fd, left[:SURE]):]
                 else:
                     left = left[os.write(self.fd, left):]
@@ -75,14 +75,15 @@ class Sink:
             self._regular = stat.S_ISREG(os.fstat(self.fd).st_mode)
         return self._regular
 
-    def _wait(self) -> None:
+    def _wait(self, at_once: bool) -> None:
+        """Until some can be written; at_once: that will be all, so what interrupts can wait if its reader does."""
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
         if self.interrupt >= 0:
             poll.register(self.interrupt, select.POLLIN)
         while True:
             ready = [fd for fd, _ in poll.poll()]
-            if self.interrupt in ready:
+            if self.interrupt in ready and not (at_once and self.fd in ready):
                 self.act()
             if self.fd in ready:
                 return

@@ -132,6 +132,13 @@ class Ahead:
             self.launcher.output.again(process)
             self.launcher.rerun.appendleft((process.draft, process.attempt))
 
+    def spare(self) -> None:
+        """Nothing runs, and no process can be made: our threads, which count as such, may be in the way."""
+        if self.spawners is not None:
+            self.launcher.netpoll.remove(self.spawners.fileno())
+            self.close()
+            self.spawners, self.not_before = None, float("inf")
+
     def close(self) -> None:
         """Nothing runs any more."""
         if self.spawners is not None:

@@ -92,6 +92,31 @@ def test_after_a_signal_what_has_started_ends_and_nothing_more_starts(number, tm
         assert ran == sorted(row[0] for row in joblog(log)) == [*range(1, len(ran) + 1)] and len(ran) < 20000
 
 
+def test_what_has_ended_before_sigterm_is_printed_and_logged(tmp_path):
+    """But for what ran at that moment, one job in each slot: that is ended."""
+    for attempt in range(3):
+        started, log = tmp_path / f"started{attempt}", tmp_path / f"log{attempt}"
+        started.write_text("")
+        run = start("-j2", "--joblog", str(log), f"echo {{}} >> {started}; echo {{}}", ":::", *map(str, range(1, 4001)))
+        assert eventually(lambda started=started: len(started.read_text().splitlines()) >= 150)
+        run.terminate()
+        printed = set(map(int, run.communicate(timeout=60)[0].split()))
+        assert run.returncode == -signal.SIGTERM
+        ran, logged = set(map(int, started.read_text().splitlines())), {row[0] for row in joblog(log)}
+        assert logged == printed and logged <= ran and len(ran - logged) <= 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be a user who has no other processes")
+def test_threads_do_not_take_the_last_processes_that_the_user_may_have():
+    caps = "+dac_override,+dac_read_search"  # the project may be where others cannot read
+    user = ["setpriv", f"--reuid={random.randrange(1 << 20, 1 << 30)}", f"--inh-caps={caps}", f"--ambient-caps={caps}"]
+    if subprocess.run([*user, "true"], capture_output=True).returncode:
+        pytest.skip("one cannot become another user here")
+    run = subprocess.run([*user, "prlimit", f"--nproc={2 + min(2, CORES)}", *EACH, "-j2", "/bin/echo", ":::",
+                          *map(str, range(300))], capture_output=True, text=True, timeout=40)
+    assert run.returncode == 0 and sorted(map(int, run.stdout.split())) == [*range(300)]
+
+
 def test_what_threads_have_started_is_listed_and_ended(sleeper):
     run = start("-j3", f"[ {{}} -le 30 ] || exec {sleeper.command}", ":::", *map(str, range(1, 40)))
     assert eventually(lambda: len(sleeper.pids()) == 3)
