@@ -8,7 +8,7 @@ SOURCES := pyproject.toml setup.py $(wildcard dgmp/_core/*.[ch])
 CTESTS := $(patsubst tests/core/%.c,%,$(wildcard tests/core/test_*.c))
 CFLAGS_TEST := -std=gnu11 -O2 -g -Wall -Wextra -pthread -Idgmp/_core
 
-.PHONY: run test ctest tsan asan asan-python fuzz killpoints mutants model wheel lint bench chaos soak kills clean
+.PHONY: run test test-runtime test-rest ctest tsan asan asan-python fuzz killpoints mutants model wheel lint bench chaos soak kills clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.ready: $(SOURCES)
@@ -26,7 +26,14 @@ run: $(VENV)/.ready
 	@$(BIN)/dgmp run examples/stdlib_index.py
 
 test: $(VENV)/.ready-test ctest
-	@$(BIN)/python -m pytest
+	@$(MAKE) -s -j2 --output-sync test-runtime test-rest
+
+# Two halves side by side: much of a test is waiting.
+test-runtime: $(VENV)/.ready-test
+	@$(BIN)/python -m pytest tests/runtime tests/chaos
+
+test-rest: $(VENV)/.ready-test
+	@$(BIN)/python -m pytest --ignore=tests/runtime --ignore=tests/chaos
 
 # The C core without Python, each concept a program of its own.
 build/tsan/%: VARIANT := -fsanitize=thread
