@@ -202,8 +202,9 @@ def test_who_waits_has_its_grace_twice(node):
     n.m.gpark(f.word, 1)
     n.limits.told(0)
     assert n.limits.look(10 * S) == []  # it has not been told yet
-    assert n.m.told(f.word) and n.limits.look(3 * S) == []
-    assert n.limits.look(4 * S) == [("end", 0, 100, f.word, 1)]
+    assert n.m.told(f.word) and n.limits.look(11 * S) == []  # now it can be counted
+    assert n.limits.look(15 * S - 1) == []
+    assert n.limits.look(15 * S) == [("end", 0, 100, f.word, 1)]
 
 
 def test_who_waits_beside_others_does_not_end_with_its_m(node):
