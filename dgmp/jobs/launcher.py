@@ -1,10 +1,9 @@
 """The launcher: a GMP scheduler of its own, in one light process.  A command is a G, a slot is a P.  Called by cli.each.
 
-schedule() takes the next command while a slot is idle and the policy lets it start (where it need not be asked, spawners start
-what is prepared, as another one ends: spawners.py); netpoll() waits for whatever comes: a
-process has ended (its pidfd), a signal (a signalfd), a line of output, an input, a time that somebody has asked for.  What a
-command is to be comes from drafts (command.py), what is done about its end from a policy (policy.py), where its output goes
-from an output (output.py).
+schedule() takes the next command while a slot is idle and the policy lets it start; where that need not be asked, spawners
+start what is prepared as another one ends (spawners.py).  netpoll() waits for whatever comes: a process has ended (its pidfd),
+a signal (a signalfd), a line of output, an input, a time that somebody has asked for.  What a command is to be comes from
+drafts (command.py), what is done about its end from a policy (policy.py), where its output goes from an output (output.py).
 
 Signals are blocked and read, so that none comes between two lines of this:
     INT    first: nothing more starts, what runs is waited for; second: it is ended by the term sequence; third: killed

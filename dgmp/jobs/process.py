@@ -95,8 +95,7 @@ class Process:
     """
 
     __slots__ = ("command", "draft", "slot", "attempt", "pid", "pidfd", "begun", "started", "seconds", "exitval", "signal",
-                 "user_seconds", "system_seconds", "max_rss", "sent", "received", "ending", "out", "err",
-                 "elsewhere")
+                 "user_seconds", "system_seconds", "max_rss", "sent", "received", "ending", "out", "err", "elsewhere")
 
     def __init__(self, command: Any, slot: int, attempt: int = 1) -> None:
         self.command, self.slot, self.attempt = command, slot, attempt
